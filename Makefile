@@ -1,0 +1,71 @@
+# `make` lists the commands. Each of them first sets up .venv, unless that was done.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo 'make demo    train FCN and DNL on generated data, print the table, draw the picture'
+	@echo 'make test    run the tests              (make test ARGS="-k attention")'
+	@echo 'make lint    check style and formatting'
+	@echo 'make clean   remove .venv and what tools cached; output/ and datasets/ stay'
+	@echo
+	@echo 'ARGS="..." is passed on (demo, test); PYTHON=python3.12 picks the Python of .venv.'
+
+demo: $(READY)
+	@$(BIN)/python tools/demo.py $(ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+
+# Not empty where .venv can be reused: its set-up was finished (READY exists), in this place (READY
+# holds the path), by a Python that still runs and, where PYTHON was given, is the one asked for.
+REUSE = $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/python -c '' 2>/dev/null \
+	$(if $(filter-out file,$(origin PYTHON)),&& [ "$$($(PYTHON) -V 2>&1)" = "$$($(BIN)/python -V)" ]) \
+	&& echo yes)
+ifeq ($(REUSE),)
+.PHONY: $(READY)
+endif
+
+define NEW_VENV
+@$(PYTHON) -c '' 2>/dev/null || \
+	{ echo 'set-up: "$(PYTHON)" does not run; $(NAME_ONE)' >&2; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	{ echo "set-up: $$($(PYTHON) -V 2>&1) is too old; $(NAME_ONE)" >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo 'set-up: "$(PYTHON)" has no venv; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+@echo "set-up: new $(VENV) with $$($(PYTHON) -V)"
+@rm -rf $(VENV)
+@$(PYTHON) -m venv $(VENV)
+endef
+NAME_ONE := name a Python 3.10 or newer, as in: make test PYTHON=python3.11
+
+$(READY): $(wildcard requirements/*.txt) setup.py
+	$(if $(REUSE),,$(NEW_VENV))
+	@rm -f $(READY)
+# Source packages are built with the pinned setuptools, not with whatever is newest.
+	@$(PIP) install "$$(sed -n 's/^\(setuptools==[^ ]*\).*/\1/p' requirements/base.txt)"
+	@echo 'set-up: PyTorch and the other requirements (minutes, the first time)'
+	@$(PIP) install --no-build-isolation --use-pep517 -r requirements/base.txt -r requirements/test.txt
+	@echo 'set-up: Detectron2'
+# Its compiled part was built for another PyTorch and loads on no Python; Detectron2 does without.
+	@site="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && \
+	$(PIP) install --no-deps --only-binary=:all: --python-version 3.10 --require-hashes \
+		--upgrade --target "$$site" -r requirements/detectron2.txt && \
+	rm -f "$$site"/detectron2/_C.*
+	@echo 'set-up: dnl_d2'
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@echo "$(CURDIR)" > $(READY)
