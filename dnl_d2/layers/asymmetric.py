@@ -1,0 +1,210 @@
+"""The asymmetric blocks of ANN: pyramid-sampled keys and values."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock, check_mask
+from dnl_d2.layers.common import (
+    Norm,
+    PointwiseConv,
+    check_positive,
+    init_normal,
+    init_zero_output,
+    to_map,
+    to_tokens,
+)
+from dnl_d2.layers.functional import pairwise_attention, pairwise_weights
+from dnl_d2.layers.non_local import resolve_inter_channels
+from dnl_d2.layers.pyramid import pyramid_pool, spread_over_positions
+
+
+class _PyramidAttention(nn.Module):
+    """W_o sum_s softmax_s(q_i.k_s / sqrt(C')) v_s over pyramid samples s of the low map."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        low_channels: int,
+        inter_channels: int,
+        *,
+        pool_scales: Sequence[int],
+        share_key_query: bool,
+        norm: Norm,
+    ):
+        super().__init__()
+        check_positive(**{f"pool_scales[{i}]": s for i, s in enumerate(pool_scales)})
+        if not pool_scales:
+            raise UsageError("pool_scales must name at least one pyramid level")
+        conv = dict(bias=not norm, norm=norm, activation=F.relu)
+        self.pool_scales = tuple(pool_scales)
+        self.scale = inter_channels**-0.5
+        self.key = PointwiseConv(low_channels, inter_channels, **conv)
+        self.query = None if share_key_query else PointwiseConv(in_channels, inter_channels, **conv)
+        self.value = PointwiseConv(low_channels, inter_channels)
+        self.project = PointwiseConv(inter_channels, in_channels)
+        for layer in (self.key, self.query):
+            if layer is not None:
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        init_normal(0.01, self.value)
+        init_zero_output(self.project)
+
+    def forward(self, x: Tensor, low: Tensor, mask: Tensor | None) -> Tensor:
+        query, key, empty = self._query_key(x, low, mask)
+        value, _ = pyramid_pool(self.value(low), self.pool_scales, mask)
+        context = pairwise_attention(query, key, value, scale=self.scale, key_padding_mask=empty)
+        return self.project(to_map(context, x.shape[2:]))
+
+    def maps(self, x: Tensor, low: Tensor, index: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Weights on the positions of ``low``: ``(N, Q, *S_low)``."""
+        query, key, empty = self._query_key(x, low, mask)
+        if index is not None:
+            query = query[:, index]
+        weights = pairwise_weights(query, key, scale=self.scale, key_padding_mask=empty)
+        return spread_over_positions(weights, low.shape[2:], self.pool_scales, mask)
+
+    def _query_key(
+        self, x: Tensor, low: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        key = self.key(low)
+        query = key if self.query is None else self.query(x)
+        pooled, empty = pyramid_pool(key, self.pool_scales, mask)
+        return to_tokens(query), pooled, empty
+
+
+@CONTEXT_BLOCKS.register("apnb")
+class AsymmetricPyramidNonLocalBlock(ContextBlock):
+    """Asymmetric pyramid non-local block (arXiv 1908.07678, section 3.2).
+
+    Attention over average-pooled samples of keys and values (110 of them with the default scales),
+    then ReLU(norm(W [context, x])). Keys and queries share one projection, evaluated once.
+
+    Args:
+        in_channels: channels C of the map.
+        inter_channels: width C' of query, key and value; default C // ``reduction``.
+        reduction: see ``inter_channels``.
+        pool_scales: cells per axis of each pyramid level.
+        norm: norm of the key-query projection and of the output; None or "" for none.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        inter_channels: int | None = None,
+        reduction: int = 2,
+        pool_scales: Sequence[int] = (1, 3, 6, 8),
+        norm: Norm = "BN",
+    ):
+        super().__init__(in_channels)
+        inter = resolve_inter_channels(in_channels, inter_channels, reduction)
+        self.inter_channels = inter
+        self.attend = _PyramidAttention(
+            in_channels,
+            in_channels,
+            inter,
+            pool_scales=pool_scales,
+            share_key_query=True,
+            norm=norm,
+        )
+        self.bottleneck = _fuse(2 * in_channels, in_channels, norm, F.relu)
+
+    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.bottleneck(torch.cat([self.attend(x, x, mask), x], 1))
+
+    def attention_maps(
+        self, x: Tensor, index: Tensor | None, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        return {"pairwise": self.attend.maps(x, x, index, mask)}
+
+
+@CONTEXT_BLOCKS.register("afnb")
+class AsymmetricFusionNonLocalBlock(ContextBlock):
+    """Asymmetric fusion non-local block (arXiv 1908.07678, section 3.3).
+
+    Queries come from the deep map, pyramid-sampled keys and values from a shallower one; then
+    norm(W [context, x]) without activation.
+
+    Args:
+        in_channels: channels C of the deep map.
+        low_channels: channels of the shallow map; default C.
+        inter_channels: width C' of query, key and value; default C // ``reduction``.
+        reduction: see ``inter_channels``.
+        pool_scales: cells per axis of each pyramid level.
+        norm: norm of the query and key projections and of the output; None or "" for none.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        low_channels: int | None = None,
+        inter_channels: int | None = None,
+        reduction: int = 2,
+        pool_scales: Sequence[int] = (1, 3, 6, 8),
+        norm: Norm = "BN",
+    ):
+        super().__init__(in_channels)
+        self.low_channels = in_channels if low_channels is None else low_channels
+        check_positive(low_channels=self.low_channels)
+        inter = resolve_inter_channels(in_channels, inter_channels, reduction)
+        self.inter_channels = inter
+        self.attend = _PyramidAttention(
+            in_channels,
+            self.low_channels,
+            inter,
+            pool_scales=pool_scales,
+            share_key_query=False,
+            norm=norm,
+        )
+        self.bottleneck = _fuse(2 * in_channels, in_channels, norm, None)
+
+    def forward(
+        self, x: Tensor, key_padding_mask: Tensor | None = None, *, low: Tensor | None = None
+    ) -> Tensor:
+        """Applies the block.
+
+        Args:
+            x: the deep map ``(N, C, *S)``.
+            key_padding_mask: boolean, of the size of the map that keys come from.
+            low: the shallow map ``(N, C_low, *S_low)``, of the same rank; default ``x`` itself.
+
+        Returns:
+            ``(N, C, *S)``.
+        """
+        low = self._check_low(x, low, key_padding_mask)
+        return self.bottleneck(torch.cat([self.attend(x, low, key_padding_mask), x], 1))
+
+    @torch.no_grad()
+    def attention(
+        self,
+        x: Tensor,
+        queries: Sequence[Sequence[int]] | None = None,
+        key_padding_mask: Tensor | None = None,
+        *,
+        low: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Weights of positions of ``x`` over the positions of ``low``: ``(N, Q, *S_low)``."""
+        low = self._check_low(x, low, key_padding_mask)
+        index = self._flat_index(x, queries)
+        return {"pairwise": self.attend.maps(x, low, index, key_padding_mask)}
+
+    def _check_low(self, x: Tensor, low: Tensor | None, mask: Tensor | None) -> Tensor:
+        self._check(x, None)
+        low = x if low is None else low
+        if low.dim() != x.dim() or low.shape[0] != x.shape[0] or low.shape[1] != self.low_channels:
+            raise UsageError(
+                f"AsymmetricFusionNonLocalBlock needs a shallow map ({x.shape[0]}, "
+                f"{self.low_channels}, *S) of the deep map's rank, got {tuple(low.shape)}"
+            )
+        check_mask("AsymmetricFusionNonLocalBlock", low, mask)
+        return low
+
+
+def _fuse(in_channels: int, out_channels: int, norm: Norm, activation) -> PointwiseConv:
+    conv = PointwiseConv(in_channels, out_channels, bias=not norm, norm=norm, activation=activation)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv

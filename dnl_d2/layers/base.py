@@ -1,0 +1,218 @@
+"""The contract of a context block, and the registry that config systems name blocks by."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers.common import check_positive
+
+
+class ContextBlock(nn.Module):
+    """A block that relates every position of a feature map to all others.
+
+    ``(N, C, *S) -> (N, C, *S)`` for maps of rank 1 (sequences), 2 (images) and 3 (clips), by the
+    same parameters. Subclasses implement :meth:`transform` and :meth:`attention_maps`, take
+    ``in_channels`` first and everything else by keyword.
+
+    Attributes:
+        identity_at_init: whether a fresh block returns its input bit for bit, so that it can be
+            inserted into a pretrained network without changing its outputs.
+    """
+
+    identity_at_init: bool = False
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        check_positive(in_channels=in_channels)
+        self.in_channels = in_channels
+
+    def forward(self, x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+        """Applies the block.
+
+        Args:
+            x: ``(N, C, *S)``, rank of S 1 to 3. It is not modified.
+            key_padding_mask: boolean ``(N, *S)``, True at padded positions; they are left out of
+                every mean, softmax and pool.
+
+        Returns:
+            ``(N, C, *S)``.
+
+        Raises:
+            UsageError: wrong number of axes or channels, or a mask of another shape or dtype.
+        """
+        self._check(x, key_padding_mask)
+        return self.transform(x, key_padding_mask)
+
+    @torch.no_grad()
+    def attention(
+        self,
+        x: Tensor,
+        queries: Sequence[Sequence[int]] | None = None,
+        key_padding_mask: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Attention maps for figures, computed without hooks.
+
+        Args:
+            x: as in :meth:`forward`.
+            queries: positions such as ``[(row, column), ...]``; None stands for every position in
+                row-major order, which takes memory quadratic in L.
+            key_padding_mask: as in :meth:`forward`.
+
+        Returns:
+            ``"pairwise"``: ``(N, Q, *S)`` weights of each query over all positions, and
+            ``"unary"``: ``(N, *S)`` the map that all queries share; a block has one or both.
+
+        Raises:
+            UsageError: as in :meth:`forward`, or a query outside the map.
+        """
+        self._check(x, key_padding_mask)
+        return self.attention_maps(x, self._flat_index(x, queries), key_padding_mask)
+
+    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The block's function; inputs are already checked."""
+        raise NotImplementedError
+
+    def attention_maps(
+        self, x: Tensor, index: Tensor | None, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The maps of :meth:`attention` for flat query indices ``(Q,)``, or None for all."""
+        raise NotImplementedError
+
+    def _check(self, x: Tensor, mask: Tensor | None) -> None:
+        name = type(self).__name__
+        if not 3 <= x.dim() <= 5:
+            raise UsageError(f"{name} takes (N, C, *S) with 1 to 3 axes S, got {tuple(x.shape)}")
+        if x.shape[1] != self.in_channels:
+            raise UsageError(f"{name} was built for {self.in_channels} channels, got {x.shape[1]}")
+        check_mask(name, x, mask)
+
+    def _flat_index(self, x: Tensor, queries: Sequence[Sequence[int]] | None) -> Tensor | None:
+        if queries is None:
+            return None
+        spatial = tuple(x.shape[2:])
+        flat = []
+        for query in queries:
+            inside = len(query) == len(spatial) and all(
+                0 <= q < s for q, s in zip(query, spatial, strict=True)
+            )
+            if not inside:
+                raise UsageError(
+                    f"query {tuple(query)} is not a position of a map of size {spatial}"
+                )
+            index = 0
+            for q, s in zip(query, spatial, strict=True):
+                index = index * s + int(q)
+            flat.append(index)
+        return torch.tensor(flat, dtype=torch.long, device=x.device)
+
+
+def check_mask(name: str, x: Tensor, mask: Tensor | None) -> None:
+    """Raises :class:`UsageError` unless ``mask`` is None or a boolean ``(N, *S)`` for ``x``."""
+    if mask is None:
+        return
+    expected = (x.shape[0], *x.shape[2:])
+    if mask.dtype != torch.bool or tuple(mask.shape) != expected:
+        raise UsageError(
+            f"{name}: key_padding_mask must be a boolean {expected} tensor (True = padding), "
+            f"got {mask.dtype} {tuple(mask.shape)}"
+        )
+
+
+class ContextBlockRegistry:
+    """Context blocks by short name (``dnl``) or class name (``DisentangledNonLocalBlock``).
+
+    Looks names up whatever their case. Iterating gives the short names.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, type[ContextBlock]] = {}
+
+    def register(self, name: str) -> Callable[[type[ContextBlock]], type[ContextBlock]]:
+        """Class decorator; a short or class name already taken by another class is an error."""
+
+        def add(block: type[ContextBlock]) -> type[ContextBlock]:
+            taken = {n.lower() for short, b in self._blocks.items() for n in (short, b.__name__)}
+            for key in (name, block.__name__):
+                if key.lower() in taken:
+                    raise UsageError(f"context block name {key!r} is already registered")
+            self._blocks[name.lower()] = block
+            return block
+
+        return add
+
+    def get(self, name: str) -> type[ContextBlock]:
+        """The class of that name.
+
+        Raises:
+            UsageError: unknown name; the message lists those that exist.
+        """
+        wanted = str(name).lower()
+        for short, block in self._blocks.items():
+            if wanted in (short, block.__name__.lower()):
+                return block
+        raise UsageError(f"unknown context block {name!r}; {_choices(wanted, list(self._blocks))}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blocks)
+
+    def __contains__(self, name: object) -> bool:
+        return any(str(name).lower() in (s, b.__name__.lower()) for s, b in self._blocks.items())
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+
+CONTEXT_BLOCKS = ContextBlockRegistry()
+
+
+def block_arguments(block: type[ContextBlock]) -> list[str]:
+    """Names of the keyword arguments of a block class, ``in_channels`` left out."""
+    return [p for p in inspect.signature(block).parameters if p != "in_channels"]
+
+
+def build_context_block(
+    spec: str | Mapping[str, Any] | ContextBlock | None, in_channels: int
+) -> ContextBlock | None:
+    """Builds a block from what a config says.
+
+    Args:
+        spec: a registered name; a mapping with ``name`` and the block's keyword arguments, such as
+            ``{"name": "dnl", "temperature": 0.1}``; a finished block, which is returned as it is;
+            or None for no block.
+        in_channels: channels of the map that the block will see.
+
+    Raises:
+        UsageError: unknown name or argument, or a finished block for other channels.
+    """
+    if spec is None:
+        return None
+    if isinstance(spec, ContextBlock):
+        if spec.in_channels != in_channels:
+            raise UsageError(
+                f"the given {type(spec).__name__} is for {spec.in_channels} channels, "
+                f"but the map has {in_channels}"
+            )
+        return spec
+    arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if not arguments.get("name"):
+        raise UsageError(f"a context block needs a name; {_choices('', list(CONTEXT_BLOCKS))}")
+    name = arguments.pop("name")
+    block = CONTEXT_BLOCKS.get(name)
+    known = block_arguments(block)
+    for key in arguments:
+        if key not in known:
+            raise UsageError(
+                f"context block {name!r} has no argument {key!r}; {_choices(key, known)}"
+            )
+    return block(in_channels, **arguments)
+
+
+def _choices(wrong: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(wrong, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(known)}"

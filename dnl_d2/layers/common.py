@@ -1,0 +1,122 @@
+"""Pieces that the blocks share: a rank-agnostic 1x1 convolution, norms by name, tokens."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dnl_d2.errors import UsageError
+
+Norm = str | Callable[[int], nn.Module] | None
+
+
+def get_norm(norm: Norm, channels: int) -> nn.Module | None:
+    """Norm layer from a name, with Detectron2's names and meaning, or from a callable.
+
+    ``""`` and None mean no norm. BN, SyncBN and GN need torch alone; any other name is
+    Detectron2's (FrozenBN, LN, naiveSyncBN, ...).
+    """
+    if not norm:
+        return None
+    if callable(norm):
+        return norm(channels)
+    if norm == "BN":
+        return nn.BatchNorm2d(channels)
+    if norm == "SyncBN":
+        return nn.SyncBatchNorm(channels)
+    if norm == "GN":
+        return nn.GroupNorm(32, channels)
+    try:
+        from detectron2.layers import get_norm as detectron2_norm
+    except ImportError:
+        raise UsageError(
+            f"norm {norm!r} needs detectron2; with torch alone: BN, SyncBN, GN"
+        ) from None
+    try:
+        return detectron2_norm(norm, channels)
+    except KeyError:
+        raise UsageError(
+            f"unknown norm {norm!r}; use BN, SyncBN, GN, LN, FrozenBN, naiveSyncBN or '' for none"
+        ) from None
+
+
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution with optional norm and activation on ``(N, C, *S)`` maps of rank 1 to 3.
+
+    One class, and one set of pretrained weights, serves every rank; see :func:`apply_2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bias: bool = True,
+        norm: Norm = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ):
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+        self.norm = get_norm(norm, out_channels)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return apply_2d(self._forward_2d, x)
+
+    def _forward_2d(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.activation is None else self.activation(x)
+
+
+def apply_2d(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Applies a position-wise 2-d layer to ``(N, C, *S)``, through ``(N, C, L, 1)`` where needed."""
+    spatial = x.shape[2:]
+    if len(spatial) == 2:
+        return layer(x)
+    return layer(x.flatten(2).unsqueeze(-1)).flatten(2).unflatten(2, spatial)
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """``(N, C, *S)`` -> ``(N, L, C)``, a view."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_map(tokens: Tensor, spatial: Sequence[int]) -> Tensor:
+    """``(N, L, C)`` -> ``(N, C, *S)``."""
+    return tokens.transpose(1, 2).unflatten(2, tuple(spatial))
+
+
+def broadcast_token(token: Tensor, rank: int) -> Tensor:
+    """``(N, 1, C)`` -> ``(N, C, 1, ...)`` with ``rank`` ones, to add to a map."""
+    return token.transpose(1, 2).reshape(token.shape[0], token.shape[2], *(1,) * rank)
+
+
+def init_normal(std: float, *convs: nn.Conv2d) -> None:
+    """Normal weights and zero biases."""
+    for conv in convs:
+        nn.init.normal_(conv.weight, std=std)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+
+
+def init_zero_output(conv: PointwiseConv) -> None:
+    """Makes ``conv`` output exact zeros: through its norm's affine part if it has one."""
+    last = conv if conv.norm is None else conv.norm
+    if getattr(last, "weight", None) is None:
+        raise UsageError("a zero-initialised output projection needs an affine norm or none")
+    if conv.norm is not None:
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+    with torch.no_grad():
+        last.weight.zero_()
+        if last.bias is not None:
+            last.bias.zero_()
+
+
+def check_positive(**sizes: float) -> None:
+    """Raises :class:`UsageError` for the first argument that is not a positive number."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise UsageError(f"{name} must be a positive number, got {value!r}")

@@ -1,0 +1,149 @@
+"""The disentangled non-local block of Yin et al., in its three published variants."""
+
+import torch
+from torch import Tensor, nn
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock
+from dnl_d2.layers.common import (
+    Norm,
+    PointwiseConv,
+    apply_2d,
+    broadcast_token,
+    check_positive,
+    get_norm,
+    init_normal,
+    init_zero_output,
+    to_map,
+    to_tokens,
+)
+from dnl_d2.layers.functional import (
+    center,
+    pairwise_attention,
+    pairwise_weights,
+    unary_attention,
+    unary_weights,
+)
+from dnl_d2.layers.non_local import resolve_inter_channels
+
+# What the three public code bases do; an argument given by the caller wins over its preset.
+# gamma: a learned scalar, zero at first, on the pairwise term only; without it the output
+# projection starts at zero and the block as an identity.
+PRESETS = {
+    "mmseg": {"reduction": 2, "temperature": 0.05, "project": True, "gamma": False},
+    "paper-seg": {"reduction": 2, "temperature": 1.0, "project": False, "gamma": True},
+    "paper-det": {"reduction": 4, "temperature": 0.05, "project": False, "gamma": True},
+}
+
+
+@CONTEXT_BLOCKS.register("dnl")
+class DisentangledNonLocalBlock(ContextBlock):
+    """Disentangled non-local block (arXiv 2006.06668, eq. 8 to 10).
+
+    z_i = x_i + W_o [ sum_j softmax_j((q_i - mu_q).(k_j - mu_k) / (s tau)) v_j
+    + sum_j softmax_j(m_j) v_j ]: a whitened pairwise term and an independent unary term that share
+    the value projection.
+
+    Args:
+        in_channels: channels C of the map.
+        preset: ``mmseg`` (segmentation heads of mmsegmentation: an identity at first),
+            ``paper-seg`` or ``paper-det`` (the authors' repositories: no W_o by default, values
+            of width C, a scalar gamma = 0 on the pairwise term, so the unary term is live at first).
+        inter_channels: width C' of query and key (and of value where there is a W_o); default
+            C // ``reduction``.
+        reduction: default of the preset: 2, 2, 4.
+        temperature: tau; default of the preset: 0.05, 1.0, 0.05.
+        use_scale: whether s is sqrt(C') or 1.
+        project: whether there is a W_o; default of the preset: yes, no, no.
+        norm: norm after W_o (after the sum where there is no W_o); None or "" for none.
+
+    Raises:
+        UsageError: unknown preset, or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        preset: str = "mmseg",
+        inter_channels: int | None = None,
+        reduction: int | None = None,
+        temperature: float | None = None,
+        use_scale: bool = True,
+        project: bool | None = None,
+        norm: Norm = None,
+    ):
+        super().__init__(in_channels)
+        if preset not in PRESETS:
+            raise UsageError(f"unknown DNL preset {preset!r}; use one of {', '.join(PRESETS)}")
+        defaults = PRESETS[preset]
+        temperature = defaults["temperature"] if temperature is None else temperature
+        reduction = defaults["reduction"] if reduction is None else reduction
+        project = defaults["project"] if project is None else project
+        has_gamma = defaults["gamma"]
+        check_positive(temperature=temperature)
+        if not (project or has_gamma):
+            raise UsageError(
+                f"DNL preset {preset!r} has an output projection: project=False is for "
+                "the paper presets"
+            )
+        inter = resolve_inter_channels(in_channels, inter_channels, reduction)
+
+        self.inter_channels = inter
+        self.scale = (inter**-0.5 if use_scale else 1.0) / temperature
+        self.identity_at_init = not has_gamma
+        self.query = PointwiseConv(in_channels, inter)
+        self.key = PointwiseConv(in_channels, inter)
+        self.unary = PointwiseConv(in_channels, 1)
+        if project:
+            self.value = PointwiseConv(in_channels, inter)
+            # The authors' W_o has no bias; mmsegmentation's has one unless a norm follows.
+            self.project = PointwiseConv(
+                inter, in_channels, bias=not (norm or has_gamma), norm=norm
+            )
+        else:
+            self.value = PointwiseConv(in_channels, in_channels, bias=False)
+            self.project = None
+            self.norm = get_norm(norm, in_channels)
+        self.gamma = nn.Parameter(torch.zeros(1)) if has_gamma else None
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        init_normal(0.01, self.query, self.key, self.value, self.unary)
+        if self.project is None:
+            return
+        if self.identity_at_init:
+            init_zero_output(self.project)
+        else:
+            init_normal(0.01, self.project)
+
+    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        query, key, flat_mask = self._query_key(x, mask)
+        value = to_tokens(self.value(x))
+        context = pairwise_attention(
+            query, key, value, scale=self.scale, key_padding_mask=flat_mask
+        )
+        if self.gamma is not None:
+            context = self.gamma * context
+        shared = unary_attention(self.unary(x).flatten(1), value, flat_mask)
+        context = to_map(context, x.shape[2:]) + broadcast_token(shared, x.dim() - 2)
+        if self.project is not None:
+            return x + self.project(context)
+        return x + (context if self.norm is None else apply_2d(self.norm, context))
+
+    def attention_maps(
+        self, x: Tensor, index: Tensor | None, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        query, key, flat_mask = self._query_key(x, mask)
+        if index is not None:
+            query = query[:, index]
+        weights = pairwise_weights(query, key, scale=self.scale, key_padding_mask=flat_mask)
+        shared = unary_weights(self.unary(x).flatten(1), flat_mask)
+        spatial = tuple(x.shape[2:])
+        return {"pairwise": weights.unflatten(2, spatial), "unary": shared.unflatten(1, spatial)}
+
+    def _query_key(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        flat_mask = None if mask is None else mask.flatten(1)
+        query = center(to_tokens(self.query(x)), flat_mask)
+        key = center(to_tokens(self.key(x)), flat_mask)
+        return query, key, flat_mask

@@ -1,0 +1,135 @@
+"""The query-independent blocks of GCNet: simplified non-local and global context."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock
+from dnl_d2.layers.common import (
+    Norm,
+    PointwiseConv,
+    broadcast_token,
+    check_positive,
+    init_normal,
+    init_zero_output,
+    to_tokens,
+)
+from dnl_d2.layers.functional import position_mean, unary_attention, unary_weights
+
+
+@CONTEXT_BLOCKS.register("snl")
+class SimplifiedNonLocalBlock(ContextBlock):
+    """Simplified non-local block: z_i = x_i + W_v sum_j softmax_j(W_k x_j) x_j (arXiv 1904.11492, eq. 4).
+
+    One map serves all queries, so W_v is applied once, to the pooled vector.
+
+    Args:
+        in_channels: channels C of the map.
+        norm: norm after W_v; None or "" for none. It sees a single position.
+        zero_init: start as an identity (zero W_v).
+    """
+
+    def __init__(self, in_channels: int, *, norm: Norm = None, zero_init: bool = True):
+        super().__init__(in_channels)
+        self.identity_at_init = zero_init
+        self.unary = PointwiseConv(in_channels, 1)
+        self.value = PointwiseConv(in_channels, in_channels, norm=norm)
+        nn.init.kaiming_normal_(self.unary.weight)
+        nn.init.zeros_(self.unary.bias)
+        if zero_init:
+            init_zero_output(self.value)
+        else:
+            init_normal(0.01, self.value)
+
+    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        pooled = _pool(self.unary, x, mask)
+        return x + self.value(broadcast_token(pooled, x.dim() - 2))
+
+    def attention_maps(
+        self, x: Tensor, index: Tensor | None, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        return {"unary": _unary_map(self.unary, x, mask)}
+
+
+@CONTEXT_BLOCKS.register("gc")
+class GlobalContextBlock(ContextBlock):
+    """Global context block (arXiv 1904.11492, eq. 5).
+
+    c = sum_j a_j x_j; z_i = x_i + W_2 ReLU(LN(W_1 c)), and with ``mul`` x_i is first multiplied by
+    sigmoid(W_2' ReLU(LN(W_1' c))).
+
+    Args:
+        in_channels: channels C of the map.
+        ratio: bottleneck width as a share of C: 1/16 or 1/4 in detection, 1/4 in segmentation heads.
+        pooling: ``att`` (attention pooling) or ``avg`` (the paper's ablation).
+        fusion: ``add``, ``mul`` or both.
+        zero_init: start with a zero W_2; with ``add`` alone the block is then an identity.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        ratio: float = 1 / 16,
+        pooling: str = "att",
+        fusion: Sequence[str] = ("add",),
+        zero_init: bool = True,
+    ):
+        super().__init__(in_channels)
+        check_positive(ratio=ratio)
+        fusion = (fusion,) if isinstance(fusion, str) else tuple(fusion)
+        if pooling not in ("att", "avg"):
+            raise UsageError(f"unknown GC pooling {pooling!r}; use 'att' or 'avg'")
+        if not fusion or len(set(fusion)) != len(fusion) or not set(fusion) <= {"add", "mul"}:
+            raise UsageError(f"unknown GC fusion {list(fusion)}; use 'add', 'mul' or both")
+        planes = max(int(in_channels * ratio), 1)
+        self.identity_at_init = zero_init and fusion == ("add",)
+        self.unary = PointwiseConv(in_channels, 1) if pooling == "att" else None
+        if self.unary is not None:
+            nn.init.kaiming_normal_(self.unary.weight)
+            nn.init.zeros_(self.unary.bias)
+        self.channel_add = _bottleneck(in_channels, planes, zero_init) if "add" in fusion else None
+        self.channel_mul = _bottleneck(in_channels, planes, zero_init) if "mul" in fusion else None
+
+    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        rank = x.dim() - 2
+        pooled = broadcast_token(_pool(self.unary, x, mask), 2)
+        out = x
+        if self.channel_mul is not None:
+            out = out * self.channel_mul(pooled).sigmoid().flatten(1)[(...,) + (None,) * rank]
+        if self.channel_add is not None:
+            out = out + self.channel_add(pooled).flatten(1)[(...,) + (None,) * rank]
+        return out
+
+    def attention_maps(
+        self, x: Tensor, index: Tensor | None, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        return {"unary": _unary_map(self.unary, x, mask)}
+
+
+def _pool(unary: PointwiseConv | None, x: Tensor, mask: Tensor | None) -> Tensor:
+    """``(N, 1, C)``: attention pooling, or the mean where there is no ``unary``."""
+    flat_mask = None if mask is None else mask.flatten(1)
+    if unary is None:
+        return position_mean(to_tokens(x), flat_mask)
+    return unary_attention(unary(x).flatten(1), to_tokens(x), flat_mask)
+
+
+def _unary_map(unary: PointwiseConv | None, x: Tensor, mask: Tensor | None) -> Tensor:
+    logits = x.new_zeros(x.shape[0], x[0, 0].numel()) if unary is None else unary(x).flatten(1)
+    weights = unary_weights(logits, None if mask is None else mask.flatten(1))
+    return weights.unflatten(1, tuple(x.shape[2:]))
+
+
+def _bottleneck(in_channels: int, planes: int, zero_init: bool) -> nn.Sequential:
+    """W_2 ReLU(LN(W_1 c)) on ``(N, C, 1, 1)``."""
+    first, last = nn.Conv2d(in_channels, planes, 1), nn.Conv2d(planes, in_channels, 1)
+    nn.init.kaiming_normal_(first.weight)
+    nn.init.zeros_(first.bias)
+    if zero_init:
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    else:
+        init_normal(0.01, last)
+    return nn.Sequential(first, nn.LayerNorm([planes, 1, 1]), nn.ReLU(), last)

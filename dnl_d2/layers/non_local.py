@@ -1,0 +1,149 @@
+"""The non-local block of Wang et al. in its four pairwise forms."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock
+from dnl_d2.layers.common import (
+    Norm,
+    PointwiseConv,
+    check_positive,
+    init_normal,
+    init_zero_output,
+    to_map,
+    to_tokens,
+)
+from dnl_d2.layers.functional import pairwise_attention, pairwise_weights
+
+_SIMILARITY = {
+    "gaussian": "softmax",
+    "embedded_gaussian": "softmax",
+    "dot_product": "dot",
+    "concatenation": "relu_sum",
+}
+
+
+def resolve_inter_channels(in_channels: int, inter_channels: int | None, reduction: int) -> int:
+    """``inter_channels`` if given, else ``in_channels // reduction``, at least 1."""
+    check_positive(reduction=reduction)
+    if inter_channels is None:
+        return max(in_channels // reduction, 1)
+    check_positive(inter_channels=inter_channels)
+    return inter_channels
+
+
+def sub_sample(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """2x max-pool of each of the last two axes (the only axis of a sequence), time left alone.
+
+    An axis of size 1 stays. Padded positions never win a maximum; a window that holds nothing else
+    gives zeros and is padding itself.
+    """
+    rank = x.dim() - 2
+    kernel = [1] * max(rank - 2, 0) + [min(2, s) for s in x.shape[2:][-2:]]
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank - 1]
+    if mask is None:
+        return pool(x, kernel), None
+    pooled = pool(x.masked_fill(mask[:, None], torch.finfo(x.dtype).min), kernel)
+    empty = pool((~mask)[:, None].float(), kernel)[:, 0] == 0
+    return pooled.masked_fill(empty[:, None], 0.0), empty
+
+
+@CONTEXT_BLOCKS.register("nl")
+class NonLocalBlock(ContextBlock):
+    """Non-local block: z_i = x_i + W_o sum_j w_ij v_j (arXiv 1711.07971, eq. 6).
+
+    The paper's theta, phi and g are ``query``, ``key`` and ``value`` here, W_z is ``project``.
+
+    Args:
+        in_channels: channels C of the map.
+        inter_channels: width C' of query, key and value; default C // ``reduction``.
+        reduction: see ``inter_channels``.
+        mode: pairwise form. ``gaussian`` softmax_j(x_i.x_j); ``embedded_gaussian``
+            softmax_j(q_i.k_j / sqrt(C')); ``dot_product`` q_i.k_j / L; ``concatenation``
+            ReLU(w^T [q_i, k_j]) / L.
+        use_scale: whether ``embedded_gaussian`` divides by sqrt(C').
+        sub_sample: 2x max-pool of keys and values.
+        norm: norm of the output projection; None or "" for none.
+        zero_init: start as an identity (zero output projection).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        inter_channels: int | None = None,
+        reduction: int = 2,
+        mode: str = "embedded_gaussian",
+        use_scale: bool = True,
+        sub_sample: bool = False,
+        norm: Norm = None,
+        zero_init: bool = True,
+    ):
+        super().__init__(in_channels)
+        if mode not in _SIMILARITY:
+            raise UsageError(f"unknown pairwise mode {mode!r}; use one of {', '.join(_SIMILARITY)}")
+        inter = resolve_inter_channels(in_channels, inter_channels, reduction)
+        self.inter_channels = inter
+        self.mode = mode
+        self.scale = inter**-0.5 if use_scale and mode == "embedded_gaussian" else 1.0
+        self.sub_sample = sub_sample
+        self.identity_at_init = zero_init
+        if mode != "gaussian":
+            self.query = PointwiseConv(in_channels, inter)
+            self.key = PointwiseConv(in_channels, inter)
+            init_normal(0.01, self.query, self.key)
+        self.value = PointwiseConv(in_channels, inter)
+        self.project = PointwiseConv(inter, in_channels, norm=norm)
+        init_normal(0.01, self.value)
+        if mode == "concatenation":
+            self.concat = nn.Conv2d(2 * inter, 1, 1, bias=False)
+        if zero_init:
+            init_zero_output(self.project)
+        else:
+            init_normal(0.01, self.project)
+
+    def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        query, key, spatial_mask = self._query_key(x, mask)
+        value = self.value(x)
+        if self.sub_sample:
+            value, _ = sub_sample(value, mask)
+        context = pairwise_attention(
+            query,
+            key,
+            to_tokens(value),
+            similarity=_SIMILARITY[self.mode],
+            scale=self.scale,
+            key_padding_mask=None if spatial_mask is None else spatial_mask.flatten(1),
+        )
+        return x + self.project(to_map(context, x.shape[2:]))
+
+    def attention_maps(
+        self, x: Tensor, index: Tensor | None, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        query, key, spatial_mask = self._query_key(x, mask)
+        if index is not None:
+            query = query[:, index]
+        weights = pairwise_weights(
+            query,
+            key,
+            similarity=_SIMILARITY[self.mode],
+            scale=self.scale,
+            key_padding_mask=None if spatial_mask is None else spatial_mask.flatten(1),
+        )
+        spatial = x.shape[2:] if not self.sub_sample else sub_sample(x[:, :1], None)[0].shape[2:]
+        return {"pairwise": weights.unflatten(2, tuple(spatial))}
+
+    def _query_key(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Query and key tokens and the keys' mask as a map."""
+        query, key = (x, x) if self.mode == "gaussian" else (self.query(x), self.key(x))
+        if self.sub_sample:
+            key, mask = sub_sample(key, mask)
+        query, key = to_tokens(query), to_tokens(key)
+        if self.mode == "concatenation":
+            # w^T [q_i, k_j] is a sum of two products, so no (2C', L, L) tensor is ever needed.
+            weight = self.concat.weight.flatten(1)
+            query = F.linear(query, weight[:, : self.inter_channels])
+            key = F.linear(key, weight[:, self.inter_channels :])
+        return query, key, mask
