@@ -1,0 +1,92 @@
+"""The YAML keys that dnl_d2 adds to Detectron2's config."""
+
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
+
+
+def add_dnl_config(cfg: CfgNode) -> None:
+    """Adds every key of this library, with its default, to ``cfg``."""
+    _add_resnet(cfg.MODEL.RESNETS)
+    _add_head(cfg.MODEL.SEM_SEG_HEAD)
+    _add_input(cfg.INPUT)
+    _add_solver(cfg.SOLVER)
+    # Labels of both splits are read and checked before training: at most this many per split,
+    # spread evenly; 0 leaves the check out.
+    cfg.DATASETS.CHECK_LABELS = 2000
+
+
+def context_block_node() -> CfgNode:
+    """NAME (empty: no block) and every argument of every registered block, upper-case.
+
+    None stands for the block's own default. The keys come from the blocks' signatures, so a new
+    block needs no line here, and a misspelt key is an error.
+    """
+    node = CfgNode()
+    node.NAME = ""
+    for name in CONTEXT_BLOCKS:
+        for argument in block_arguments(CONTEXT_BLOCKS.get(name)):
+            node[argument.upper()] = None
+    return node
+
+
+def context_block_spec(node: CfgNode) -> dict[str, Any] | None:
+    """A node of :func:`context_block_node` as :func:`dnl_d2.layers.build_context_block` takes it."""
+    if not node.NAME:
+        return None
+    arguments = {k.lower(): v for k, v in node.items() if k != "NAME" and v is not None}
+    return {"name": node.NAME, **arguments}
+
+
+def _add_resnet(resnet: CfgNode) -> None:
+    # 32, 16 or 8; below 32 the last stages are dilated, their first block by half.
+    resnet.OUTPUT_STRIDE = 32
+    # "basic": one 7x7 convolution; "v1c": three 3x3.
+    resnet.STEM_TYPE = "basic"
+    # The block to insert, and in which residual blocks: lists such as [-2] or ["all"] by stage.
+    resnet.CONTEXT = context_block_node()
+    resnet.CONTEXT_STAGES = CfgNode({"RES2": [], "RES3": [], "RES4": [], "RES5": []})
+    # "after_conv3" (on the residual branch) or "after_add" (before the last ReLU).
+    resnet.CONTEXT_POSITION = "after_conv3"
+
+
+def _add_head(head: CfgNode) -> None:
+    # ContextHead: the block after the first 3x3 convolution; no NAME is the FCN baseline.
+    head.CONTEXT = context_block_node()
+    head.NUM_CONVS = 2
+    head.CONCAT_INPUT = True
+    # AsymmetricHead: width of queries, keys and values, and the pyramid.
+    head.PROJECT_CHANNELS = 256
+    head.POOL_SCALES = [1, 3, 6, 8]
+    # All heads.
+    head.DROPOUT = 0.1
+    head.ALIGN_CORNERS = False
+    # "valid": divide the loss by the labelled pixels; "all": by all pixels (mmsegmentation).
+    head.LOSS_AVERAGE = "valid"
+    # A second FCN head, for training only; a LOSS_WEIGHT of 0 leaves it out.
+    head.AUXILIARY = CfgNode()
+    head.AUXILIARY.LOSS_WEIGHT = 0.0
+    head.AUXILIARY.IN_FEATURES = ["res4"]
+    head.AUXILIARY.CONVS_DIM = 256
+    head.AUXILIARY.NUM_CONVS = 1
+    head.AUXILIARY.CONCAT_INPUT = False
+
+
+def _add_input(inputs: CfgNode) -> None:
+    # Images are scaled to fit (long side, short side) times a random ratio in training, times 1 in
+    # testing. An empty size leaves them as they are.
+    inputs.RESIZE = CfgNode()
+    inputs.RESIZE.BASE_SIZE = ()
+    inputs.RESIZE.RATIO_RANGE = (0.5, 2.0)
+    # With INPUT.CROP.ENABLED: no class covers more than this share of a crop (1.0: no limit).
+    inputs.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    # Photometric distortion of brightness, contrast, saturation and hue.
+    inputs.COLOR_AUG_SSD = False
+
+
+def _add_solver(solver: CfgNode) -> None:
+    # LR_SCHEDULER_NAME "PolyLR": (1 - progress) ** POLY_LR_POWER from BASE_LR down to MIN_LR.
+    solver.POLY_LR_POWER = 0.9
+    solver.MIN_LR = 1e-4

@@ -1,0 +1,35 @@
+"""Data: datasets, augmentation, the mapper, and the check before training.
+
+Importing this package registers all datasets with detectron2.
+"""
+
+from dnl_d2.data.augmentation import (
+    PhotometricDistortion,
+    RandomResize,
+    sem_seg_augmentations,
+    test_augmentations,
+)
+from dnl_d2.data.check import check_sem_seg_dataset
+from dnl_d2.data.datasets import (
+    generate_dataset,
+    load_sem_seg_folder,
+    register_sem_seg_folder,
+)
+from dnl_d2.data.images import read_image
+from dnl_d2.data.labels import evaluation_label_reader, read_label
+from dnl_d2.data.mapper import SemSegMapper
+
+__all__ = [
+    "PhotometricDistortion",
+    "RandomResize",
+    "SemSegMapper",
+    "check_sem_seg_dataset",
+    "evaluation_label_reader",
+    "generate_dataset",
+    "load_sem_seg_folder",
+    "read_image",
+    "read_label",
+    "register_sem_seg_folder",
+    "sem_seg_augmentations",
+    "test_augmentations",
+]

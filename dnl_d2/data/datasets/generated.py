@@ -1,0 +1,179 @@
+"""The generated dataset: a small task in which a local window cannot know the answer."""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+
+import numpy as np
+from PIL import Image
+
+from dnl_d2.data.datasets.folder import register_sem_seg_folder
+from dnl_d2.data.datasets.scene import draw_scene
+from dnl_d2.errors import UsageError
+
+CLASS_COLORS = {
+    "background": (60, 60, 60),
+    "texture_a": (31, 119, 180),
+    "texture_b": (255, 127, 14),
+    "paired": (44, 160, 44),
+    "single": (214, 39, 40),
+    "beacon": (230, 230, 230),
+}
+
+_logger = logging.getLogger(__name__)
+_MARKER = "generated.json"
+_RECIPE = 1  # raise it when the pictures change, so that old copies are drawn anew
+_SPLITS = ("train", "val")
+_COUPLES = 2
+
+for _split in _SPLITS:
+    register_sem_seg_folder(
+        f"generated_sem_seg_{_split}",
+        f"generated/{_split}",
+        f"generated/{_split}annot",
+        classes=list(CLASS_COLORS),
+        colors=list(CLASS_COLORS.values()),
+    )
+
+
+def generate_dataset(
+    root: str,
+    *,
+    train: int = 512,
+    val: int = 64,
+    size: int | tuple[int, int] = 192,
+    seed: int = 0,
+    reach: float = 60.0,
+    noise: float = 12.0,
+) -> None:
+    """Writes the dataset as ``root/{train,val}/*.png`` and ``root/{train,val}annot/*.png``.
+
+    With ``root`` at ``$DETECTRON2_DATASETS/generated`` it is what ``generated_sem_seg_train`` and
+    ``generated_sem_seg_val`` name. Every picture asks two questions:
+
+    * Unary: two striped areas are of class texture_a or texture_b, both the same, depending on
+      whether the beacon (a disc with a white core in a black ring, or the reverse) is of the one
+      kind or the other.
+    * Pairwise: four coloured discs form two couples. The two of a couple are either twins (one
+      colour, class paired) or of different colours (class single).
+
+    What a window can know at best: the layout is drawn before the answers, and the answers are fair
+    coins. The beacon is at least ``reach`` pixels away from the stripes, and one disc of a couple
+    from the other (as far as the canvas permits), and every colour is as likely on a paired disc as
+    on a single one. So a window that extends less than ``reach`` pixels from its pixel recognises
+    background, beacon, stripes and discs, but decides between A and B, or paired and single, at
+    50 % accuracy. A prediction that is right by chance in half of the pixels has an IoU of at most
+    1/3 on each of these four classes, which bounds the mean IoU at (2 + 4/3) / 6 = 55.6 %.
+
+    Picture i of a split depends on ``seed``, split, i and the drawing parameters alone, not on the
+    number of pictures. Any eight pictures from a multiple of 8 on hold each combination of the
+    three coins once. The folder is written aside and then renamed; where it already holds these
+    very parameters it is left as it is.
+
+    Args:
+        root: folder to write; replaced if it holds a generated dataset of other parameters.
+        train: number of training pictures.
+        val: number of validation pictures.
+        size: height and width, or one number for both.
+        seed: seed of all pictures.
+        reach: least distance, in pixels, between a question and its answer.
+        noise: standard deviation of the pixel noise, in grey values.
+
+    Raises:
+        UsageError: a number is out of its range, or ``root`` holds anything else.
+    """
+    height, width = (size, size) if isinstance(size, int) else (int(side) for side in size)
+    if min(height, width) < 64 or min(train, val) < 1 or min(reach, noise) < 0:
+        raise UsageError(
+            f"generated dataset: size {height}x{width} must be at least 64x64, train {train} and "
+            f"val {val} at least 1, reach {reach} and noise {noise} not negative"
+        )
+    parameters = {
+        "recipe": _RECIPE, "train": train, "val": val, "size": [height, width],
+        "seed": seed, "reach": reach, "noise": noise,
+    }  # fmt: skip
+    root = os.path.abspath(root)
+    if _holds(root, parameters):
+        _logger.info("Generated dataset in %s is up to date", root)
+        return
+    os.makedirs(os.path.dirname(root), exist_ok=True)
+    aside = tempfile.mkdtemp(prefix=".generating-", dir=os.path.dirname(root))
+    try:
+        fresh = os.path.join(aside, "fresh")
+        for split in _SPLITS:
+            _write_split(fresh, split, parameters)
+        with open(os.path.join(fresh, _MARKER), "w") as file:
+            json.dump(parameters, file, indent=1)
+        _replace(root, fresh, parameters, trash=os.path.join(aside, "old"))
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _logger.info("Generated dataset of %d + %d pictures in %s", train, val, root)
+
+
+def draw_example(
+    index: int,
+    *,
+    split: str,
+    size: tuple[int, int],
+    seed: int,
+    reach: float = 60.0,
+    noise: float = 12.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws picture ``index`` of a split; arguments as in :func:`generate_dataset`.
+
+    Returns:
+        image (H, W, 3) uint8 RGB and label (H, W) uint8.
+    """
+    key = (seed, _SPLITS.index(split))
+    coins = 1 + _COUPLES
+    block, position = divmod(index, 2**coins)
+    state = np.random.default_rng((*key, 0, block)).permutation(2**coins)[position]
+    kind, *twins = ((state >> bit) & 1 for bit in range(coins))
+    rng = np.random.default_rng((*key, 1, index))
+    return draw_scene(
+        rng, size, beacon_kind=int(kind), twins=[bool(twin) for twin in twins],
+        reach=reach, noise=noise,
+    )  # fmt: skip
+
+
+def _write_split(folder: str, split: str, parameters: dict) -> None:
+    images, labels = (os.path.join(folder, split + suffix) for suffix in ("", "annot"))
+    os.makedirs(images)
+    os.makedirs(labels)
+    drawing = {key: parameters[key] for key in ("seed", "reach", "noise")}
+    for index in range(parameters[split]):
+        pair = draw_example(index, split=split, size=tuple(parameters["size"]), **drawing)
+        for target, array in zip((images, labels), pair, strict=True):
+            Image.fromarray(array).save(os.path.join(target, f"{index:05d}.png"), compress_level=1)
+
+
+def _holds(root: str, parameters: dict) -> bool:
+    """Whether ``root`` is complete and of these parameters."""
+    try:
+        with open(os.path.join(root, _MARKER)) as file:
+            if json.load(file) != parameters:
+                return False
+        return all(
+            len(os.listdir(os.path.join(root, split + suffix))) == parameters[split]
+            for split in _SPLITS
+            for suffix in ("", "annot")
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def _replace(root: str, fresh: str, parameters: dict, *, trash: str) -> None:
+    try:
+        if os.path.isdir(root):
+            if os.listdir(root) and not os.path.isfile(os.path.join(root, _MARKER)):
+                raise UsageError(
+                    f"folder {root} holds files that are no generated dataset (no {_MARKER}): "
+                    "empty it or choose another folder"
+                )
+            os.rename(root, trash)
+        os.rename(fresh, root)
+    except OSError:
+        if not _holds(root, parameters):  # else another process was faster, with the same pictures
+            raise

@@ -1,0 +1,85 @@
+"""Opening picture files: one place that turns every kind of broken file into a clear line."""
+
+import struct
+import zlib
+
+import numpy as np
+from detectron2.data.detection_utils import convert_PIL_to_numpy
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from dnl_d2.errors import UsageError
+
+# What Pillow is known to raise on files that are not, or not completely, a picture.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_DEEP_GREY = ("I", "I;16", "I;16L", "I;16B")
+
+
+def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -> Image.Image:
+    """Opens a picture file and decodes it.
+
+    Args:
+        path: the file, anything detectron2's ``PathManager`` can open.
+        kind: how the error message calls the file.
+        header_only: read mode and size but no pixels.
+
+    Returns:
+        The picture in its stored mode and stored orientation (EXIF is not applied).
+
+    Raises:
+        UsageError: the file is missing, truncated or no picture.
+    """
+    try:
+        with PathManager.open(path, "rb") as file:
+            picture = Image.open(file)
+            if not header_only:
+                picture.load()
+            return picture
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{kind} {path} does not exist: restore the file or take it off the dataset"
+        ) from error
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(
+            f"{kind} {path} cannot be read ({reason}): replace the file or take it off the dataset"
+        ) from error
+
+
+def image_size(path: str, *, kind: str = "image") -> tuple[int, int]:
+    """Returns (height, width) of a picture as stored, from its header alone."""
+    width, height = load_picture(path, kind=kind, header_only=True).size
+    return height, width
+
+
+def read_image(path: str, image_format: str) -> np.ndarray:
+    """Reads an image in the layout the model wants, whatever mode it is stored in.
+
+    Unlike ``detectron2.data.detection_utils.read_image`` it does not turn the picture by its EXIF
+    orientation: label maps carry no such tag and describe the stored pixels. 16-bit grey, which
+    Pillow would clip to white, is scaled to 8 bits.
+
+    Args:
+        path: the image file; grey, palette and RGBA pictures are converted.
+        image_format: "RGB", "BGR" or any other format of detectron2's ``INPUT.FORMAT``.
+
+    Returns:
+        (H, W, C) array, uint8 for the Pillow modes and "BGR".
+
+    Raises:
+        UsageError: the file is missing, truncated or no picture.
+    """
+    picture = load_picture(path)
+    if picture.mode in _DEEP_GREY:
+        picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    elif picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # the way Pillow wants it, or it warns
+    return convert_PIL_to_numpy(picture, image_format)

@@ -1,0 +1,47 @@
+"""What can be found wrong before training starts."""
+
+from collections.abc import Sequence
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from dnl_d2.data.check import check_sem_seg_dataset
+from dnl_d2.errors import UsageError
+
+
+def check_datasets(
+    names: Sequence[str], *, num_classes: int, max_label_files: int, what: str
+) -> None:
+    """Checks semantic-segmentation datasets against the model that will read them.
+
+    Args:
+        names: registered datasets; those of other tasks are left to Detectron2's own checks.
+        num_classes: classes that the model predicts.
+        max_label_files: how many labels per dataset to read; 0 for none.
+        what: where the names come from, for the message.
+
+    Raises:
+        UsageError: no dataset, an unregistered name, another number of classes, or what
+            :func:`dnl_d2.data.check.check_sem_seg_dataset` finds.
+    """
+    if not names:
+        raise UsageError(f"{what} names no dataset")
+    for name in names:
+        if name not in DatasetCatalog.list():
+            close = ", ".join(n for n in DatasetCatalog.list() if "sem_seg" in n)
+            raise UsageError(f"{what}: dataset {name!r} is not registered; there are {close}")
+        meta = MetadataCatalog.get(name)
+        if meta.get("evaluator_type", None) != "sem_seg":
+            continue
+        if len(meta.stuff_classes) != num_classes:
+            raise UsageError(
+                f"{what}: {name} has {len(meta.stuff_classes)} classes, "
+                f"but the model predicts num_classes={num_classes}"
+            )
+        if max_label_files > 0:
+            check_sem_seg_dataset(
+                DatasetCatalog.get(name),
+                num_classes=num_classes,
+                ignore_label=meta.ignore_label,
+                name=name,
+                max_label_files=max_label_files,
+            )

@@ -1,0 +1,108 @@
+"""Training and evaluation of LazyConfig files on Detectron2's SimpleTrainer and AMPTrainer."""
+
+import argparse
+import logging
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.engine import (
+    AMPTrainer,
+    SimpleTrainer,
+    create_ddp_model,
+    default_setup,
+    default_writers,
+    hooks,
+)
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from dnl_d2.engine.checks import check_datasets
+from dnl_d2.engine.hooks import best_checkpoint_hook
+from dnl_d2.engine.prepare import (
+    autocast_training_on_cpu,
+    plain_batch_norm_if_alone,
+    usable_device,
+)
+
+
+def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
+    """LazyConfig twin of :func:`dnl_d2.engine.yaml_trainer.run`."""
+    cfg.train.device = usable_device(cfg.train.device)
+    default_setup(cfg, args)
+    _check(cfg, args.eval_only)
+    model = instantiate(cfg.model).to(cfg.train.device)
+    model = plain_batch_norm_if_alone(model, cfg.train.device)
+    if args.eval_only:
+        checkpointer = DetectionCheckpointer(model, save_dir=cfg.train.output_dir)
+        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+        return evaluate(cfg, model)
+    return _train(cfg, model, resume=args.resume)
+
+
+def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
+    """Runs the config's evaluator over its test loader; prints and returns the figures."""
+    results = inference_on_dataset(
+        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    )
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results
+
+
+def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
+    logging.getLogger(__name__).info(f"Model:\n{model}")
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    loader = instantiate(cfg.dataloader.train)
+    parallel = create_ddp_model(model, **cfg.train.ddp)
+    cpu = cfg.train.device == "cpu"
+    if cfg.train.amp.enabled and cpu:
+        autocast_training_on_cpu(parallel)
+    scaled = cfg.train.amp.enabled and not cpu
+    trainer = (AMPTrainer if scaled else SimpleTrainer)(parallel, loader, optimizer)
+    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    results: dict = {}
+
+    def test() -> dict:
+        results.clear()
+        results.update(evaluate(cfg, parallel))
+        return results
+
+    main = comm.is_main_process()
+    kinds = [MetadataCatalog.get(n).get("evaluator_type", None) for n in _names(cfg, "test")]
+    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
+            hooks.EvalHook(cfg.train.eval_period, test),
+            best_checkpoint_hook(kinds, cfg.train.eval_period, checkpointer),
+            hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
+        ]
+    )
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
+    trainer.train(start, cfg.train.max_iter)
+    return results
+
+
+def _names(cfg: DictConfig, split: str) -> list[str]:
+    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names", default=[])
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _check(cfg: DictConfig, eval_only: bool) -> None:
+    num_classes = OmegaConf.select(cfg, "model.sem_seg_head.num_classes")
+    if num_classes is None:
+        return
+    for split in ("test",) if eval_only else ("test", "train"):
+        check_datasets(
+            _names(cfg, split),
+            num_classes=num_classes,
+            max_label_files=cfg.train.check_labels,
+            what=f"dataloader.{split}.dataset.names",
+        )

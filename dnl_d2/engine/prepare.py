@@ -1,0 +1,63 @@
+"""Fitting a model to the machine it runs on: device, norms, precision."""
+
+import logging
+
+import torch
+from detectron2.utils import comm
+from torch import nn
+
+
+def usable_device(device: str) -> str:
+    """``device``, or ``cpu`` with a notice where CUDA is asked for but missing."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        logging.getLogger(__name__).warning(f"no CUDA device here: running on cpu, not {device}")
+        return "cpu"
+    return device
+
+
+def autocast_training_on_cpu(model: nn.Module) -> None:
+    """Makes training forward passes run in bfloat16 autocast; evaluation stays in fp32.
+
+    Detectron2's AMPTrainer is for CUDA. bfloat16 needs no loss scaling, so any trainer will do.
+    """
+    logging.getLogger(__name__).info("mixed precision on the CPU: bfloat16 autocast in training")
+    plain = model.forward
+
+    def forward(*args, **kwargs):
+        with torch.autocast("cpu", torch.bfloat16, enabled=model.training):
+            return plain(*args, **kwargs)
+
+    model.forward = forward
+
+
+def plain_batch_norm_if_alone(model: nn.Module, device: str) -> nn.Module:
+    """Replaces SyncBN by BN where there is nothing to synchronise with, and says so.
+
+    SyncBatchNorm needs several processes, each with an accelerator. Parameters, statistics and
+    their names stay the same, so checkpoints pass between the two.
+    """
+    alone = comm.get_world_size() == 1
+    if not alone and torch.device(device).type != "cpu":
+        return model
+    replaced = 0
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.SyncBatchNorm):
+                setattr(parent, name, _as_batch_norm(child))
+                replaced += 1
+    if replaced:
+        why = "a single process" if alone else "CPU processes"
+        logging.getLogger(__name__).info(
+            f"{replaced} SyncBN layers run as BN: {why} cannot synchronise statistics"
+        )
+    return model
+
+
+def _as_batch_norm(sync: nn.SyncBatchNorm) -> nn.BatchNorm2d:
+    plain = nn.BatchNorm2d(
+        sync.num_features, sync.eps, sync.momentum, sync.affine, sync.track_running_stats
+    )
+    plain.load_state_dict(sync.state_dict())
+    if sync.affine:
+        plain.weight, plain.bias = sync.weight, sync.bias
+    return plain.train(sync.training).to(next(iter(sync.state_dict().values())).device)

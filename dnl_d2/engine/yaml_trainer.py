@@ -1,0 +1,133 @@
+"""Training and evaluation of YAML configs on Detectron2's DefaultTrainer."""
+
+import argparse
+import os
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.engine import DefaultTrainer, default_setup, hooks
+from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.solver import LRMultiplier, WarmupParamScheduler
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dnl_d2.data import SemSegMapper
+from dnl_d2.engine.checks import check_datasets
+from dnl_d2.engine.hooks import best_checkpoint_hook
+from dnl_d2.engine.prepare import (
+    autocast_training_on_cpu,
+    plain_batch_norm_if_alone,
+    usable_device,
+)
+from dnl_d2.engine.schedule import PolyParamScheduler
+from dnl_d2.evaluation import build_evaluator
+
+
+class Trainer(DefaultTrainer):
+    """DefaultTrainer with this library's mapper, schedule, evaluators and best checkpoint."""
+
+    def __init__(self, cfg: CfgNode):
+        cpu_amp = cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu"
+        if cpu_amp:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SOLVER.AMP.ENABLED = False
+            cfg.freeze()
+        super().__init__(cfg)
+        if cpu_amp:
+            autocast_training_on_cpu(self._trainer.model)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        return plain_batch_norm_if_alone(super().build_model(cfg), cfg.MODEL.DEVICE)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+        mapper = SemSegMapper(cfg, True) if _is_semantic(cfg, cfg.DATASETS.TRAIN) else None
+        return build_detection_train_loader(cfg, mapper=mapper)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+        mapper = SemSegMapper(cfg, False) if _is_semantic(cfg, [dataset_name]) else None
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+        solver = cfg.SOLVER
+        if solver.LR_SCHEDULER_NAME != "PolyLR":
+            return super().build_lr_scheduler(cfg, optimizer)
+        scheduler = PolyParamScheduler(
+            power=solver.POLY_LR_POWER, end_value=solver.MIN_LR / solver.BASE_LR
+        )
+        if solver.WARMUP_ITERS > 0:
+            scheduler = WarmupParamScheduler(
+                scheduler,
+                solver.WARMUP_FACTOR,
+                min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
+                solver.WARMUP_METHOD,
+            )
+        return LRMultiplier(optimizer, multiplier=scheduler, max_iter=solver.MAX_ITER)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        return build_evaluator(dataset_name, folder)
+
+    def build_hooks(self) -> list[hooks.HookBase]:
+        built = super().build_hooks()
+        kinds = [MetadataCatalog.get(n).get("evaluator_type", None) for n in self.cfg.DATASETS.TEST]
+        best = best_checkpoint_hook(kinds, self.cfg.TEST.EVAL_PERIOD, self.checkpointer)
+        if best is not None:
+            # Right behind the evaluation, before the writers that end the list.
+            after = next(i for i, h in enumerate(built) if isinstance(h, hooks.EvalHook)) + 1
+            built.insert(after, best)
+        return built
+
+
+def _is_semantic(cfg: CfgNode, names: list[str]) -> bool:
+    semantic = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
+    kinds = {MetadataCatalog.get(n).get("evaluator_type", None) for n in names}
+    return semantic and kinds <= {"sem_seg", "cityscapes_sem_seg"}
+
+
+def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
+    """Trains, or evaluates with ``args.eval_only``; ``args.resume`` goes on from the last checkpoint.
+
+    Returns:
+        The evaluation's results.
+
+    Raises:
+        UsageError: see :func:`dnl_d2.engine.checks.check_datasets`.
+    """
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE)
+    cfg.freeze()
+    default_setup(cfg, args)
+    splits = {"DATASETS.TEST": cfg.DATASETS.TEST}
+    if not args.eval_only:
+        splits["DATASETS.TRAIN"] = cfg.DATASETS.TRAIN
+    for key, names in splits.items():
+        check_datasets(
+            names,
+            num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            max_label_files=cfg.DATASETS.CHECK_LABELS,
+            what=key,
+        )
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        results = Trainer.test(cfg, model)
+        verify_results(cfg, results)
+        return results
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()

@@ -1,0 +1,20 @@
+"""Backbones with context blocks in their residual blocks."""
+
+from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
+from dnl_d2.modeling.backbone.resnet import (
+    ContextResNet,
+    build_context_resnet,
+    build_context_resnet_backbone,
+    build_context_resnet_fpn_backbone,
+    expand_inserts,
+)
+
+__all__ = [
+    "ContextBasicBlock",
+    "ContextBottleneckBlock",
+    "ContextResNet",
+    "build_context_resnet",
+    "build_context_resnet_backbone",
+    "build_context_resnet_fpn_backbone",
+    "expand_inserts",
+]

@@ -1,0 +1,98 @@
+"""Detectron2's residual blocks with room for a context block.
+
+The context block is the submodule ``context``, so the parameters of a plain ResNet keep their
+names and a pretrained file stays a subset of the model.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
+from torch import Tensor
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers import build_context_block
+
+# after_conv3: on the residual branch, after the last convolution and its norm (GCNet).
+# after_add: on the sum with the shortcut, before the last ReLU (DNL detection).
+POSITIONS = ("after_conv3", "after_add")
+
+
+class _ContextResidual:
+    """Mixin: the residual sum with a context block at one of two places."""
+
+    def _add_context(self, spec: Mapping[str, Any] | None, position: str) -> None:
+        if position not in POSITIONS:
+            raise UsageError(
+                f"unknown context position {position!r}; use one of {', '.join(POSITIONS)}"
+            )
+        self.position = position
+        self.context = build_context_block(spec, self.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.residual(x)
+        if self.context is not None and self.position == "after_conv3":
+            out = self.context(out)
+        out = out + (x if self.shortcut is None else self.shortcut(x))
+        if self.context is not None and self.position == "after_add":
+            out = self.context(out)
+        return F.relu_(out)
+
+
+class ContextBasicBlock(_ContextResidual, BasicBlock):
+    """Residual block of ResNet-18 and -34, with dilation and an optional context block.
+
+    Only the first convolution is dilated, as in the public dilated ResNet-18 models.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        norm: str = "BN",
+        dilation: int = 1,
+        context: Mapping[str, Any] | None = None,
+        position: str = "after_conv3",
+    ):
+        super().__init__(in_channels, out_channels, stride=stride, norm=norm)
+        self.conv1.dilation = self.conv1.padding = (dilation, dilation)
+        self._add_context(context, position)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.conv2(F.relu_(self.conv1(x)))
+
+
+class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
+    """Bottleneck block of ResNet-50 and deeper, and of ResNeXt, with an optional context block."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bottleneck_channels: int,
+        stride: int = 1,
+        num_groups: int = 1,
+        norm: str = "BN",
+        stride_in_1x1: bool = False,
+        dilation: int = 1,
+        context: Mapping[str, Any] | None = None,
+        position: str = "after_conv3",
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            bottleneck_channels=bottleneck_channels,
+            stride=stride,
+            num_groups=num_groups,
+            norm=norm,
+            stride_in_1x1=stride_in_1x1,
+            dilation=dilation,
+        )
+        self._add_context(context, position)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))

@@ -1,0 +1,142 @@
+"""What every segmentation head shares: classifier, resizing, loss, auxiliary head."""
+
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+
+from dnl_d2.errors import UsageError
+from dnl_d2.modeling.losses import CrossEntropyLoss
+
+
+def conv3x3(in_channels: int, out_channels: int, norm: str) -> Conv2d:
+    """3x3 convolution, norm, ReLU."""
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        3,
+        padding=1,
+        bias=not norm,
+        norm=get_norm(norm, out_channels),
+        activation=F.relu,
+    )
+    weight_init.c2_msra_fill(conv)
+    return conv
+
+
+class SegmentationHead(nn.Module):
+    """Base of the heads, with the interface of Detectron2's semantic-segmentation heads.
+
+    Subclasses implement :meth:`decode`. :class:`detectron2.modeling.SemanticSegmentor` calls
+    ``forward``, PointRend calls ``layers`` and ``losses``.
+
+    Args:
+        input_shape: the backbone's features.
+        in_features: the ones this head reads.
+        channels: width of what :meth:`decode` returns.
+        num_classes: number of classes K.
+        loss: module of (logits, targets) with an ``ignore_value``; default cross entropy.
+        loss_weight: factor of the loss.
+        dropout: channel dropout before the classifier.
+        align_corners: how logits are resized.
+        auxiliary: a second head whose loss is added in training; it is not used in inference.
+    """
+
+    loss_name = "loss_sem_seg"
+
+    def __init__(
+        self,
+        input_shape: Mapping[str, ShapeSpec],
+        *,
+        in_features: Sequence[str],
+        channels: int,
+        num_classes: int,
+        loss: nn.Module | None = None,
+        loss_weight: float = 1.0,
+        dropout: float = 0.1,
+        align_corners: bool = False,
+        auxiliary: "SegmentationHead | None" = None,
+    ):
+        super().__init__()
+        for feature in in_features:
+            if feature not in input_shape:
+                raise UsageError(
+                    f"{type(self).__name__}: the backbone does not return {feature!r}; "
+                    f"it returns {', '.join(input_shape)}"
+                )
+        self.in_features = list(in_features)
+        self.common_stride = input_shape[self.in_features[-1]].stride
+        self.num_classes = num_classes
+        self.loss = CrossEntropyLoss() if loss is None else loss
+        self.loss_weight = loss_weight
+        self.align_corners = align_corners
+        self.dropout = nn.Dropout2d(dropout)
+        self.predictor = Conv2d(channels, num_classes, 1)
+        nn.init.normal_(self.predictor.weight, std=0.01)
+        nn.init.zeros_(self.predictor.bias)
+        self.auxiliary = auxiliary
+        if auxiliary is not None:
+            auxiliary.loss_name = f"{self.loss_name}_auxiliary"
+
+    @staticmethod
+    def shared_config(cfg: CfgNode) -> dict:
+        """The arguments of this class that every head reads from MODEL.SEM_SEG_HEAD alike."""
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            "num_classes": head.NUM_CLASSES,
+            "norm": head.NORM,
+            "loss": CrossEntropyLoss(ignore_value=head.IGNORE_VALUE, average=head.LOSS_AVERAGE),
+            "dropout": head.DROPOUT,
+            "align_corners": head.ALIGN_CORNERS,
+        }
+
+    @property
+    def ignore_value(self) -> int:
+        """Label of pixels that take no part in the loss."""
+        return self.loss.ignore_value
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """The selected features -> ``(N, channels, H', W')``."""
+        raise NotImplementedError
+
+    def layers(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Features by name -> logits ``(N, K, H', W')`` at feature resolution."""
+        return self.predictor(self.dropout(self.decode([features[f] for f in self.in_features])))
+
+    def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Loss of feature-resolution logits against ``(N, H, W)`` labels."""
+        logits = self._resize(predictions.float(), targets.shape[-2:])
+        return {self.loss_name: self.loss(logits, targets) * self.loss_weight}
+
+    def forward(
+        self, features: Mapping[str, Tensor], targets: Tensor | None = None
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Predicts, or computes losses in training.
+
+        Args:
+            features: backbone features by name. If there is an ``"input"`` among them, logits are
+                resized to its size, otherwise by the stride of the features.
+            targets: ``(N, H, W)`` labels.
+
+        Returns:
+            ``(None, losses)`` in training, ``(logits (N, K, H, W), {})`` in inference.
+        """
+        predictions = self.layers(features)
+        if self.training:
+            losses = self.losses(predictions, targets)
+            if self.auxiliary is not None:
+                losses |= self.auxiliary.losses(self.auxiliary.layers(features), targets)
+            return None, losses
+        if "input" in features:
+            size = features["input"].shape[-2:]
+        else:
+            size = [s * self.common_stride for s in predictions.shape[-2:]]
+        return self._resize(predictions, size), {}
+
+    def _resize(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        return F.interpolate(
+            logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners
+        )
