@@ -1,0 +1,40 @@
+#!/usr/bin/env python
+"""Trains or evaluates a YAML or LazyConfig model.
+
+Examples:
+    tools/train_net.py --config-file configs/camvid/dnl_r18-d8_camvid.yaml SOLVER.MAX_ITER 100
+    tools/train_net.py --config-file configs/camvid/dnl_r18-d8_camvid.py train.max_iter=100
+    tools/train_net.py --config-file X --eval-only MODEL.WEIGHTS output/model_final.pth
+"""
+
+import sys
+
+import torch
+from detectron2.engine import default_argument_parser, launch
+
+from dnl_d2.engine import load_config, run
+from dnl_d2.errors import UsageError, one_line
+
+
+def main(args) -> dict:
+    return run(load_config(args.config_file, args.opts), args)
+
+
+if __name__ == "__main__":
+    args = default_argument_parser(epilog=__doc__).parse_args()
+    try:
+        if args.num_gpus > 1 and torch.cuda.device_count() < args.num_gpus:
+            raise UsageError(
+                f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()} CUDA "
+                "devices; without any, leave the option out to train on the CPU"
+            )
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except UsageError as error:
+        sys.exit(f"train_net.py: error: {one_line(error)}")
