@@ -43,15 +43,15 @@ endif
 define NEW_VENV
 @$(PYTHON) -c '' 2>/dev/null || \
 	{ echo 'set-up: "$(PYTHON)" does not run; $(NAME_ONE)' >&2; exit 1; }
-@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	{ echo "set-up: $$($(PYTHON) -V 2>&1) is too old; $(NAME_ONE)" >&2; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	{ echo "set-up: $$($(PYTHON) -V 2>&1) will not do; $(NAME_ONE)" >&2; exit 1; }
 @$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	{ echo 'set-up: "$(PYTHON)" has no venv; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
 @echo "set-up: new $(VENV) with $$($(PYTHON) -V)"
 @rm -rf $(VENV)
 @$(PYTHON) -m venv $(VENV)
 endef
-NAME_ONE := name a Python 3.10 or newer, as in: make test PYTHON=python3.11
+NAME_ONE := name a Python 3.10 to 3.13, as in: make test PYTHON=python3.11
 
 $(READY): $(wildcard requirements/*.txt) setup.py
 	$(if $(REUSE),,$(NEW_VENV))

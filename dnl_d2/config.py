@@ -33,7 +33,7 @@ def context_block_node() -> CfgNode:
 
 
 def context_block_spec(node: CfgNode) -> dict[str, Any] | None:
-    """A node of :func:`context_block_node` as :func:`dnl_d2.layers.build_context_block` takes it."""
+    """The node as :func:`dnl_d2.layers.build_context_block` takes it; None without a NAME."""
     if not node.NAME:
         return None
     arguments = {k.lower(): v for k, v in node.items() if k != "NAME" and v is not None}

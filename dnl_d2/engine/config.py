@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode, LazyConfig, get_cfg
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from dnl_d2.config import add_dnl_config
@@ -49,7 +50,7 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
     except UsageError:
         raise
     except Exception as error:  # yacs raises KeyError, ValueError, AssertionError, YAMLError, ...
-        text = error.args[0] if error.args else error
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise UsageError(f"{where}: {' '.join(str(text).split())}") from error
     return cfg
 
@@ -93,17 +94,18 @@ def _check_key(cfg: DictConfig, key: str) -> None:
 
 
 def _arguments(node: DictConfig) -> list[str]:
+    """Arguments of a node's target, those it passes on to its base classes included."""
     if "_target_" in node:
         target = node["_target_"]
-        if isinstance(target, str):
-            from detectron2.utils.registry import locate
-
-            target = locate(target)
-        return [
-            p.name
-            for p in inspect.signature(target).parameters.values()
-            if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-        ]
+        target = locate(target) if isinstance(target, str) else target
+        names = []
+        for part in inspect.getmro(target) if inspect.isclass(target) else [target]:
+            parameters = inspect.signature(part).parameters.values()
+            variadic = {p.name for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+            names += [p.name for p in parameters if p.name not in variadic]
+            if not variadic:
+                break
+        return names
     if node.get("name") in CONTEXT_BLOCKS:
         return block_arguments(CONTEXT_BLOCKS.get(node["name"]))
     return []

@@ -99,7 +99,7 @@ def _is_semantic(cfg: CfgNode, names: list[str]) -> bool:
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
-    """Trains, or evaluates with ``args.eval_only``; ``args.resume`` goes on from the last checkpoint.
+    """Trains, or evaluates with ``args.eval_only``; ``args.resume`` goes on where a run ended.
 
     Returns:
         The evaluation's results.
@@ -130,4 +130,5 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
         return results
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    trainer.train()
+    return getattr(trainer, "_last_eval_results", {})

@@ -1,8 +1,5 @@
 """One table from a dataset's evaluator_type to Detectron2's evaluator."""
 
-from functools import partial
-
-import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
@@ -15,23 +12,16 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-from dnl_d2.data.labels import read_label
+from dnl_d2.data import evaluation_label_reader
 from dnl_d2.errors import UsageError
 
 
-def _read_ground_truth(path: str, dtype: type, *, ignore_label: int) -> np.ndarray:
-    """Label map for the evaluator; 255 is void in every dataset, whatever its own void label."""
-    label = read_label(path).astype(dtype)
-    return np.where(label == 255, ignore_label, label)
-
-
 def _sem_seg(name: str, output_dir: str) -> DatasetEvaluator:
-    ignore_label = MetadataCatalog.get(name).get("ignore_label", 255)
-    return SemSegEvaluator(
-        name,
-        output_dir=output_dir,
-        sem_seg_loading_fn=partial(_read_ground_truth, ignore_label=ignore_label),
+    meta = MetadataCatalog.get(name)
+    reader = evaluation_label_reader(
+        num_classes=len(meta.stuff_classes), ignore_label=meta.get("ignore_label", 255)
     )
+    return SemSegEvaluator(name, output_dir=output_dir, sem_seg_loading_fn=reader)
 
 
 def _coco(name: str, output_dir: str) -> DatasetEvaluator:

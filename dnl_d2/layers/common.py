@@ -70,7 +70,7 @@ class PointwiseConv(nn.Conv2d):
 
 
 def apply_2d(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Applies a position-wise 2-d layer to ``(N, C, *S)``, through ``(N, C, L, 1)`` where needed."""
+    """Applies a position-wise 2-d layer to ``(N, C, *S)``: as ``(N, C, L, 1)`` if not 2-d."""
     spatial = x.shape[2:]
     if len(spatial) == 2:
         return layer(x)

@@ -38,7 +38,7 @@ PRESETS = {
 
 @CONTEXT_BLOCKS.register("dnl")
 class DisentangledNonLocalBlock(ContextBlock):
-    """Disentangled non-local block (arXiv 2006.06668, eq. 8 to 10).
+    """Disentangled non-local block (arXiv 2006.06668).
 
     z_i = x_i + W_o [ sum_j softmax_j((q_i - mu_q).(k_j - mu_k) / (s tau)) v_j
     + sum_j softmax_j(m_j) v_j ]: a whitened pairwise term and an independent unary term that share
@@ -48,7 +48,7 @@ class DisentangledNonLocalBlock(ContextBlock):
         in_channels: channels C of the map.
         preset: ``mmseg`` (segmentation heads of mmsegmentation: an identity at first),
             ``paper-seg`` or ``paper-det`` (the authors' repositories: no W_o by default, values
-            of width C, a scalar gamma = 0 on the pairwise term, so the unary term is live at first).
+            of width C, a scalar gamma = 0 on the pairwise term, so the unary one is live at first).
         inter_channels: width C' of query and key (and of value where there is a W_o); default
             C // ``reduction``.
         reduction: default of the preset: 2, 2, 4.
@@ -124,7 +124,7 @@ class DisentangledNonLocalBlock(ContextBlock):
             query, key, value, scale=self.scale, key_padding_mask=flat_mask
         )
         if self.gamma is not None:
-            context = self.gamma * context
+            context = (self.gamma * context).to(context.dtype)
         shared = unary_attention(self.unary(x).flatten(1), value, flat_mask)
         context = to_map(context, x.shape[2:]) + broadcast_token(shared, x.dim() - 2)
         if self.project is not None:

@@ -27,7 +27,7 @@ def _autocast_off(x: Tensor):
 
 
 def masked_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax over the last axis; masked entries (True in ``mask``, broadcastable) get exactly 0."""
+    """Softmax over the last axis; entries where ``mask`` (broadcastable) is True get exactly 0."""
     if mask is None:
         return logits.softmax(-1)
     weights = logits.masked_fill(mask, torch.finfo(logits.dtype).min).softmax(-1)
@@ -64,7 +64,7 @@ def pairwise_weights(
     scale: float = 1.0,
     key_padding_mask: Tensor | None = None,
 ) -> Tensor:
-    """Pairwise attention map of the non-local operation (arXiv 1711.07971, eq. 2 to 6).
+    """Pairwise attention map of the non-local operation (arXiv 1711.07971, eq. 2 to 5).
 
     Args:
         query: ``(N, Lq, D)``; for ``relu_sum`` the query's half of w^T [q_i, k_j], with D = 1.
@@ -107,7 +107,7 @@ def pairwise_attention(
 
 
 def unary_weights(logits: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
-    """Softmax over positions of ``(N, L)`` logits: one map that all queries share (arXiv 1904.11492)."""
+    """Softmax over positions of ``(N, L)`` logits: the map that all queries share."""
     with _autocast_off(logits):
         (logits,) = _full_precision(logits)
         return masked_softmax(logits, key_padding_mask)
@@ -134,7 +134,7 @@ def position_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
 
 
 def center(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
-    """``x`` minus its mean over positions, the whitening of arXiv 2006.06668 (eq. 9), in fp32 or fp64."""
+    """``x`` minus its mean over positions (arXiv 2006.06668's whitening), in fp32 or fp64."""
     with _autocast_off(x):
         (full,) = _full_precision(x)
         return full - position_mean(full, key_padding_mask)

@@ -20,7 +20,7 @@ from dnl_d2.layers.functional import position_mean, unary_attention, unary_weigh
 
 @CONTEXT_BLOCKS.register("snl")
 class SimplifiedNonLocalBlock(ContextBlock):
-    """Simplified non-local block: z_i = x_i + W_v sum_j softmax_j(W_k x_j) x_j (arXiv 1904.11492, eq. 4).
+    """Simplified non-local block: z_i = x_i + W_v sum_j softmax_j(W_k x_j) x_j (arXiv 1904.11492).
 
     One map serves all queries, so W_v is applied once, to the pooled vector.
 
@@ -34,7 +34,7 @@ class SimplifiedNonLocalBlock(ContextBlock):
         super().__init__(in_channels)
         self.identity_at_init = zero_init
         self.unary = PointwiseConv(in_channels, 1)
-        self.value = PointwiseConv(in_channels, in_channels, norm=norm)
+        self.value = PointwiseConv(in_channels, in_channels, bias=not norm, norm=norm)
         nn.init.kaiming_normal_(self.unary.weight)
         nn.init.zeros_(self.unary.bias)
         if zero_init:
@@ -54,14 +54,14 @@ class SimplifiedNonLocalBlock(ContextBlock):
 
 @CONTEXT_BLOCKS.register("gc")
 class GlobalContextBlock(ContextBlock):
-    """Global context block (arXiv 1904.11492, eq. 5).
+    """Global context block (arXiv 1904.11492).
 
     c = sum_j a_j x_j; z_i = x_i + W_2 ReLU(LN(W_1 c)), and with ``mul`` x_i is first multiplied by
     sigmoid(W_2' ReLU(LN(W_1' c))).
 
     Args:
         in_channels: channels C of the map.
-        ratio: bottleneck width as a share of C: 1/16 or 1/4 in detection, 1/4 in segmentation heads.
+        ratio: bottleneck width as a share of C: 1/16 or 1/4 in detection, 1/4 in segmentation.
         pooling: ``att`` (attention pooling) or ``avg`` (the paper's ablation).
         fusion: ``add``, ``mul`` or both.
         zero_init: start with a zero W_2; with ``add`` alone the block is then an identity.

@@ -95,7 +95,7 @@ class NonLocalBlock(ContextBlock):
             self.key = PointwiseConv(in_channels, inter)
             init_normal(0.01, self.query, self.key)
         self.value = PointwiseConv(in_channels, inter)
-        self.project = PointwiseConv(inter, in_channels, norm=norm)
+        self.project = PointwiseConv(inter, in_channels, bias=not norm, norm=norm)
         init_normal(0.01, self.value)
         if mode == "concatenation":
             self.concat = nn.Conv2d(2 * inter, 1, 1, bias=False)

@@ -20,7 +20,7 @@ def pyramid_pool(
         key_padding_mask: ``(N, *S)``, True at positions that stay out of every mean.
 
     Returns:
-        ``(N, P, C)`` tokens and, with a mask, ``(N, P)``: True where a cell holds no valid position.
+        ``(N, P, C)`` tokens and, with a mask, ``(N, P)``: True where a cell is all padding.
     """
     rank = x.dim() - 2
     pool = _POOLS[rank]

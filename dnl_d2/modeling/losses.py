@@ -26,7 +26,7 @@ class CrossEntropyLoss(nn.Module):
         self.average = average
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """``(N, K, H, W)`` logits and ``(N, H, W)`` labels -> a scalar; 0 if nothing is labelled."""
+        """``(N, K, H, W)`` logits, ``(N, H, W)`` labels -> a scalar; 0 if nothing is labelled."""
         total = F.cross_entropy(
             logits.float(), targets.long(), ignore_index=self.ignore_value, reduction="sum"
         )

@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 _MARKER = "generated.json"
 _RECIPE = 1  # raise it when the pictures change, so that old copies are drawn anew
 _SPLITS = ("train", "val")
-_COUPLES = 2
+_COUPLES = 3
 
 for _split in _SPLITS:
     register_sem_seg_folder(

@@ -13,6 +13,8 @@ _UNIT = 192  # the radii below are for a canvas whose shorter side has this many
 _SHAPE_RADII = (15.0, 17.0)
 _TEXTURE_RADII = (20.0, 28.0)
 _BEACON_RADIUS = 11.0
+_DOT = 0.45  # of the radius of a dotted disc
+_DARK, _LIGHT = 20.0, 235.0
 _MARGIN = 3.0  # least number of pixels between two things, and to the border
 _HUE_JITTER = 0.01  # of the colour wheel, between the two twins
 
@@ -50,12 +52,13 @@ def draw_layout(
         couples: number of couples of shapes.
         textures: number of texture areas.
         reach: pixels to keep between the beacon and every texture area, and between the two shapes
-            of a couple; relaxed step by step where the canvas does not permit it.
+            of a couple; at most a third of the shorter side, less where the canvas is too narrow.
 
     Returns:
         A layout in which nothing overlaps.
     """
     scale = min(1.5, min(size) / _UNIT)
+    reach = min(reach, 0.32 * min(size))
     while True:
         for _ in range(20):
             layout = _try_layout(_Canvas(rng, size, scale), couples, textures, reach)
@@ -80,7 +83,7 @@ def draw_scene(
         rng: source of all randomness.
         size: (height, width).
         beacon_kind: 0 or 1, the fact that turns every texture area into A or B.
-        twins: for each couple of shapes, whether the two look the same.
+        twins: for each couple, a plain and a dotted disc, whether they have one colour.
         textures: number of texture areas.
         reach: see :func:`draw_layout`.
         noise: standard deviation of the pixel noise, in grey values.
@@ -100,15 +103,17 @@ def draw_scene(
 
     hues = _distinct_hues(rng, 2 * len(twins)).reshape(-1, 2)
     for couple, same, (hue, other) in zip(layout.couples, twins, hues, strict=True):
-        for disc, own in zip(couple, (hue, hue if same else other), strict=True):
-            inside = np.hypot(rows - disc.y, columns - disc.x) <= disc.radius
-            image[inside] = _colour(rng, own)
-            label[inside] = PAIRED if same else SINGLE
+        plain, dotted = (np.hypot(rows - disc.y, columns - disc.x) / disc.radius for disc in couple)
+        image[plain <= 1] = _colour(rng, hue)
+        image[dotted <= 1] = _colour(rng, hue if same else other)
+        image[dotted <= _DOT] = _DARK
+        label[(plain <= 1) | (dotted <= 1)] = PAIRED if same else SINGLE
 
     beacon = layout.beacon
     distance = np.hypot(rows - beacon.y, columns - beacon.x)
-    inside, core = distance <= beacon.radius, distance <= beacon.radius / np.sqrt(2)
-    image[inside] = np.where(core[inside] == bool(beacon_kind), 235.0, 20.0)[:, None]
+    inside = distance <= beacon.radius
+    core = distance[inside] <= beacon.radius / np.sqrt(2)  # half of the area
+    image[inside] = np.where(core == bool(beacon_kind), _LIGHT, _DARK)[:, None]
     label[inside] = BEACON
 
     image += rng.normal(0.0, noise, image.shape)

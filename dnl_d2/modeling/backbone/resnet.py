@@ -103,7 +103,8 @@ def build_context_resnet(
         in_channels: channels of the input image.
         stem: ``basic`` (7x7) or ``v1c`` (three 3x3 convolutions).
         stem_out_channels: channels after the stem.
-        res2_out_channels: channels of res2, doubled at each stage; default 64 (depth 18, 34) or 256.
+        res2_out_channels: channels of res2, doubled at each stage; default 64 or, from depth 50
+            on, 256.
         num_groups, width_per_group: ResNeXt's cardinality and width.
         stride_in_1x1: where bottlenecks stride (True: MSRA models, False: all others).
         output_stride: 32, 16 or 8; res4 and res5 are dilated in place of striding.

@@ -1,6 +1,7 @@
 """The head of NL, GC, DNL, SNL, of the FCN baseline and of the auxiliary loss."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -54,9 +55,7 @@ class ContextHead(SegmentationHead):
             raise UsageError(f"ContextHead needs num_convs of at least 1, got {num_convs}")
         in_channels = input_shape[self.in_features[0]].channels
         widths = [in_channels] + [channels] * num_convs
-        self.convs = nn.ModuleList(
-            conv3x3(i, o, norm) for i, o in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(conv3x3(i, o, norm) for i, o in pairwise(widths))
         self.context_block = build_context_block(context_block, channels)
         self.fuse = conv3x3(in_channels + channels, channels, norm) if concat_input else None
 

@@ -1,0 +1,36 @@
+"""CamVid on a small machine, from scratch; twin of camvid_r18w32-d8.yaml."""
+
+from detectron2.config import LazyCall as L
+from detectron2.solver import WarmupParamScheduler
+
+from .data.sem_seg import dataloader
+from .models.segmentor_r18w32_d8 import model
+from .optim import lr_multiplier, optimizer
+from .train import train
+
+model.sem_seg_head.num_classes = 11
+
+dataloader.train.dataset.names = "camvid_sem_seg_train"
+dataloader.train.total_batch_size = 4
+dataloader.train.num_workers = 1
+dataloader.train.mapper.num_classes = 11
+dataloader.train.mapper.dataset_ignore_label = 11
+dataloader.train.mapper.augmentations.base_size = (480, 360)
+dataloader.train.mapper.augmentations.ratio_range = (0.5, 1.5)
+dataloader.train.mapper.augmentations.crop_size = (240, 320)
+dataloader.test.dataset.names = "camvid_sem_seg_val"
+dataloader.test.num_workers = 1
+
+optimizer.lr = 0.02
+lr_multiplier = L(WarmupParamScheduler)(
+    scheduler=lr_multiplier,
+    warmup_factor=0.001,
+    warmup_length=100 / 4000,
+    warmup_method="linear",
+)
+
+train.max_iter = 4000
+train.seed = 1
+train.amp.enabled = True
+train.checkpointer.period = 500
+train.eval_period = 2000

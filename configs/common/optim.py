@@ -1,0 +1,15 @@
+"""The published optimiser and schedule: SGD, poly from 0.01 down to 1e-4."""
+
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.solver.build import get_default_optimizer_params
+
+from dnl_d2.engine import PolyParamScheduler
+
+optimizer = L(torch.optim.SGD)(
+    params=L(get_default_optimizer_params)(weight_decay_norm="${..weight_decay}"),
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+)
+lr_multiplier = L(PolyParamScheduler)(power=0.9, end_value=0.01)  # 1e-4 / 0.01

@@ -1,0 +1,97 @@
+"""Attention maps of a trained segmentation model, and a picture to compare models by."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from detectron2.modeling import SemanticSegmentor
+from detectron2.structures import ImageList
+from torch import Tensor
+
+from dnl_d2.errors import UsageError
+from dnl_d2.modeling import ContextHead
+
+
+@torch.no_grad()
+def head_attention(
+    model: SemanticSegmentor, image: Tensor, queries: Sequence[tuple[int, int]]
+) -> dict[str, Tensor]:
+    """Attention maps of the context block in a model's :class:`ContextHead`.
+
+    Args:
+        model: a segmentation model, in evaluation mode.
+        image: ``(3, H, W)`` as the model's mapper gives it.
+        queries: (row, column) pixels of the image.
+
+    Returns:
+        ``"pairwise"`` ``(Q, H', W')`` and ``"unary"`` ``(H', W')`` at feature resolution, whichever
+        the block has.
+
+    Raises:
+        UsageError: the head has no context block, or a query is outside the image.
+    """
+    head = model.sem_seg_head
+    if not isinstance(head, ContextHead) or head.context_block is None:
+        raise UsageError(f"{type(head).__name__} has no context block to draw attention of")
+    height, width = image.shape[-2:]
+    for row, column in queries:
+        if not (0 <= row < height and 0 <= column < width):
+            raise UsageError(f"query {(row, column)} is outside the {height}x{width} image")
+    normalised = (image.to(model.device) - model.pixel_mean) / model.pixel_std
+    batch = ImageList.from_tensors([normalised], model.backbone.size_divisibility).tensor
+    x = head.convs[0](model.backbone(batch)[head.in_features[0]])
+    # Pixels to cells by the share of the padded size, which holds for any stride.
+    cells = [
+        (row * x.shape[2] // batch.shape[2], column * x.shape[3] // batch.shape[3])
+        for row, column in queries
+    ]
+    return {name: maps[0].cpu() for name, maps in head.context_block.attention(x, cells).items()}
+
+
+def color_label(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
+    """``(H, W)`` class ids -> ``(H, W, 3)`` uint8 in the dataset's colours; others black."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(colors)] = colors
+    return table[np.clip(label, 0, 255)]
+
+
+def draw_rows(
+    path: str,
+    rows: Sequence[Mapping[str, np.ndarray]],
+    *,
+    queries: Sequence[tuple[int, int]],
+    legend: Mapping[str, Sequence[int]],
+) -> None:
+    """Writes a PNG with one row of panels per example.
+
+    Args:
+        path: file to write.
+        rows: panels by title: ``(H, W, 3)`` uint8 pictures, or ``(H', W')`` attention maps.
+        queries: for each row the (row, column) pixel to mark on picture panels.
+        legend: class name to colour.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
+
+    titles = list(rows[0])
+    figure, axes = plt.subplots(
+        len(rows), len(titles), figsize=(2.1 * len(titles), 2.1 * len(rows) + 0.5), squeeze=False
+    )
+    for panels, query, line in zip(rows, queries, axes, strict=True):
+        size = next(iter(panels.values())).shape[:2]
+        for (title, panel), axis in zip(panels.items(), line, strict=True):
+            extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
+            axis.imshow(panel, cmap="magma", interpolation="nearest", extent=extent)
+            axis.plot(query[1], query[0], "+", color="white", ms=9, mew=3)
+            axis.plot(query[1], query[0], "+", color="black", ms=8, mew=1)
+            axis.set_axis_off()
+            if line is axes[0]:
+                axis.set_title(title, fontsize=9)
+    patches = [Patch(color=np.array(c) / 255, label=name) for name, c in legend.items()]
+    figure.legend(handles=patches, loc="lower center", ncols=len(patches), fontsize=8)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

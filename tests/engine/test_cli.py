@@ -1,0 +1,72 @@
+"""tools/train_net.py as a person runs it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+STEM = "configs/camvid/fcn_r18w32-d8_4k_camvid-240x320"
+
+
+def train_net(root, *arguments, datasets=""):
+    environment = os.environ | {"DETECTRON2_DATASETS": str(datasets), "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        [sys.executable, "tools/train_net.py", *map(str, arguments)],
+        cwd=root,
+        env=environment | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a config"),
+        (["--config-file", "nope.yaml"], "nope.yaml: no such file"),
+        (["--config-file", STEM + ".yaml", "SOLVER.MAX_ITR", "3"], "SOLVER.MAX_ITR"),
+        (["--config-file", STEM + ".py", "train.max_itr=3"], "did you mean 'max_iter'"),
+        (["--config-file", STEM + ".yaml", "--num-gpus", "99"], "--num-gpus 99"),
+    ],
+)
+def test_mistakes_end_in_one_line(root, tmp_path, arguments, message):
+    result = train_net(root, *arguments)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("train_net.py: error: ") and message in last
+
+
+def test_missing_dataset_ends_in_one_line(root, tmp_path):
+    result = train_net(
+        root, "--config-file", STEM + ".py", f"train.output_dir={tmp_path}/out", datasets=tmp_path
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("train_net.py: error: ") and str(tmp_path / "camvid") in last
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".py"])
+def test_trains_evaluates_and_shows_progress(root, tmp_path, datasets, suffix):
+    if suffix == ".yaml":
+        overrides = """
+            DATASETS.TRAIN ('generated_sem_seg_train',) DATASETS.TEST ('generated_sem_seg_val',)
+            MODEL.SEM_SEG_HEAD.NUM_CLASSES 6 INPUT.CROP.SIZE [64,64] INPUT.RESIZE.BASE_SIZE ()
+            SOLVER.MAX_ITER 3 TEST.EVAL_PERIOD 0 OUTPUT_DIR""".split()
+        overrides.append(str(tmp_path))
+    else:
+        overrides = f"""
+            dataloader.train.dataset.names=generated_sem_seg_train
+            dataloader.test.dataset.names=generated_sem_seg_val
+            dataloader.train.mapper.num_classes=6 dataloader.train.mapper.dataset_ignore_label=255
+            dataloader.train.mapper.augmentations.crop_size=[64,64]
+            dataloader.train.mapper.augmentations.base_size=null
+            model.sem_seg_head.num_classes=6 train.max_iter=3 train.eval_period=0
+            train.log_period=1 train.output_dir={tmp_path}""".split()
+    result = train_net(root, "--config-file", STEM + suffix, *overrides, datasets=datasets)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "eta: " in result.stdout and "mIoU" in result.stdout
+    assert (tmp_path / "model_final.pth").is_file()

@@ -1,0 +1,236 @@
+"""Training, evaluation and resuming, in both config systems, on a small generated dataset."""
+
+import json
+import logging
+import os
+from argparse import Namespace
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.layers import get_norm
+from torch import nn
+
+from dnl_d2.data import register_sem_seg_folder
+from dnl_d2.engine import Trainer, load_config, run
+from dnl_d2.engine.checks import check_datasets
+from dnl_d2.engine.prepare import (
+    autocast_training_on_cpu,
+    plain_batch_norm_if_alone,
+    usable_device,
+)
+from dnl_d2.errors import UsageError
+
+CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs", "camvid")
+STEM = os.path.join(CONFIGS, "dnl_r18w32-d8_4k_camvid-240x320")
+YAML_OPTIONS = {
+    "DATASETS.TRAIN": "('generated_sem_seg_train',)",
+    "DATASETS.TEST": "('generated_sem_seg_val',)",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 16,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 6,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
+    "INPUT.RESIZE.BASE_SIZE": "()",
+    "INPUT.CROP.SIZE": "[64, 64]",
+    "SOLVER.WARMUP_ITERS": 0,
+    "SOLVER.MAX_ITER": 20,
+    "SOLVER.AMP.ENABLED": False,
+    "DATALOADER.NUM_WORKERS": 0,
+    "TEST.EVAL_PERIOD": 0,
+}
+LAZY_OPTIONS = {
+    "dataloader.train.dataset.names": "generated_sem_seg_train",
+    "dataloader.test.dataset.names": "generated_sem_seg_val",
+    "dataloader.train.mapper.num_classes": 6,
+    "dataloader.train.mapper.dataset_ignore_label": 255,
+    "dataloader.train.mapper.augmentations.base_size": "null",
+    "dataloader.train.mapper.augmentations.crop_size": "[64,64]",
+    "dataloader.train.num_workers": 0,
+    "dataloader.test.num_workers": 0,
+    "model.backbone.stem_out_channels": 16,
+    "model.backbone.res2_out_channels": 16,
+    "model.sem_seg_head.input_shape.res4.channels": 64,
+    "model.sem_seg_head.input_shape.res5.channels": 128,
+    "model.sem_seg_head.channels": 32,
+    "model.sem_seg_head.num_classes": 6,
+    "train.max_iter": 20,
+    "train.amp.enabled": "false",
+    "train.eval_period": 0,
+    "train.log_period": 5,
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(datasets, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+    yield
+    for name in ("fvcore", "detectron2", "dnl_d2"):  # default_setup adds one handler per run
+        for handler in logging.getLogger(name).handlers[:]:
+            logging.getLogger(name).removeHandler(handler)
+
+
+def yaml_config(folder, **more):
+    options = YAML_OPTIONS | {"OUTPUT_DIR": str(folder)}
+    options |= {key.replace("__", "."): value for key, value in more.items()}
+    return load_config(STEM + ".yaml", [str(x) for pair in options.items() for x in pair])
+
+
+def lazy_config(folder, **more):
+    options = LAZY_OPTIONS | {"train.output_dir": str(folder)}
+    options |= {key.replace("__", "."): value for key, value in more.items()}
+    return load_config(STEM + ".py", [f"{k}={v}" for k, v in options.items()])
+
+
+def arguments(**more):
+    return Namespace(**({"eval_only": False, "resume": False, "config_file": ""} | more))
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def test_twenty_iterations_lower_the_loss(tmp_path):
+    cfg = yaml_config(tmp_path, MODEL__DEVICE="cpu")
+    torch.manual_seed(0)
+    trainer = Trainer(cfg)
+    trainer.train()
+    losses = [value for value, _ in trainer.storage.history("total_loss").values()]
+    assert len(losses) == 20
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    rates = [value for value, _ in trainer.storage.history("lr").values()]
+    assert rates[0] == pytest.approx(cfg.SOLVER.BASE_LR)
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("kind", [yaml_config, lazy_config])
+def test_a_run_leaves_results_metrics_events_and_checkpoints(kind, tmp_path):
+    results = run(kind(tmp_path), arguments())
+    assert 0 <= results["sem_seg"]["mIoU"] <= 100
+    assert "IoU-beacon" in results["sem_seg"]
+    files = {p.name for p in tmp_path.iterdir()}
+    assert {"metrics.json", "config.yaml", "model_final.pth", "model_best.pth"} <= files
+    assert any("tfevents" in name for name in files)
+    last = metrics(tmp_path)[-1]
+    assert last["sem_seg/mIoU"] == pytest.approx(results["sem_seg"]["mIoU"])
+    best = torch.load(tmp_path / "model_best.pth", weights_only=False)
+    final = torch.load(tmp_path / "model_final.pth", weights_only=False)
+    for key, value in final["model"].items():
+        assert torch.equal(best["model"][key], value)
+
+
+def test_eval_only_reproduces_the_figures_of_training(tmp_path):
+    trained = run(yaml_config(tmp_path), arguments())
+    again = run(
+        yaml_config(tmp_path / "eval", MODEL__WEIGHTS=str(tmp_path / "model_final.pth")),
+        arguments(eval_only=True),
+    )
+    assert again["sem_seg"] == pytest.approx(trained["sem_seg"], nan_ok=True)
+    # The twin reads the same file.
+    lazy = lazy_config(tmp_path / "lazy", train__init_checkpoint=str(tmp_path / "model_final.pth"))
+    assert run(lazy, arguments(eval_only=True))["sem_seg"] == pytest.approx(
+        trained["sem_seg"], nan_ok=True
+    )
+
+
+@pytest.mark.parametrize("kind", [yaml_config, lazy_config])
+def test_resume_goes_on_where_it_stopped_and_keeps_the_best(kind, tmp_path):
+    names = {
+        yaml_config: ("SOLVER__MAX_ITER", "SOLVER__CHECKPOINT_PERIOD", "TEST__EVAL_PERIOD"),
+        lazy_config: ("train__max_iter", "train__checkpointer__period", "train__eval_period"),
+    }[kind]
+    run(kind(tmp_path, **dict(zip(names, (4, 2, 2), strict=True))), arguments())
+    first = torch.load(tmp_path / "model_final.pth", weights_only=False)
+    assert first["iteration"] == 3
+    hooks = first["trainer"]["hooks"] if "hooks" in first["trainer"] else first["trainer"]
+    assert "BestCheckpointer" in str(hooks)
+    run(kind(tmp_path, **dict(zip(names, (6, 2, 2), strict=True))), arguments(resume=True))
+    assert torch.load(tmp_path / "model_final.pth", weights_only=False)["iteration"] == 5
+    log = (tmp_path / "log.txt").read_text()
+    assert "Starting training from iteration 4" in log
+
+
+def test_cpu_mixed_precision_trains_in_bfloat16_and_evaluates_in_fp32(tmp_path):
+    trainer = Trainer(yaml_config(tmp_path, MODEL__DEVICE="cpu", SOLVER__AMP__ENABLED=True))
+    seen = []
+    model = trainer._trainer.model
+    model.sem_seg_head.convs[0].register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    trainer._trainer.iter = 0
+    from detectron2.utils.events import EventStorage
+
+    with EventStorage():
+        trainer._trainer.run_step()
+    model.eval()
+    with torch.no_grad():
+        result = model([{"image": torch.zeros(3, 64, 64)}])
+    assert seen == [torch.bfloat16, torch.float32]
+    assert result[0]["sem_seg"].dtype == torch.float32
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_amp_wrapper_keeps_the_state_dict():
+    model = nn.Sequential(nn.Linear(2, 2))
+    keys = list(model.state_dict())
+    autocast_training_on_cpu(model)
+    assert list(model.state_dict()) == keys
+    assert model.train()(torch.zeros(1, 2)).dtype == torch.bfloat16
+
+
+def test_sync_bn_falls_back_and_says_so(caplog):
+    model = nn.Sequential(get_norm("SyncBN", 4), nn.Sequential(nn.SyncBatchNorm(3, affine=False)))
+    model[0].running_mean.fill_(3.0)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    with caplog.at_level(logging.INFO, logger="dnl_d2"):
+        plain = plain_batch_norm_if_alone(model, "cuda")
+    assert "2 SyncBN layers run as BN" in caplog.text
+    assert [type(m) for m in plain.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] == [
+        nn.BatchNorm2d
+    ] * 2
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, state[key])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_missing_cuda_falls_back_to_the_cpu_and_says_so(caplog):
+    with caplog.at_level(logging.WARNING, logger="dnl_d2"):
+        assert usable_device("cuda") == "cpu"
+    assert "no CUDA device" in caplog.text
+
+
+def test_checks_before_training():
+    def check(names, num_classes=6):
+        check_datasets(names, num_classes=num_classes, max_label_files=10, what="DATASETS.TRAIN")
+
+    check(["generated_sem_seg_train"])
+    with pytest.raises(UsageError, match="names no dataset"):
+        check([])
+    with pytest.raises(UsageError, match="'camvid' is not registered.*camvid_sem_seg_train"):
+        check(["camvid"])
+    with pytest.raises(UsageError, match="6 classes.*num_classes=19"):
+        check(["generated_sem_seg_train"], num_classes=19)
+
+
+def test_missing_folder_is_found_before_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(UsageError, match="generated") as error:
+        run(yaml_config(tmp_path / "out"), arguments())
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_a_label_out_of_range_is_found_before_training(tmp_path, monkeypatch):
+    import numpy as np
+    from PIL import Image
+
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(tmp_path / "labels" / "a.png")
+    name = "bad_labels_sem_seg"
+    register_sem_seg_folder(
+        name, str(tmp_path / "images"), str(tmp_path / "labels"), classes=list("abcdef")
+    )
+    try:
+        with pytest.raises(UsageError, match=r"a\.png.*7"):
+            run(yaml_config(tmp_path / "out", DATASETS__TRAIN=f"('{name}',)"), arguments())
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

@@ -1,0 +1,248 @@
+"""ResNets with context blocks: against detectron2's own, shapes, inserts, errors."""
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_backbone
+from detectron2.modeling.backbone.resnet import build_resnet_backbone
+
+from dnl_d2 import add_dnl_config
+from dnl_d2.errors import UsageError
+from dnl_d2.layers import DisentangledNonLocalBlock, GlobalContextBlock
+from dnl_d2.modeling import build_context_resnet
+from dnl_d2.modeling.backbone import expand_inserts
+
+IMAGE = ShapeSpec(channels=3)
+
+
+def small(**options):
+    """A ResNet-18 of 16 channels, quick to run."""
+    defaults = {"depth": 18, "stem_out_channels": 16, "res2_out_channels": 16}
+    return build_context_resnet(**(defaults | options))
+
+
+def config(name="build_context_resnet_backbone", **resnet):
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = name
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.RESNETS.NORM = "BN"
+    for key, value in resnet.items():
+        cfg.MODEL.RESNETS[key] = value
+    return cfg
+
+
+def randomise_norms(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("depth", "options"),
+    [
+        (18, {"RES2_OUT_CHANNELS": 64}),
+        (50, {}),
+        (50, {"NUM_GROUPS": 32, "WIDTH_PER_GROUP": 4, "STRIDE_IN_1X1": False}),
+        (50, {"RES5_DILATION": 2}),
+    ],
+)
+def test_without_blocks_it_is_detectron2s_resnet(depth, options):
+    features = ["res2", "res3", "res4", "res5"]
+    cfg = config(DEPTH=depth, OUT_FEATURES=features, **options)
+    torch.manual_seed(0)
+    theirs = randomise_norms(build_resnet_backbone(cfg, IMAGE))
+    ours = build_backbone(cfg, IMAGE).eval()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        expected, got = theirs(x), ours(x)
+    assert got.pop("input") is x
+    assert list(got) == features
+    for name in features:
+        torch.testing.assert_close(got[name], expected[name])
+    assert ours.output_shape() == theirs.output_shape()
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "strides", "dilations"),
+    [
+        (32, [4, 8, 16, 32], [1, 1, 1, 1, 1, 1]),
+        (16, [4, 8, 16, 16], [1, 1, 1, 1, 2, 2]),
+        (8, [4, 8, 8, 8], [1, 2, 2, 2, 4, 4]),
+    ],
+)
+def test_dilation_halves_in_the_first_block(output_stride, strides, dilations):
+    model = build_context_resnet(
+        depth=50, output_stride=output_stride, out_features=["res2", "res3", "res4", "res5"]
+    )
+    assert [s.stride for s in model.output_shape().values()] == strides
+    convs = [b.conv2 for stage in (model.res4, model.res5) for b in stage]
+    found = [c.dilation[0] for c in (convs[0], convs[1], convs[5], convs[6], convs[7], convs[8])]
+    expected = [dilations[0], dilations[1], dilations[2], dilations[3], dilations[4], dilations[5]]
+    assert found == expected
+    for conv in convs:
+        assert conv.padding == conv.dilation
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_every_depth_has_its_blocks(depth):
+    with torch.device("meta"):
+        model = build_context_resnet(depth=depth, stem="v1c", output_stride=8)
+    blocks = {18: 8, 34: 16, 50: 16, 101: 33, 152: 50}[depth]
+    assert sum(len(stage) for stage in model.stages) == blocks
+    assert model.stem.conv1.out_channels == 32 and model.stem.conv3.out_channels == 64
+    assert model.output_shape()["res5"].channels == (512 if depth < 50 else 2048)
+
+
+def test_odd_sizes_keep_the_published_feature_size():
+    model = small(output_stride=8, stem="v1c").eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 769, 33))["res5"].shape[-2:] == (97, 5)
+
+
+@pytest.mark.parametrize("position", ["after_conv3", "after_add"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_plain_weights_are_a_subset_and_an_identity_block_changes_nothing(depth, position):
+    torch.manual_seed(0)
+    options = {"depth": depth, "stem_out_channels": 16, "res2_out_channels": 16}
+    if depth == 50:
+        options |= {"res2_out_channels": 64, "width_per_group": 16}
+    plain = randomise_norms(build_context_resnet(**options))
+    with_block = build_context_resnet(
+        **options,
+        context={"name": "dnl"},
+        inserts={"res3": "all", "res4": [-2]},
+        position=position,
+    ).eval()
+    result = with_block.load_state_dict(plain.state_dict(), strict=False)
+    assert not result.unexpected_keys
+    assert all(".context." in key for key in result.missing_keys)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(with_block(x)["res5"], plain(x)["res5"])
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_positions_are_where_the_papers_put_them(depth):
+    """Recomputes one residual block by hand with a block that is no identity."""
+    torch.manual_seed(0)
+    outputs = {}
+    for position in ("after_conv3", "after_add"):
+        torch.manual_seed(0)
+        model = build_context_resnet(
+            depth=depth,
+            out_features=["res2"],
+            context={"name": "gc", "ratio": 0.25, "zero_init": False},
+            inserts={"res2": [0]},
+            position=position,
+        )
+        block = randomise_norms(model).res2[0]
+        x = torch.randn(1, block.in_channels, 9, 7, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            branch = block.conv2(block.conv1(x).relu())
+            if depth == 50:
+                branch = block.conv3(branch.relu())
+            shortcut = x if block.shortcut is None else block.shortcut(x)
+            if position == "after_conv3":
+                expected = (block.context(branch) + shortcut).relu()
+            else:
+                expected = block.context(branch + shortcut).relu()
+            outputs[position] = block(x)
+        torch.testing.assert_close(outputs[position], expected)
+    assert not torch.allclose(outputs["after_conv3"], outputs["after_add"])
+
+
+def test_inserts_land_in_the_named_blocks():
+    model = small(context={"name": "gc", "ratio": 0.25}, inserts={"res3": [0], "res5": "all"})
+    found = [
+        f"{name}.{i}"
+        for name, stage in zip(model.stage_names, model.stages, strict=True)
+        for i, block in enumerate(stage)
+        if isinstance(block.context, GlobalContextBlock)
+    ]
+    assert found == ["res3.0", "res5.0", "res5.1"]
+
+
+@pytest.mark.parametrize(
+    ("inserts", "expected"),
+    [
+        ({"res4": [-2]}, {"res4": {4}}),
+        ({"res4": [-2], "res5": [-2, -1, 0]}, {"res4": {4}, "res5": {0, 1, 2}}),
+        ({"res5": "all"}, {"res5": {0, 1, 2}}),
+        ({"res5": ["all"]}, {"res5": {0, 1, 2}}),
+    ],
+)
+def test_insert_grammar(inserts, expected):
+    assert expand_inserts(inserts, {"res4": 6, "res5": 3}) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 51}, "depth 51"),
+        ({"stem": "v2"}, "stem 'v2'"),
+        ({"output_stride": 4}, "output_stride 4"),
+        ({"out_features": ["res6"]}, "res6"),
+        ({"context": {"name": "dnl"}}, "no stage"),
+        ({"inserts": {"res4": [0]}}, "none is named"),
+        ({"context": {"name": "dnl"}, "inserts": {"res4": [2]}}, r"res4\[2\]: res4 has 2 blocks"),
+        ({"context": {"name": "dnl"}, "inserts": {"res4": [-3]}}, "use -2 to 1"),
+        ({"context": {"name": "dnl"}, "inserts": {"res9": [0]}}, "'res9'"),
+        ({"context": {"name": "dnl"}, "inserts": {"res4": "some"}}, "not a list"),
+        ({"context": {"name": "dnll"}, "inserts": {"res4": [0]}}, "did you mean 'dnl'"),
+        (
+            {"context": {"name": "dnl", "heads": 8}, "inserts": {"res4": [0]}},
+            "no argument 'heads'",
+        ),
+        ({"context": {"name": "dnl"}, "inserts": {"res2": [0]}, "freeze_at": 2}, "frozen"),
+        (
+            {"context": {"name": "dnl"}, "inserts": {"res2": [0]}, "position": "before"},
+            "position 'before'",
+        ),
+        (
+            {"out_features": ["res3"], "context": {"name": "dnl"}, "inserts": {"res4": [0]}},
+            "has res2, res3",
+        ),
+    ],
+)
+def test_bad_options_are_one_clear_line(options, message):
+    with pytest.raises(UsageError, match=message) as error:
+        small(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_yaml_fpn_places_the_block():
+    cfg = config("build_context_resnet_fpn_backbone", DEPTH=50)
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.RESNETS.CONTEXT.NAME = "dnl"
+    cfg.MODEL.RESNETS.CONTEXT.PRESET = "paper-det"
+    cfg.MODEL.RESNETS.CONTEXT_STAGES.RES4 = [-2]
+    cfg.MODEL.RESNETS.CONTEXT_POSITION = "after_add"
+    model = build_backbone(cfg, IMAGE)
+    block = model.bottom_up.res4[4]
+    assert isinstance(block.context, DisentangledNonLocalBlock) and block.position == "after_add"
+    assert block.context.inter_channels == 256
+    with torch.no_grad():
+        features = model.eval()(torch.randn(1, 3, 64, 64))
+    assert list(features) == ["p2", "p3", "p4", "p5", "p6"]
+
+
+def test_deformable_convolutions_are_refused_not_dropped():
+    cfg = config(DEFORM_ON_PER_STAGE=[False, True, True, True])
+    with pytest.raises(UsageError, match="DEFORM_ON_PER_STAGE"):
+        build_backbone(cfg, IMAGE)
+
+
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN", "GN", "SyncBN", ""])
+def test_norm_of_any_kind(norm):
+    model = build_context_resnet(
+        depth=18, norm=norm, context={"name": "nl", "norm": norm}, inserts={"res5": [-1]}
+    )
+    with torch.no_grad():
+        assert torch.isfinite(model.eval()(torch.randn(1, 3, 64, 64))["res5"]).all()
