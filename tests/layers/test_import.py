@@ -1,0 +1,47 @@
+"""``dnl_d2.layers`` needs torch alone; ``dnl_d2`` says how to get Detectron2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BLOCKED = (
+    "import sys\nfor name in ('detectron2', 'fvcore', 'iopath', 'cv2'): sys.modules[name] = None\n"
+)
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", BLOCKED + code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_layers_without_detectron2():
+    result = run(
+        "import torch\n"
+        "from dnl_d2.errors import UsageError\n"
+        "from dnl_d2.layers import CONTEXT_BLOCKS, NonLocalBlock, build_context_block\n"
+        "for name in CONTEXT_BLOCKS:\n"
+        "    out = build_context_block(name, 8)(torch.zeros(2, 8, 9, 9))\n"
+        "    print(name, tuple(out.shape))\n"
+        "try: NonLocalBlock(8, norm='FrozenBN')\n"
+        "except UsageError as error: print(error)\n"
+    )
+    assert result.returncode == 0, result.stderr
+    *blocks, norm = result.stdout.splitlines()
+    assert len(blocks) == 6 and all(line.endswith("(2, 8, 9, 9)") for line in blocks)
+    assert norm == "norm 'FrozenBN' needs detectron2; with torch alone: BN, SyncBN, GN"
+    assert result.stderr == ""
+
+
+def test_package_without_detectron2_names_both_ways_to_install_it():
+    for code in ("import dnl_d2", "from dnl_d2 import add_dnl_config"):
+        result = run(code)
+        assert result.returncode != 0
+        message = result.stderr.strip().splitlines()[-1]
+        assert message.startswith("ImportError: dnl_d2 needs detectron2")
+        assert "pip install" in message and "make" in message
