@@ -70,7 +70,7 @@ def check_sem_seg_dataset(
     errors += _errors(check_values, labels) + _errors(check_pixels, images)
     found = [error for error in errors if error is not None]
     if found:
-        others = f" ({len(found) - 1} more such files)" if len(found) > 1 else ""
+        others = f" (and {len(found) - 1} more to correct)" if len(found) > 1 else ""
         raise UsageError(f"dataset {name}: {found[0]}{others}")
 
 

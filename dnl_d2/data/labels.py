@@ -66,7 +66,9 @@ def remap_ignored(
     """
     ignored = np.isin(label, sorted(_ignored_values(num_classes, ignore_label)))
     fits = 0 <= ignore_value <= 255 and num_classes <= 256
-    return np.where(ignored, ignore_value, label).astype(np.uint8 if fits else np.int32)
+    mapped = label.astype(np.uint8 if fits else np.int32)
+    mapped[ignored] = ignore_value
+    return mapped
 
 
 def evaluation_label_reader(*, num_classes: int, ignore_label: int) -> Callable[..., np.ndarray]:

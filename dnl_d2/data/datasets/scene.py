@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-BACKGROUND, TEXTURE_A, TEXTURE_B, PAIRED, SINGLE, BEACON = range(6)
+BACKGROUND, TEXTURE_A, TEXTURE_B, PAIRED, RED, GREEN, CYAN, VIOLET = range(8)
+COLOURS = (RED, GREEN, CYAN, VIOLET)  # evenly spaced on the colour wheel
 
 _UNIT = 192  # the radii below are for a canvas whose shorter side has this many pixels
-_SHAPE_RADII = (15.0, 17.0)
+_DISC_RADII = (15.0, 17.0)
 _TEXTURE_RADII = (20.0, 28.0)
-_BEACON_RADIUS = 11.0
-_DOT = 0.45  # of the radius of a dotted disc
+_BEACON_RADIUS = 14.0
+_BEACON_CORE = 0.8  # of its radius; the rest is a rim of the opposite kind
+_DOT = 0.45  # radius of the dot of a dotted disc, of the radius of the disc
 _DARK, _LIGHT = 20.0, 235.0
-_MARGIN = 3.0  # least number of pixels between two things, and to the border
-_HUE_JITTER = 0.01  # of the colour wheel, between the two twins
+_MARGIN = 3.0  # between two things, and to the border
+_HUE_JITTER = 0.01  # of the colour wheel, to either side
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,14 @@ class Layout:
 def draw_layout(
     rng: np.random.Generator, size: tuple[int, int], *, couples: int, textures: int, reach: float
 ) -> Layout:
-    """Places a beacon, texture areas far from it, and couples of shapes far from each other.
+    """Places a beacon, texture areas far from it, and couples of discs far from each other.
 
     Args:
         rng: source of all randomness.
         size: (height, width) of the canvas.
-        couples: number of couples of shapes.
+        couples: number of couples of discs.
         textures: number of texture areas.
-        reach: pixels to keep between the beacon and every texture area, and between the two shapes
+        reach: pixels to keep between the beacon and every texture area, and between the two discs
             of a couple; at most a third of the shorter side, less where the canvas is too narrow.
 
     Returns:
@@ -72,7 +74,7 @@ def draw_scene(
     size: tuple[int, int],
     *,
     beacon_kind: int,
-    twins: Sequence[bool],
+    present: Sequence[tuple[bool, bool]],
     textures: int = 2,
     reach: float = 60.0,
     noise: float = 12.0,
@@ -80,10 +82,11 @@ def draw_scene(
     """Draws one scene.
 
     Args:
-        rng: source of all randomness.
+        rng: source of all randomness; what it draws does not depend on the other arguments' values.
         size: (height, width).
         beacon_kind: 0 or 1, the fact that turns every texture area into A or B.
-        twins: for each couple, a plain and a dotted disc, whether they have one colour.
+        present: for each of at most four couples, in colours of their own, whether the plain disc
+            and whether the dotted disc is there.
         textures: number of texture areas.
         reach: see :func:`draw_layout`.
         noise: standard deviation of the pixel noise, in grey values.
@@ -91,7 +94,7 @@ def draw_scene(
     Returns:
         image (H, W, 3) uint8 RGB and label (H, W) uint8.
     """
-    layout = draw_layout(rng, size, couples=len(twins), textures=textures, reach=reach)
+    layout = draw_layout(rng, size, couples=len(present), textures=textures, reach=reach)
     image = _background(rng, size)
     label = np.full(size, BACKGROUND, np.uint8)
     rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
@@ -101,20 +104,22 @@ def draw_scene(
         image[inside] += _stripes(rng, rows[inside], columns[inside])[:, None]
         label[inside] = TEXTURE_B if beacon_kind else TEXTURE_A
 
-    hues = _distinct_hues(rng, 2 * len(twins)).reshape(-1, 2)
-    for couple, same, (hue, other) in zip(layout.couples, twins, hues, strict=True):
-        plain, dotted = (np.hypot(rows - disc.y, columns - disc.x) / disc.radius for disc in couple)
-        image[plain <= 1] = _colour(rng, hue)
-        image[dotted <= 1] = _colour(rng, hue if same else other)
-        image[dotted <= _DOT] = _DARK
-        label[(plain <= 1) | (dotted <= 1)] = PAIRED if same else SINGLE
+    order = rng.permutation(len(COLOURS))[: len(present)]
+    for couple, there, colour in zip(layout.couples, present, order, strict=True):
+        for disc, drawn, dotted in zip(couple, there, (False, True), strict=True):
+            shade = _colour(rng, colour / len(COLOURS))
+            if drawn:
+                distance = np.hypot(rows - disc.y, columns - disc.x) / disc.radius
+                image[distance <= 1] = shade
+                image[distance <= _DOT * dotted] = _DARK
+                paired = all(there) and not dotted
+                label[distance <= 1] = PAIRED if paired else COLOURS[colour]
 
     beacon = layout.beacon
-    distance = np.hypot(rows - beacon.y, columns - beacon.x)
-    inside = distance <= beacon.radius
-    core = distance[inside] <= beacon.radius / np.sqrt(2)  # half of the area
-    image[inside] = np.where(core == bool(beacon_kind), _LIGHT, _DARK)[:, None]
-    label[inside] = BEACON
+    distance = np.hypot(rows - beacon.y, columns - beacon.x) / beacon.radius
+    core = distance[distance <= 1] <= _BEACON_CORE
+    image[distance <= 1] = np.where(core == bool(beacon_kind), _LIGHT, _DARK)[:, None]
+    label[distance <= 1] = TEXTURE_B if beacon_kind else TEXTURE_A
 
     image += rng.normal(0.0, noise, image.shape)
     return image.round().clip(0, 255).astype(np.uint8), label
@@ -130,10 +135,11 @@ class _Canvas:
     def place(self, radii: tuple[float, float], far_from: Disc | None, reach: float) -> Disc | None:
         """Finds a free place by trial."""
         radius = self.scale * self.rng.uniform(*radii)
-        edge = radius + _MARGIN
+        margin = self.scale * _MARGIN
+        edge = radius + margin
         for _ in range(30):
             disc = Disc(*(self.rng.uniform(edge, side - edge) for side in self.size), radius)
-            free = all(disc.gap(other) >= _MARGIN for other in self.placed)
+            free = all(disc.gap(other) >= margin for other in self.placed)
             if free and (far_from is None or disc.gap(far_from) >= reach):
                 self.placed.append(disc)
                 return disc
@@ -145,8 +151,8 @@ def _try_layout(canvas: _Canvas, couples: int, textures: int, reach: float) -> L
     areas = [canvas.place(_TEXTURE_RADII, beacon, reach) for _ in range(textures)]
     pairs = []
     for _ in range(couples):
-        first = canvas.place(_SHAPE_RADII, None, reach)
-        pairs.append((first, canvas.place(_SHAPE_RADII, first, reach)))
+        first = canvas.place(_DISC_RADII, None, reach)
+        pairs.append((first, canvas.place(_DISC_RADII, first, reach)))
     if beacon is None or None in areas or any(None in pair for pair in pairs):
         return None
     return Layout(beacon, tuple(areas), tuple(pairs))
@@ -164,12 +170,6 @@ def _stripes(rng: np.random.Generator, rows: np.ndarray, columns: np.ndarray) ->
     angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
     across = rows * np.sin(angle) + columns * np.cos(angle)
     return 55 * np.sign(np.sin(across * (2 * np.pi / 8) + phase))
-
-
-def _distinct_hues(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Hues at steps of a wheel of at least 8 that is itself turned at random."""
-    steps = max(8, count)
-    return (rng.permutation(steps)[:count] / steps + rng.uniform()) % 1.0
 
 
 def _colour(rng: np.random.Generator, hue: float) -> np.ndarray:

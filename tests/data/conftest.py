@@ -1,0 +1,47 @@
+"""Small picture files for the data tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., str]:
+    """Returns ``save(name, array_or_picture, **options) -> path`` below ``tmp_path``."""
+
+    def write(name: str, content: np.ndarray | Image.Image, **options) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(content) if isinstance(content, np.ndarray) else content
+        picture.save(path, **options)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def pair(save: Callable[..., str], rng: np.random.Generator) -> dict:
+    """A record of one 30x40 picture with classes 0 to 2 and some void."""
+    image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    label = rng.integers(0, 3, (30, 40), dtype=np.uint8)
+    label[:2] = 255
+    return {
+        "file_name": save("image.png", image),
+        "sem_seg_file_name": save("label.png", label),
+        "height": 30,
+        "width": 40,
+    }
+
+
+def truncate(path: str) -> None:
+    """Cuts the file in the middle, as an interrupted copy does."""
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[: len(content) // 2])

@@ -1,0 +1,199 @@
+import colorsys
+
+import numpy as np
+import pytest
+from detectron2.data import transforms as T
+from detectron2.utils.env import seed_all_rng
+
+from dnl_d2.data import (
+    PhotometricDistortion,
+    RandomResize,
+    sem_seg_augmentations,
+    test_augmentations,
+)
+from dnl_d2.errors import UsageError
+
+
+def apply(augmentation, image, label=None):
+    inputs = T.AugInput(image, sem_seg=label)
+    T.AugmentationList([augmentation])(inputs)
+    return inputs.image, inputs.sem_seg
+
+
+@pytest.mark.parametrize(
+    ("size", "base", "ratio", "expected"),
+    [
+        ((100, 200), (2048, 1024), 1.0, (1024, 2048)),
+        ((200, 100), (2048, 1024), 1.0, (2048, 1024)),  # portrait
+        ((100, 200), (2048, 512), 1.0, (512, 1024)),  # the short side decides
+        ((50, 200), (100, 80), 1.0, (25, 100)),  # the long side decides
+        ((100, 200), (512, 1024), 0.5, (256, 512)),  # order of the base size
+        ((33, 47), (47, 33), 1.0, (33, 47)),
+        ((1, 300), (30, 30), 1.0, (1, 30)),  # never nothing
+    ],
+)
+def test_resize_fits_the_scaled_base_size(size, base, ratio, expected):
+    image = np.zeros((*size, 3), np.uint8)
+    resized, _ = apply(RandomResize(base, (ratio, ratio)), image)
+    assert resized.shape[:2] == expected
+
+
+def test_resize_ratio_fills_its_range():
+    seed_all_rng(0)
+    resize = RandomResize((100, 100), (0.5, 2.0))
+    image = np.zeros((10, 10, 3), np.uint8)
+    sides = [resize.get_transform(image).new_h for _ in range(300)]
+    assert 50 <= min(sides) < 60 and 190 < max(sides) <= 200
+    assert 118 < np.mean(sides) < 132
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_labels_are_resized_by_nearest_pixel(rng, dtype):
+    label = rng.choice([0, 3, 250], (6, 8)).astype(dtype)
+    image = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    resized_image, resized = apply(RandomResize((16, 12), (1.0, 1.0)), image, label)
+    np.testing.assert_array_equal(resized, np.repeat(np.repeat(label, 2, 0), 2, 1))
+    assert resized.dtype == dtype
+    assert len(np.unique(resized_image)) > len(np.unique(image))  # images are interpolated
+
+
+def test_large_label_ids_survive_a_resize():
+    label = np.full((4, 4), 65535, np.int32)
+    _, resized = apply(RandomResize((9, 7), (1.0, 1.0)), np.zeros((4, 4, 3), np.uint8), label)
+    assert (resized == 65535).all()
+
+
+@pytest.mark.parametrize("base", [(100,), (0, 10), (10, 20, 30)])
+def test_bad_base_size(base):
+    with pytest.raises(UsageError, match="base size"):
+        RandomResize(base)
+
+
+@pytest.mark.parametrize("ratio", [(2.0, 0.5), (0.0, 1.0), (1.0,)])
+def test_bad_ratio_range(ratio):
+    with pytest.raises(UsageError, match="ratio range"):
+        RandomResize((10, 10), ratio)
+
+
+def test_distortion_changes_colours_only_and_follows_the_seed(rng):
+    image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    label = rng.integers(0, 3, (8, 8), dtype=np.uint8)
+    distort = PhotometricDistortion("RGB")
+
+    def run(seed):
+        seed_all_rng(seed)
+        return [apply(distort, image, label) for _ in range(8)]
+
+    first, second, other = run(1), run(1), run(2)
+    for (a, label_a), (b, _) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(label_a, label)
+    assert any((a != b).any() for (a, _), (b, _) in zip(first, other, strict=True))
+    assert any((a != image).any() for a, _ in first)
+
+
+def test_distortion_stays_in_its_ranges():
+    seed_all_rng(0)
+    grey = np.full((2, 2, 3), 100, np.uint8)
+    only_brightness = PhotometricDistortion(contrast=(1, 1), saturation=(1, 1), hue=0)
+    values = [int(apply(only_brightness, grey)[0][0, 0, 0]) for _ in range(300)]
+    assert 68 <= min(values) < 75 and 125 < max(values) <= 132
+
+    only_contrast = PhotometricDistortion(brightness=0, saturation=(1, 1), hue=0)
+    values = [int(apply(only_contrast, grey)[0][0, 0, 0]) for _ in range(300)]
+    assert 50 <= min(values) < 60 and 140 < max(values) <= 150
+
+
+def test_distortion_knows_the_channel_order():
+    """Turning the hue by at most 36 of 360 degrees keeps red reddish in either order."""
+    for image_format, red in (("RGB", 0), ("BGR", 2)):
+        seed_all_rng(0)
+        image = np.zeros((2, 2, 3), np.uint8)
+        image[..., red] = 200
+        distort = PhotometricDistortion(
+            image_format, brightness=0, contrast=(1, 1), saturation=(1, 1)
+        )
+        hues = set()
+        for _ in range(50):
+            pixel = apply(distort, image)[0][0, 0][:: 1 if red == 0 else -1] / 255
+            hues.add(round((colorsys.rgb_to_hsv(*pixel)[0] + 0.5) % 1 - 0.5, 2))
+        assert -0.11 <= min(hues) < -0.05 and 0.05 < max(hues) <= 0.11
+
+
+def test_distortion_refuses_other_formats():
+    with pytest.raises(UsageError, match=r"INPUT\.FORMAT"):
+        PhotometricDistortion("L")
+
+
+def test_crop_avoids_one_class_and_ignores_void():
+    """Left half class 0, a stripe of class 1, the right half void."""
+    seed_all_rng(0)
+    label = np.full((40, 80), 255, np.uint8)
+    label[:, :30], label[:, 30:40] = 0, 1
+    image = np.zeros((40, 80, 3), np.uint8)
+    (crop,) = sem_seg_augmentations(
+        base_size=None, crop_size=(20, 20), max_category_area=0.75, flip=0, photometric=False
+    )
+    (loose,) = sem_seg_augmentations(
+        base_size=None, crop_size=(20, 20), max_category_area=1.0, flip=0, photometric=False
+    )
+
+    def times_met(augmentation):
+        met = 0
+        for _ in range(200):
+            cropped = apply(augmentation, image, label)[1]
+            assert cropped.shape == (20, 20)
+            counts = np.bincount(cropped[cropped != 255], minlength=2)
+            met += bool(counts.all() and counts.max() < 0.75 * counts.sum())
+        return met
+
+    assert times_met(loose) < 70  # one crop in five or so
+    assert times_met(crop) > 160  # ten tries at that
+
+
+def test_crop_larger_than_the_picture_keeps_it(rng):
+    image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    label = rng.integers(0, 3, (8, 8), dtype=np.uint8)
+    (crop,) = sem_seg_augmentations(base_size=(), crop_size=(100, 5), flip=0, photometric=False)
+    cropped, cropped_label = apply(crop, image, label)
+    assert cropped.shape == (8, 5, 3) and cropped_label.shape == (8, 5)
+
+
+@pytest.mark.parametrize("crop_size", [(0, 5), (5,), (0.5, 0.5)])
+def test_bad_crop_size(crop_size):
+    with pytest.raises(UsageError, match="crop size"):
+        sem_seg_augmentations(base_size=None, crop_size=crop_size)
+
+
+def test_recipe_order_and_switches():
+    full = sem_seg_augmentations(base_size=(64, 32), crop_size=(16, 16))
+    assert [type(a) for a in full] == [
+        RandomResize,
+        T.RandomCrop_CategoryAreaConstraint,
+        T.RandomFlip,
+        PhotometricDistortion,
+    ]
+    assert full[1].ignored_category == 255 and full[1].single_category_max_area == 0.75
+    assert sem_seg_augmentations(base_size=None, flip=0, photometric=False) == []
+
+
+def test_image_and_label_move_together(rng):
+    """After resize, crop and flip the label still describes the pixels beneath it."""
+    seed_all_rng(3)
+    label = np.kron(rng.integers(0, 8, (6, 8)), np.ones((10, 10), int)).astype(np.uint8)
+    image = np.repeat(label[..., None] * 30, 3, axis=2)
+    augmentations = sem_seg_augmentations(
+        base_size=(120, 90), ratio_range=(0.8, 1.2), crop_size=(40, 50), photometric=False
+    )
+    for _ in range(20):
+        inputs = T.AugInput(image, sem_seg=label)
+        T.AugmentationList(augmentations)(inputs)
+        agree = inputs.image[..., 0] == inputs.sem_seg * 30
+        assert agree.mean() > 0.75  # all but the interpolated borders of the blocks
+
+
+def test_test_recipe_is_deterministic():
+    assert test_augmentations(()) == [] and test_augmentations(None) == []
+    (resize,) = test_augmentations((60, 30))
+    image = np.zeros((10, 20, 3), np.uint8)
+    assert {apply(resize, image)[0].shape for _ in range(5)} == {(30, 60, 3)}
