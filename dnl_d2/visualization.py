@@ -80,15 +80,15 @@ def draw_rows(
     figure, axes = plt.subplots(
         len(rows), len(titles), figsize=(2.1 * len(titles), 2.1 * len(rows) + 0.5), squeeze=False
     )
-    for panels, query, line in zip(rows, queries, axes, strict=True):
+    for number, (panels, query) in enumerate(zip(rows, queries, strict=True)):
         size = next(iter(panels.values())).shape[:2]
-        for (title, panel), axis in zip(panels.items(), line, strict=True):
+        for (title, panel), axis in zip(panels.items(), axes[number], strict=True):
             extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
             axis.imshow(panel, cmap="magma", interpolation="nearest", extent=extent)
             axis.plot(query[1], query[0], "+", color="white", ms=9, mew=3)
             axis.plot(query[1], query[0], "+", color="black", ms=8, mew=1)
             axis.set_axis_off()
-            if line is axes[0]:
+            if number == 0:
                 axis.set_title(title, fontsize=9)
     patches = [Patch(color=np.array(c) / 255, label=name) for name, c in legend.items()]
     figure.legend(handles=patches, loc="lower center", ncols=len(patches), fontsize=8)

@@ -13,3 +13,12 @@ optimizer = L(torch.optim.SGD)(
     weight_decay=5e-4,
 )
 lr_multiplier = L(PolyParamScheduler)(power=0.9, end_value=0.01)  # 1e-4 / 0.01
+
+# For training from scratch in a short time.
+adamw = L(torch.optim.AdamW)(
+    params=L(get_default_optimizer_params)(
+        base_lr="${..lr}", weight_decay="${..weight_decay}", weight_decay_norm=0.0
+    ),
+    lr=3e-3,
+    weight_decay=1e-3,
+)

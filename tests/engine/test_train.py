@@ -203,9 +203,9 @@ def test_checks_before_training():
     check(["generated_sem_seg_train"])
     with pytest.raises(UsageError, match="names no dataset"):
         check([])
-    with pytest.raises(UsageError, match="'camvid' is not registered.*camvid_sem_seg_train"):
+    with pytest.raises(UsageError, match=r"'camvid' is not registered.*camvid_sem_seg_train"):
         check(["camvid"])
-    with pytest.raises(UsageError, match="6 classes.*num_classes=19"):
+    with pytest.raises(UsageError, match=r"6 classes.*num_classes=19"):
         check(["generated_sem_seg_train"], num_classes=19)
 
 

@@ -16,6 +16,6 @@ model.sem_seg_head = L(AsymmetricHead)(
     align_corners=model.sem_seg_head.align_corners,
     auxiliary=model.sem_seg_head.auxiliary,
 )
-lr_multiplier.warmup_length = 100 / 1500
-train.max_iter = 1500
-train.output_dir = "output/camvid/ann_r18w32-d8_1500_camvid-240x320"
+lr_multiplier.warmup_length = 100 / 700
+train.max_iter = 700
+train.output_dir = "output/camvid/ann_r18w32-d8_700_camvid-240x320"

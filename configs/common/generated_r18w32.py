@@ -1,0 +1,45 @@
+"""The generated dataset with a narrow ResNet-18 that ends at res3, for minutes on a CPU."""
+
+from detectron2.config import LazyCall as L
+from detectron2.solver import WarmupParamScheduler
+
+from .data.sem_seg import dataloader
+from .models.segmentor_r50_d8 import model
+from .optim import adamw as optimizer
+from .optim import lr_multiplier
+from .train import train
+
+model.backbone.depth = 18
+model.backbone.stem = "basic"
+model.backbone.stem_out_channels = 16
+model.backbone.res2_out_channels = 32
+model.backbone.output_stride = 32  # the stride at res3 is 8
+model.backbone.out_features = ["res3"]
+model.sem_seg_head.input_shape = dict(res3=model.sem_seg_head.input_shape.res5)
+model.sem_seg_head.input_shape.res3.channels = 64
+model.sem_seg_head.in_features = ["res3"]
+model.sem_seg_head.channels = 64
+model.sem_seg_head.num_classes = 8
+model.sem_seg_head.auxiliary = None
+
+dataloader.train.dataset.names = "generated_sem_seg_train"
+dataloader.train.total_batch_size = 8
+dataloader.train.num_workers = 1
+dataloader.train.mapper.num_classes = 8
+dataloader.train.mapper.augmentations.base_size = None
+dataloader.train.mapper.augmentations.crop_size = None
+dataloader.train.mapper.augmentations.photometric = False
+dataloader.test.dataset.names = "generated_sem_seg_val"
+dataloader.test.num_workers = 0
+
+lr_multiplier = L(WarmupParamScheduler)(
+    scheduler=lr_multiplier,
+    warmup_factor=0.02,
+    warmup_length=50 / 800,
+    warmup_method="linear",
+)
+
+train.max_iter = 800
+train.seed = 1
+train.eval_period = 0
+train.checkpointer.period = 400

@@ -1,0 +1,153 @@
+#!/usr/bin/env python
+"""Trains FCN and DNL alike on generated data, evaluates both, prints a table, draws a picture."""
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import time
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from tabulate import tabulate
+
+from dnl_d2.data import generate_dataset, read_image, read_label
+from dnl_d2.engine import load_config, run
+from dnl_d2.errors import UsageError, one_line
+from dnl_d2.visualization import color_label, draw_rows, head_attention
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CONFIG = os.path.join(ROOT, "configs", "generated", "{}_r18w32_800_generated-192x192.py")
+METHODS = ("fcn", "dnl")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", default="output/demo", help="folder for everything it writes")
+    parser.add_argument("--iterations", type=int, default=800, help="training steps per model")
+    parser.add_argument("--device", default="cuda", help="cuda (falls back to cpu) or cpu")
+    args = parser.parse_args()
+    if args.iterations < 1:
+        parser.error(f"--iterations must be at least 1, got {args.iterations}")
+
+    os.environ["DETECTRON2_DATASETS"] = os.path.abspath(os.path.join(args.output, "datasets"))
+    generate_dataset(os.path.join(os.environ["DETECTRON2_DATASETS"], "generated"), size=192)
+    results, models = {}, {}
+    for number, method in enumerate(METHODS, start=1):
+        print(f"[{number}/{len(METHODS)}] {method.upper()}", flush=True)
+        results[method], models[method] = train(method, args)
+    print_table(results, models)
+    picture = os.path.join(args.output, "demo.png")
+    draw(picture, models)
+    print(f"picture: {picture}")
+
+
+def train(method: str, args: argparse.Namespace) -> tuple[dict, torch.nn.Module]:
+    """Trains and evaluates one model; returns its figures and the model in evaluation mode."""
+    folder = os.path.join(args.output, method)
+    cfg = load_config(
+        CONFIG.format(method),
+        [
+            f"train.output_dir={folder}",
+            f"train.max_iter={args.iterations}",
+            f"train.checkpointer.period={args.iterations}",
+            f"train.device={args.device}",
+        ],
+    )
+    flags = argparse.Namespace(eval_only=False, resume=False, config_file=CONFIG.format(method))
+    start = time.perf_counter()
+    with quiet_but_progress():
+        figures = run(cfg, flags)["sem_seg"]
+    figures["seconds"] = time.perf_counter() - start
+    model = instantiate(cfg.model).to(cfg.train.device)
+    DetectionCheckpointer(model).load(os.path.join(folder, "model_final.pth"))
+    return figures, model.eval()
+
+
+@contextlib.contextmanager
+def quiet_but_progress():
+    """Lets only the line with losses and ETA through; log.txt in the output folder has it all."""
+
+    class Progress(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if record.name == "detectron2.utils.events":
+                return record.msg.count("iter: ") > 0 and Progress.every_fifth()
+            return record.levelno >= logging.WARNING and record.name.startswith("dnl_d2")
+
+        calls = 0
+
+        @classmethod
+        def every_fifth(cls) -> bool:
+            cls.calls += 1
+            return cls.calls % 5 == 0
+
+    original = logging.StreamHandler.__init__
+
+    def with_filter(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if getattr(self, "stream", None) is sys.stdout:
+            self.addFilter(Progress())
+
+    logging.StreamHandler.__init__ = with_filter
+    try:
+        yield
+    finally:
+        logging.StreamHandler.__init__ = original
+
+
+def print_table(results: dict, models: dict) -> None:
+    """mIoU and IoU by class of both models, from Detectron2's evaluator."""
+    classes = MetadataCatalog.get("generated_sem_seg_val").stuff_classes
+    rows = []
+    for method, figures in results.items():
+        parameters = sum(p.numel() for p in models[method].parameters()) / 1e6
+        ious = [figures[f"IoU-{name}"] for name in classes]
+        rows.append(
+            [method.upper(), f"{parameters:.2f}M", figures["seconds"], figures["mIoU"], *ious]
+        )
+    headers = ["model", "parameters", "seconds", "mIoU", *classes]
+    print(tabulate(rows, headers, floatfmt=".1f", numalign="right"))
+
+
+@torch.no_grad()
+def draw(path: str, models: dict, examples: int = 3) -> None:
+    """One row per validation image: image, truth, both predictions, both attention maps."""
+    name = "generated_sem_seg_val"
+    meta, rows, queries = MetadataCatalog.get(name), [], []
+    for record in DatasetCatalog.get(name)[:examples]:
+        image, label = (
+            read_image(record["file_name"], "RGB"),
+            read_label(record["sem_seg_file_name"]),
+        )
+        tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
+        panels = {"image": image, "truth": color_label(label, meta.stuff_colors)}
+        for method, model in models.items():
+            predicted = model([{"image": tensor}])[0]["sem_seg"].argmax(0).cpu().numpy()
+            panels[method.upper()] = color_label(predicted, meta.stuff_colors)
+        query = shape_pixel(label, meta.stuff_classes)
+        maps = head_attention(models["dnl"], tensor, [query])
+        panels["DNL pairwise (of +)"] = maps["pairwise"][0].numpy()
+        panels["DNL unary"] = maps["unary"].numpy()
+        rows.append(panels)
+        queries.append(query)
+    legend = dict(zip(meta.stuff_classes, meta.stuff_colors, strict=True))
+    draw_rows(path, rows, queries=queries, legend=legend)
+
+
+def shape_pixel(label: np.ndarray, classes: list[str]) -> tuple[int, int]:
+    """A pixel inside a disc, to ask where it looks: below the first one in row-major order."""
+    wanted = [classes.index(name) for name in ("paired", "red", "green", "cyan", "violet")]
+    rows, columns = np.nonzero(np.isin(label, wanted))
+    row = min(int(rows[0]) + 12, label.shape[0] - 1)
+    return row, int(columns[0])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UsageError as error:
+        sys.exit(f"demo.py: error: {one_line(error)}")
