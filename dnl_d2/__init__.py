@@ -46,5 +46,12 @@ if _has_detectron2():
     from dnl_d2.config import add_dnl_config
 
     __all__ = ["add_dnl_config"]
-elif not _importing_layers():
+elif _importing_layers():
+
+    def __getattr__(name: str):
+        if name.startswith("__"):  # what Python and tools probe for
+            raise AttributeError(name)
+        raise ImportError(_NO_DETECTRON2)
+
+else:
     raise ImportError(_NO_DETECTRON2)

@@ -29,8 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="output/demo", help="folder for everything it writes")
     parser.add_argument("--iterations", type=int, default=800, help="training steps per model")
-    parser.add_argument("--device", default="cuda", help="cuda (falls back to cpu) or cpu")
+    parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     args = parser.parse_args()
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if args.iterations < 1:
         parser.error(f"--iterations must be at least 1, got {args.iterations}")
 

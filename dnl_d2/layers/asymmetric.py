@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
-from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock, check_mask
+from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock, check_mask, evaluating
 from dnl_d2.layers.common import (
     Norm,
     PointwiseConv,
-    check_positive,
+    check_count,
     init_normal,
     init_zero_output,
     to_map,
@@ -36,9 +36,9 @@ class _PyramidAttention(nn.Module):
         norm: Norm,
     ):
         super().__init__()
-        check_positive(**{f"pool_scales[{i}]": s for i, s in enumerate(pool_scales)})
-        if not pool_scales:
-            raise UsageError("pool_scales must name at least one pyramid level")
+        if not isinstance(pool_scales, Sequence) or not pool_scales:
+            raise UsageError(f"pool_scales must list at least one level, got {pool_scales!r}")
+        check_count(**{f"pool_scales[{i}]": s for i, s in enumerate(pool_scales)})
         conv = dict(bias=not norm, norm=norm, activation=F.relu)
         self.pool_scales = tuple(pool_scales)
         self.scale = inter_channels**-0.5
@@ -149,7 +149,7 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
     ):
         super().__init__(in_channels)
         self.low_channels = in_channels if low_channels is None else low_channels
-        check_positive(low_channels=self.low_channels)
+        check_count(low_channels=self.low_channels)
         inter = resolve_inter_channels(in_channels, inter_channels, reduction)
         self.inter_channels = inter
         self.attend = _PyramidAttention(
@@ -190,7 +190,8 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
         """Weights of positions of ``x`` over the positions of ``low``: ``(N, Q, *S_low)``."""
         low = self._check_low(x, low, key_padding_mask)
         index = self._flat_index(x, queries)
-        return {"pairwise": self.attend.maps(x, low, index, key_padding_mask)}
+        with evaluating(self):
+            return {"pairwise": self.attend.maps(x, low, index, key_padding_mask)}
 
     def _check_low(self, x: Tensor, low: Tensor | None, mask: Tensor | None) -> Tensor:
         self._check(x, None)

@@ -1,5 +1,6 @@
 """The contract of a context block, and the registry that config systems name blocks by."""
 
+import contextlib
 import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
-from dnl_d2.layers.common import check_positive
+from dnl_d2.layers.common import check_count
 
 
 class ContextBlock(nn.Module):
@@ -28,7 +29,7 @@ class ContextBlock(nn.Module):
 
     def __init__(self, in_channels: int):
         super().__init__()
-        check_positive(in_channels=in_channels)
+        check_count(in_channels=in_channels)
         self.in_channels = in_channels
 
     def forward(self, x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
@@ -37,7 +38,8 @@ class ContextBlock(nn.Module):
         Args:
             x: ``(N, C, *S)``, rank of S 1 to 3. It is not modified.
             key_padding_mask: boolean ``(N, *S)``, True at padded positions; they are left out of
-                every mean, softmax and pool.
+                every mean, softmax and pool of the block. Their values must be finite, and norm
+                layers in training still count them.
 
         Returns:
             ``(N, C, *S)``.
@@ -55,7 +57,7 @@ class ContextBlock(nn.Module):
         queries: Sequence[Sequence[int]] | None = None,
         key_padding_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Attention maps for figures, computed without hooks.
+        """Attention maps for figures, computed without hooks and as in evaluation mode.
 
         Args:
             x: as in :meth:`forward`.
@@ -65,13 +67,15 @@ class ContextBlock(nn.Module):
 
         Returns:
             ``"pairwise"``: ``(N, Q, *S)`` weights of each query over all positions, and
-            ``"unary"``: ``(N, *S)`` the map that all queries share; a block has one or both.
+            ``"unary"``: ``(N, *S)`` the map that all queries share; a block has one or both. With
+            ``sub_sample`` S is the pooled size.
 
         Raises:
             UsageError: as in :meth:`forward`, or a query outside the map.
         """
         self._check(x, key_padding_mask)
-        return self.attention_maps(x, self._flat_index(x, queries), key_padding_mask)
+        with evaluating(self):
+            return self.attention_maps(x, self._flat_index(x, queries), key_padding_mask)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The block's function; inputs are already checked."""
@@ -97,18 +101,30 @@ class ContextBlock(nn.Module):
         spatial = tuple(x.shape[2:])
         flat = []
         for query in queries:
-            inside = len(query) == len(spatial) and all(
-                0 <= q < s for q, s in zip(query, spatial, strict=True)
+            inside = (
+                isinstance(query, Sequence)
+                and len(query) == len(spatial)
+                and all(int(q) == q and 0 <= q < s for q, s in zip(query, spatial, strict=True))
             )
             if not inside:
-                raise UsageError(
-                    f"query {tuple(query)} is not a position of a map of size {spatial}"
-                )
+                raise UsageError(f"query {query!r} is not a position of a map of size {spatial}")
             index = 0
             for q, s in zip(query, spatial, strict=True):
                 index = index * s + int(q)
             flat.append(index)
         return torch.tensor(flat, dtype=torch.long, device=x.device)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module):
+    """Evaluation mode inside the context, so that no statistic moves; then each mode as it was."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
 
 
 def check_mask(name: str, x: Tensor, mask: Tensor | None) -> None:
@@ -198,6 +214,8 @@ def build_context_block(
                 f"but the map has {in_channels}"
             )
         return spec
+    if not isinstance(spec, str | Mapping):
+        raise UsageError(f"a context block is a name or a mapping with a name, got {spec!r}")
     arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
     if not arguments.get("name"):
         raise UsageError(f"a context block needs a name; {_choices('', list(CONTEXT_BLOCKS))}")

@@ -1,5 +1,6 @@
 """Pieces that the blocks share: a rank-agnostic 1x1 convolution, norms by name, tokens."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,6 +26,8 @@ def get_norm(norm: Norm, channels: int) -> nn.Module | None:
     if norm == "SyncBN":
         return nn.SyncBatchNorm(channels)
     if norm == "GN":
+        if channels % 32:
+            raise UsageError(f"norm 'GN' has 32 groups, which do not divide {channels} channels")
         return nn.GroupNorm(32, channels)
     try:
         from detectron2.layers import get_norm as detectron2_norm
@@ -34,7 +37,7 @@ def get_norm(norm: Norm, channels: int) -> nn.Module | None:
         ) from None
     try:
         return detectron2_norm(norm, channels)
-    except KeyError:
+    except (KeyError, AttributeError):
         raise UsageError(
             f"unknown norm {norm!r}; use BN, SyncBN, GN, LN, FrozenBN, naiveSyncBN or '' for none"
         ) from None
@@ -116,7 +119,15 @@ def init_zero_output(conv: PointwiseConv) -> None:
 
 
 def check_positive(**sizes: float) -> None:
-    """Raises :class:`UsageError` for the first argument that is not a positive number."""
+    """Raises :class:`UsageError` for the first argument that is not a positive finite number."""
     for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
             raise UsageError(f"{name} must be a positive number, got {value!r}")
+
+
+def check_count(**counts: int) -> None:
+    """Raises :class:`UsageError` for the first argument that is not a positive integer."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name} must be a positive integer, got {value!r}")

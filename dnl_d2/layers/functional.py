@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
+def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in fp32, or as they are in fp64."""
     return tuple(t if t.dtype == torch.float64 else t.float() for t in tensors)
 
 
-def _autocast_off(x: Tensor):
+def autocast_off(x: Tensor):
+    """A context without autocast on the device of ``x``."""
     kind = x.device.type
     if torch.amp.autocast_mode.is_autocast_available(kind):
         return torch.autocast(kind, enabled=False)
@@ -78,8 +80,8 @@ def pairwise_weights(
     Returns:
         ``(N, Lq, Lk)`` weights, fp32 or fp64.
     """
-    with _autocast_off(query):
-        query, key = _full_precision(query, key)
+    with autocast_off(query):
+        query, key = full_precision(query, key)
         if scale != 1.0:
             query = query * scale
         mask = None if key_padding_mask is None else key_padding_mask[:, None]
@@ -99,7 +101,7 @@ def pairwise_attention(
 
     Every pairwise block goes through this one function: a faster exact kernel belongs here.
     """
-    with _autocast_off(query):
+    with autocast_off(query):
         weights = pairwise_weights(
             query, key, similarity=similarity, scale=scale, key_padding_mask=key_padding_mask
         )
@@ -108,8 +110,8 @@ def pairwise_attention(
 
 def unary_weights(logits: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
     """Softmax over positions of ``(N, L)`` logits: the map that all queries share."""
-    with _autocast_off(logits):
-        (logits,) = _full_precision(logits)
+    with autocast_off(logits):
+        (logits,) = full_precision(logits)
         return masked_softmax(logits, key_padding_mask)
 
 
@@ -117,15 +119,15 @@ def unary_attention(
     logits: Tensor, value: Tensor, key_padding_mask: Tensor | None = None
 ) -> Tensor:
     """Sum over j of softmax_j(logits) v_j: ``(N, L)``, ``(N, L, D)`` -> ``(N, 1, D)``."""
-    with _autocast_off(value):
+    with autocast_off(value):
         weights = unary_weights(logits, key_padding_mask)
         return (weights[:, None] @ value.to(weights.dtype)).to(value.dtype)
 
 
 def position_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
     """Mean over unmasked positions: ``(N, L, D)`` -> ``(N, 1, D)``, in the dtype of ``x``."""
-    with _autocast_off(x):
-        (full,) = _full_precision(x)
+    with autocast_off(x):
+        (full,) = full_precision(x)
         if key_padding_mask is None:
             return full.mean(1, keepdim=True).to(x.dtype)
         keep = ~key_padding_mask[..., None]
@@ -135,6 +137,6 @@ def position_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
 
 def center(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
     """``x`` minus its mean over positions (arXiv 2006.06668's whitening), in fp32 or fp64."""
-    with _autocast_off(x):
-        (full,) = _full_precision(x)
+    with autocast_off(x):
+        (full,) = full_precision(x)
         return full - position_mean(full, key_padding_mask)

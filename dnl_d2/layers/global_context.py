@@ -78,12 +78,12 @@ class GlobalContextBlock(ContextBlock):
     ):
         super().__init__(in_channels)
         check_positive(ratio=ratio)
-        fusion = (fusion,) if isinstance(fusion, str) else tuple(fusion)
+        fusion = (fusion,) if isinstance(fusion, str) else tuple(fusion or ())
         if pooling not in ("att", "avg"):
             raise UsageError(f"unknown GC pooling {pooling!r}; use 'att' or 'avg'")
         if not fusion or len(set(fusion)) != len(fusion) or not set(fusion) <= {"add", "mul"}:
             raise UsageError(f"unknown GC fusion {list(fusion)}; use 'add', 'mul' or both")
-        planes = max(int(in_channels * ratio), 1)
+        planes = max(int(in_channels * ratio), 2)  # a LayerNorm of one channel is constant
         self.identity_at_init = zero_init and fusion == ("add",)
         self.unary = PointwiseConv(in_channels, 1) if pooling == "att" else None
         if self.unary is not None:

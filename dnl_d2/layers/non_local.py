@@ -9,13 +9,18 @@ from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock
 from dnl_d2.layers.common import (
     Norm,
     PointwiseConv,
-    check_positive,
+    check_count,
     init_normal,
     init_zero_output,
     to_map,
     to_tokens,
 )
-from dnl_d2.layers.functional import pairwise_attention, pairwise_weights
+from dnl_d2.layers.functional import (
+    autocast_off,
+    full_precision,
+    pairwise_attention,
+    pairwise_weights,
+)
 
 _SIMILARITY = {
     "gaussian": "softmax",
@@ -27,10 +32,10 @@ _SIMILARITY = {
 
 def resolve_inter_channels(in_channels: int, inter_channels: int | None, reduction: int) -> int:
     """``inter_channels`` if given, else ``in_channels // reduction``, at least 1."""
-    check_positive(reduction=reduction)
+    check_count(reduction=reduction)
     if inter_channels is None:
         return max(in_channels // reduction, 1)
-    check_positive(inter_channels=inter_channels)
+    check_count(inter_channels=inter_channels)
     return inter_channels
 
 
@@ -143,7 +148,8 @@ class NonLocalBlock(ContextBlock):
         query, key = to_tokens(query), to_tokens(key)
         if self.mode == "concatenation":
             # w^T [q_i, k_j] is a sum of two products, so no (2C', L, L) tensor is ever needed.
-            weight = self.concat.weight.flatten(1)
-            query = F.linear(query, weight[:, : self.inter_channels])
-            key = F.linear(key, weight[:, self.inter_channels :])
+            with autocast_off(query):
+                query, key, weight = full_precision(query, key, self.concat.weight.flatten(1))
+                query = F.linear(query, weight[:, : self.inter_channels])
+                key = F.linear(key, weight[:, self.inter_channels :])
         return query, key, mask

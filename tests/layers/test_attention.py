@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dnl_d2.errors import UsageError
-from dnl_d2.layers import CONTEXT_BLOCKS, pyramid_pool
+from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block, pyramid_pool
 from dnl_d2.layers.pyramid import spread_over_positions
 from tests.layers.cases import (
     CHANNELS,
@@ -191,3 +191,14 @@ def test_spread_weights_do_what_weights_on_cells_do(spatial, scales):
             spread.flatten(2).sum(-1), weights.sum(-1), rtol=1e-11, atol=1e-13
         )
         assert (spread >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["apnb", "afnb"])
+def test_attention_moves_no_statistics_and_keeps_modes(name):
+    block = build_context_block(name, 8).train()
+    block.attend.key.norm.eval()
+    state = {k: v.clone() for k, v in block.state_dict().items()}
+    modes = [m.training for m in block.modules()]
+    block.attention(torch.randn(2, 8, 9, 9), [(0, 0)])
+    assert all(torch.equal(v, state[k]) for k, v in block.state_dict().items())
+    assert [m.training for m in block.modules()] == modes and not all(modes)

@@ -45,3 +45,9 @@ def test_package_without_detectron2_names_both_ways_to_install_it():
         message = result.stderr.strip().splitlines()[-1]
         assert message.startswith("ImportError: dnl_d2 needs detectron2")
         assert "pip install" in message and "make" in message
+
+
+def test_package_says_so_also_after_its_layers_were_imported():
+    result = run("import dnl_d2.layers\nfrom dnl_d2 import add_dnl_config")
+    assert result.returncode != 0
+    assert result.stderr.strip().splitlines()[-1].startswith("ImportError: dnl_d2 needs detectron2")
