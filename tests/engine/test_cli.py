@@ -54,17 +54,17 @@ def test_trains_evaluates_and_shows_progress(root, tmp_path, datasets, suffix):
     if suffix == ".yaml":
         overrides = """
             DATASETS.TRAIN ('generated_sem_seg_train',) DATASETS.TEST ('generated_sem_seg_val',)
-            MODEL.SEM_SEG_HEAD.NUM_CLASSES 6 INPUT.CROP.SIZE [64,64] INPUT.RESIZE.BASE_SIZE ()
+            MODEL.SEM_SEG_HEAD.NUM_CLASSES 8 INPUT.CROP.SIZE [64,64] INPUT.RESIZE.BASE_SIZE ()
             SOLVER.MAX_ITER 3 TEST.EVAL_PERIOD 0 OUTPUT_DIR""".split()
         overrides.append(str(tmp_path))
     else:
         overrides = f"""
             dataloader.train.dataset.names=generated_sem_seg_train
             dataloader.test.dataset.names=generated_sem_seg_val
-            dataloader.train.mapper.num_classes=6 dataloader.train.mapper.dataset_ignore_label=255
+            dataloader.train.mapper.num_classes=8 dataloader.train.mapper.dataset_ignore_label=255
             dataloader.train.mapper.augmentations.crop_size=[64,64]
             dataloader.train.mapper.augmentations.base_size=null
-            model.sem_seg_head.num_classes=6 train.max_iter=3 train.eval_period=0
+            model.sem_seg_head.num_classes=8 train.max_iter=3 train.eval_period=0
             train.log_period=1 train.output_dir={tmp_path}""".split()
     result = train_net(root, "--config-file", STEM + suffix, *overrides, datasets=datasets)
     assert result.returncode == 0, result.stderr[-2000:]

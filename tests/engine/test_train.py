@@ -28,7 +28,7 @@ YAML_OPTIONS = {
     "DATASETS.TEST": "('generated_sem_seg_val',)",
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 16,
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
-    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 6,
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 8,
     "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
     "INPUT.RESIZE.BASE_SIZE": "()",
     "INPUT.CROP.SIZE": "[64, 64]",
@@ -41,7 +41,7 @@ YAML_OPTIONS = {
 LAZY_OPTIONS = {
     "dataloader.train.dataset.names": "generated_sem_seg_train",
     "dataloader.test.dataset.names": "generated_sem_seg_val",
-    "dataloader.train.mapper.num_classes": 6,
+    "dataloader.train.mapper.num_classes": 8,
     "dataloader.train.mapper.dataset_ignore_label": 255,
     "dataloader.train.mapper.augmentations.base_size": "null",
     "dataloader.train.mapper.augmentations.crop_size": "[64,64]",
@@ -52,7 +52,7 @@ LAZY_OPTIONS = {
     "model.sem_seg_head.input_shape.res4.channels": 64,
     "model.sem_seg_head.input_shape.res5.channels": 128,
     "model.sem_seg_head.channels": 32,
-    "model.sem_seg_head.num_classes": 6,
+    "model.sem_seg_head.num_classes": 8,
     "train.max_iter": 20,
     "train.amp.enabled": "false",
     "train.eval_period": 0,
@@ -106,7 +106,7 @@ def test_twenty_iterations_lower_the_loss(tmp_path):
 def test_a_run_leaves_results_metrics_events_and_checkpoints(kind, tmp_path):
     results = run(kind(tmp_path), arguments())
     assert 0 <= results["sem_seg"]["mIoU"] <= 100
-    assert "IoU-beacon" in results["sem_seg"]
+    assert "IoU-paired" in results["sem_seg"]
     files = {p.name for p in tmp_path.iterdir()}
     assert {"metrics.json", "config.yaml", "model_final.pth", "model_best.pth"} <= files
     assert any("tfevents" in name for name in files)
@@ -197,7 +197,7 @@ def test_missing_cuda_falls_back_to_the_cpu_and_says_so(caplog):
 
 
 def test_checks_before_training():
-    def check(names, num_classes=6):
+    def check(names, num_classes=8):
         check_datasets(names, num_classes=num_classes, max_label_files=10, what="DATASETS.TRAIN")
 
     check(["generated_sem_seg_train"])
@@ -205,7 +205,7 @@ def test_checks_before_training():
         check([])
     with pytest.raises(UsageError, match=r"'camvid' is not registered.*camvid_sem_seg_train"):
         check(["camvid"])
-    with pytest.raises(UsageError, match=r"6 classes.*num_classes=19"):
+    with pytest.raises(UsageError, match=r"8 classes.*num_classes=19"):
         check(["generated_sem_seg_train"], num_classes=19)
 
 
@@ -223,13 +223,13 @@ def test_a_label_out_of_range_is_found_before_training(tmp_path, monkeypatch):
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "images" / "a.png")
-    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(tmp_path / "labels" / "a.png")
+    Image.fromarray(np.full((8, 8), 9, np.uint8)).save(tmp_path / "labels" / "a.png")
     name = "bad_labels_sem_seg"
     register_sem_seg_folder(
-        name, str(tmp_path / "images"), str(tmp_path / "labels"), classes=list("abcdef")
+        name, str(tmp_path / "images"), str(tmp_path / "labels"), classes=list("abcdefgh")
     )
     try:
-        with pytest.raises(UsageError, match=r"a\.png.*7"):
+        with pytest.raises(UsageError, match=r"a\.png.*9"):
             run(yaml_config(tmp_path / "out", DATASETS__TRAIN=f"('{name}',)"), arguments())
     finally:
         DatasetCatalog.remove(name)
