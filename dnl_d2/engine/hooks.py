@@ -1,5 +1,6 @@
 """Hooks that the YAML and the LazyConfig trainer share."""
 
+import os
 from typing import Any
 
 from detectron2.checkpoint import Checkpointer
@@ -10,7 +11,17 @@ _METRICS = {"sem_seg": "sem_seg/mIoU", "cityscapes_sem_seg": "sem_seg/IoU", "coc
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """Detectron2's hook, which here remembers the best figure when a run is resumed."""
+    """Detectron2's hook, which here remembers the best figure when a run is resumed.
+
+    Saving the best does not make it the checkpoint to resume from: that stays the last one.
+    """
+
+    def _best_checking(self) -> None:
+        checkpointer = self._checkpointer
+        last = checkpointer.get_checkpoint_file() if checkpointer.has_checkpoint() else ""
+        super()._best_checking()
+        if last:
+            checkpointer.tag_last_checkpoint(os.path.basename(last))
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_metric": self.best_metric, "best_iter": self.best_iter}
