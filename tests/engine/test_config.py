@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 from detectron2.config import get_cfg, instantiate
-from detectron2.modeling import build_model
+from detectron2.modeling import build_backbone, build_model
 from detectron2.solver import build_optimizer
 
 from dnl_d2 import add_dnl_config
@@ -185,3 +185,32 @@ def test_missing_base_and_wrong_suffix(tmp_path):
     other.write_text("{}")
     with pytest.raises(UsageError, match=r"ends in \.yaml or \.py"):
         load_config(str(other))
+
+
+@pytest.mark.parametrize("block", [{}, {"name": "dnl", "preset": "paper-det"}])
+def test_fpn_backbones_are_twins(block):
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_context_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    twin = load_config(path("common/models/context_fpn.py")).backbone
+    if block:
+        cfg.MODEL.RESNETS.CONTEXT.NAME = block["name"]
+        cfg.MODEL.RESNETS.CONTEXT.PRESET = block["preset"]
+        cfg.MODEL.RESNETS.CONTEXT_STAGES.RES4 = [-2]
+        cfg.MODEL.RESNETS.CONTEXT_STAGES.RES5 = ["all"]
+        twin.bottom_up.context = block
+        twin.bottom_up.inserts = {"res4": [-2], "res5": "all"}
+    torch.manual_seed(0)
+    ours, twin = build_backbone(cfg).eval(), instantiate(twin).eval()
+    assert list(ours.state_dict()) == list(twin.state_dict())
+    assert [p.requires_grad for p in ours.parameters()] == [
+        p.requires_grad for p in twin.parameters()
+    ]
+    twin.load_state_dict(ours.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, got = ours(x), twin(x)
+    assert list(got) == ["p2", "p3", "p4", "p5", "p6"]
+    assert all(torch.equal(got[name], expected[name]) for name in got)

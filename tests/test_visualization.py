@@ -1,0 +1,69 @@
+"""Attention maps of a whole model, and the comparison picture."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import SemanticSegmentor
+from PIL import Image
+
+from dnl_d2.errors import UsageError
+from dnl_d2.modeling import ContextHead, build_context_resnet
+from dnl_d2.visualization import color_label, draw_rows, head_attention
+
+
+def model(block):
+    torch.manual_seed(0)
+    backbone = build_context_resnet(
+        depth=18, stem_out_channels=8, res2_out_channels=8, out_features=["res3"]
+    )
+    head = ContextHead(
+        {"res3": ShapeSpec(channels=16, stride=8)},
+        in_features=["res3"],
+        channels=16,
+        norm="BN",
+        num_classes=3,
+        context_block=block,
+    )
+    return SemanticSegmentor(
+        backbone=backbone, sem_seg_head=head, pixel_mean=[100.0] * 3, pixel_std=[50.0] * 3
+    ).eval()
+
+
+def test_maps_are_those_the_forward_pass_uses():
+    net, image = model("dnl"), torch.randint(0, 255, (3, 64, 96))
+    seen = []
+    net.sem_seg_head.context_block.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    with torch.no_grad():
+        net([{"image": image}])
+    maps = head_attention(net, image, [(0, 0), (63, 95), (20, 50)])
+    expected = net.sem_seg_head.context_block.attention(seen[0], [(0, 0), (7, 11), (2, 6)])
+    assert maps["pairwise"].shape == (3, 8, 12) and maps["unary"].shape == (8, 12)
+    for name, value in maps.items():
+        torch.testing.assert_close(value, expected[name][0])
+
+
+def test_what_has_no_maps_says_so():
+    with pytest.raises(UsageError, match="no context block"):
+        head_attention(model(None), torch.zeros(3, 64, 64), [(0, 0)])
+    with pytest.raises(UsageError, match="outside the 64x64 image"):
+        head_attention(model("dnl"), torch.zeros(3, 64, 64), [(64, 0)])
+
+
+def test_labels_get_their_colours_and_others_black():
+    label = np.array([[0, 1], [255, 1]])
+    got = color_label(label, [(1, 2, 3), (4, 5, 6)])
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got[0], [[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_array_equal(got[1], [[0, 0, 0], [4, 5, 6]])
+
+
+def test_picture_shows_every_panel(tmp_path):
+    panels = {"red": np.full((20, 30, 3), (255, 0, 0), np.uint8), "map": np.eye(4)}
+    draw_rows(
+        str(tmp_path / "p.png"), [panels, panels], queries=[(3, 4)] * 2, legend={"a": (0, 0, 9)}
+    )
+    picture = np.asarray(Image.open(tmp_path / "p.png").convert("RGB"))
+    red = (picture == (255, 0, 0)).all(-1)
+    middle = picture.shape[0] // 2
+    assert red[:middle].sum() > 1000 and red[middle:].sum() > 1000
