@@ -1,6 +1,6 @@
 """What can be found wrong before training starts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -45,3 +45,27 @@ def check_datasets(
                 name=name,
                 max_label_files=max_label_files,
             )
+
+
+def check_splits(
+    train: Mapping[str, Sequence[str]],
+    test: Mapping[str, Sequence[str]],
+    *,
+    eval_only: bool,
+    num_classes: int,
+    max_label_files: int,
+) -> None:
+    """Checks what a run will read: training needs no test set, evaluation no training set.
+
+    Args:
+        train: config key to dataset names.
+        test: the same for evaluation.
+        eval_only: whether nothing is trained.
+        num_classes, max_label_files: see :func:`check_datasets`.
+
+    Raises:
+        UsageError: see :func:`check_datasets`.
+    """
+    used = test if eval_only else {**train, **{k: names for k, names in test.items() if names}}
+    for key, names in used.items():
+        check_datasets(names, num_classes=num_classes, max_label_files=max_label_files, what=key)

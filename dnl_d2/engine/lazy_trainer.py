@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from dnl_d2.engine.checks import check_datasets
+from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.prepare import (
     autocast_training_on_cpu,
@@ -79,7 +79,7 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
             hooks.IterationTimer(),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
-            hooks.EvalHook(cfg.train.eval_period, test),
+            hooks.EvalHook(cfg.train.eval_period, test) if "test" in cfg.dataloader else None,
             best_checkpoint_hook(kinds, cfg.train.eval_period, checkpointer),
             hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
         ]
@@ -99,10 +99,10 @@ def _check(cfg: DictConfig, eval_only: bool) -> None:
     num_classes = OmegaConf.select(cfg, "model.sem_seg_head.num_classes")
     if num_classes is None:
         return
-    for split in ("test",) if eval_only else ("test", "train"):
-        check_datasets(
-            _names(cfg, split),
-            num_classes=num_classes,
-            max_label_files=cfg.train.check_labels,
-            what=f"dataloader.{split}.dataset.names",
-        )
+    check_splits(
+        {"dataloader.train.dataset.names": _names(cfg, "train")},
+        {"dataloader.test.dataset.names": _names(cfg, "test")},
+        eval_only=eval_only,
+        num_classes=num_classes,
+        max_label_files=cfg.train.check_labels,
+    )

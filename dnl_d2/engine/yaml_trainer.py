@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dnl_d2.data import SemSegMapper
-from dnl_d2.engine.checks import check_datasets
+from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.prepare import (
     autocast_training_on_cpu,
@@ -105,22 +105,19 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
         The evaluation's results.
 
     Raises:
-        UsageError: see :func:`dnl_d2.engine.checks.check_datasets`.
+        UsageError: see :func:`dnl_d2.engine.checks.check_splits`.
     """
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE)
     cfg.freeze()
     default_setup(cfg, args)
-    splits = {"DATASETS.TEST": cfg.DATASETS.TEST}
-    if not args.eval_only:
-        splits["DATASETS.TRAIN"] = cfg.DATASETS.TRAIN
-    for key, names in splits.items():
-        check_datasets(
-            names,
-            num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            max_label_files=cfg.DATASETS.CHECK_LABELS,
-            what=key,
-        )
+    check_splits(
+        {"DATASETS.TRAIN": cfg.DATASETS.TRAIN},
+        {"DATASETS.TEST": cfg.DATASETS.TEST},
+        eval_only=args.eval_only,
+        num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+        max_label_files=cfg.DATASETS.CHECK_LABELS,
+    )
     if args.eval_only:
         model = Trainer.build_model(cfg)
         checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
