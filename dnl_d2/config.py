@@ -4,6 +4,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
 
@@ -34,9 +35,11 @@ def context_block_node() -> CfgNode:
 
 def context_block_spec(node: CfgNode) -> dict[str, Any] | None:
     """The node as :func:`dnl_d2.layers.build_context_block` takes it; None without a NAME."""
-    if not node.NAME:
-        return None
     arguments = {k.lower(): v for k, v in node.items() if k != "NAME" and v is not None}
+    if not node.NAME:
+        if arguments:
+            raise UsageError(f"CONTEXT has {', '.join(arguments)} but no NAME: name a block")
+        return None
     return {"name": node.NAME, **arguments}
 
 
@@ -58,8 +61,7 @@ def _add_head(head: CfgNode) -> None:
     head.NUM_CONVS = 2
     head.CONCAT_INPUT = True
     # AsymmetricHead: width of queries, keys and values, and the pyramid.
-    head.PROJECT_CHANNELS = 256
-    head.POOL_SCALES = [1, 3, 6, 8]
+    head.ASYMMETRIC = CfgNode({"PROJECT_CHANNELS": 256, "POOL_SCALES": [1, 3, 6, 8]})
     # All heads.
     head.DROPOUT = 0.1
     head.ALIGN_CORNERS = False

@@ -1,5 +1,8 @@
 """The one exception that means "the user can fix this"."""
 
+import contextlib
+import logging
+
 
 class UsageError(ValueError):
     """Wrong input: a config key, a file, a name or an argument.
@@ -13,3 +16,22 @@ def one_line(error: UsageError) -> str:
     """The message, also of an error that a data-loading process has wrapped in its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].split("UsageError: ", 1)[-1] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def building(what: str):
+    """Turns what constructors raise about wrong config values into a :class:`UsageError`.
+
+    The traceback goes to the log at debug level.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (
+        KeyError, TypeError, ValueError, AssertionError, OSError, ImportError, ZeroDivisionError,
+        AttributeError, IndexError, RuntimeError,
+    ) as error:  # fmt: skip
+        logging.getLogger(__name__).debug("while building %s", what, exc_info=True)
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"while building {what}: {type(error).__name__}: {reason}") from error

@@ -2,15 +2,16 @@
 """Trains or evaluates a YAML or LazyConfig model.
 
 Examples:
-    tools/train_net.py --config-file configs/camvid/dnl_r18-d8_camvid.yaml SOLVER.MAX_ITER 100
-    tools/train_net.py --config-file configs/camvid/dnl_r18-d8_camvid.py train.max_iter=100
-    tools/train_net.py --config-file X --eval-only MODEL.WEIGHTS output/model_final.pth
+    tools/train_net.py --config-file X.yaml SOLVER.MAX_ITER 100
+    tools/train_net.py --config-file X.py train.max_iter=100
+    tools/train_net.py --config-file X.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
 """
 
 import sys
 
 import torch
 from detectron2.engine import default_argument_parser, launch
+from torch.multiprocessing import ProcessRaisedException
 
 from dnl_d2.engine import load_config, run
 from dnl_d2.errors import UsageError, one_line
@@ -28,6 +29,7 @@ if __name__ == "__main__":
                 f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()} CUDA "
                 "devices; without any, leave the option out to train on the CPU"
             )
+        load_config(args.config_file, args.opts)  # mistakes show before processes start
         launch(
             main,
             args.num_gpus,
@@ -36,5 +38,7 @@ if __name__ == "__main__":
             dist_url=args.dist_url,
             args=(args,),
         )
-    except UsageError as error:
+    except (UsageError, ProcessRaisedException) as error:
+        if "UsageError: " not in f"{type(error).__name__}: {error}":
+            raise
         sys.exit(f"train_net.py: error: {one_line(error)}")

@@ -13,7 +13,6 @@ model.sem_seg_head.num_classes = 11
 dataloader.train.dataset.names = "camvid_sem_seg_train"
 dataloader.train.total_batch_size = 4
 dataloader.train.num_workers = 1
-dataloader.train.mapper.num_classes = 11
 dataloader.train.mapper.dataset_ignore_label = 11
 dataloader.train.mapper.augmentations.base_size = (480, 360)
 dataloader.train.mapper.augmentations.ratio_range = (0.5, 1.5)

@@ -25,7 +25,6 @@ model.sem_seg_head.auxiliary = None
 dataloader.train.dataset.names = "generated_sem_seg_train"
 dataloader.train.total_batch_size = 8
 dataloader.train.num_workers = 1
-dataloader.train.mapper.num_classes = 8
 dataloader.train.mapper.augmentations.base_size = None
 dataloader.train.mapper.augmentations.crop_size = None
 dataloader.train.mapper.augmentations.photometric = False

@@ -62,6 +62,10 @@ class SemSegMapper(DatasetMapper):
         """Translates a YAML config into the arguments of the constructor."""
         inputs, head = cfg.INPUT, cfg.MODEL.SEM_SEG_HEAD
         base_size = inputs.RESIZE.BASE_SIZE
+        if inputs.CROP.ENABLED and inputs.CROP.TYPE != "absolute":
+            raise UsageError(
+                f"INPUT.CROP.TYPE is {inputs.CROP.TYPE!r}: segmentation takes 'absolute'"
+            )
         if is_train:
             augmentations = sem_seg_augmentations(
                 base_size=base_size,

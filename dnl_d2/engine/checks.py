@@ -1,5 +1,6 @@
 """What can be found wrong before training starts."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -30,7 +31,15 @@ def check_datasets(
             close = ", ".join(n for n in DatasetCatalog.list() if "sem_seg" in n)
             raise UsageError(f"{what}: dataset {name!r} is not registered; there are {close}")
         meta = MetadataCatalog.get(name)
-        if meta.get("evaluator_type", None) != "sem_seg":
+        try:
+            records = DatasetCatalog.get(name)
+        except (FileNotFoundError, AssertionError) as error:
+            folder = os.environ.get("DETECTRON2_DATASETS", "datasets")
+            raise UsageError(
+                f"{what}: dataset {name} is not in $DETECTRON2_DATASETS={folder}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+        if meta.get("evaluator_type", None) not in ("sem_seg", "cityscapes_sem_seg"):
             continue
         if len(meta.stuff_classes) != num_classes:
             raise UsageError(
@@ -39,9 +48,9 @@ def check_datasets(
             )
         if max_label_files > 0:
             check_sem_seg_dataset(
-                DatasetCatalog.get(name),
+                records,
                 num_classes=num_classes,
-                ignore_label=meta.ignore_label,
+                ignore_label=meta.get("ignore_label", 255),
                 name=name,
                 max_label_files=max_label_files,
             )

@@ -42,7 +42,7 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
     add_dnl_config(cfg)
     where = path
     try:
-        cfg.merge_from_file(path)
+        cfg.merge_from_file(path, allow_unsafe=False)
         where = "command line"
         if len(overrides) % 2:
             raise UsageError(f"overrides of a YAML config are KEY value pairs, got {overrides}")

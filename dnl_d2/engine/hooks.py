@@ -7,7 +7,7 @@ from detectron2.checkpoint import Checkpointer
 from detectron2.engine import hooks
 from detectron2.utils import comm
 
-_METRICS = {"sem_seg": "sem_seg/mIoU", "cityscapes_sem_seg": "sem_seg/IoU", "coco": "bbox/AP"}
+_METRICS = {"sem_seg": "sem_seg/mIoU", "cityscapes_sem_seg": "sem_seg/mIoU", "coco": "bbox/AP"}
 
 
 class BestCheckpointer(hooks.BestCheckpointer):

@@ -21,23 +21,34 @@ from torch import nn
 
 from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.hooks import best_checkpoint_hook
+from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
 from dnl_d2.engine.prepare import (
     autocast_training_on_cpu,
     plain_batch_norm_if_alone,
     usable_device,
 )
+from dnl_d2.errors import UsageError, building
 
 
 def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
     """LazyConfig twin of :func:`dnl_d2.engine.yaml_trainer.run`."""
     cfg.train.device = usable_device(cfg.train.device)
-    default_setup(cfg, args)
+    if not args.resume:
+        check_weights_file(cfg.train.init_checkpoint, "train.init_checkpoint")
+    with building("the output folder"):
+        default_setup(cfg, args)
     _check(cfg, args.eval_only)
-    model = instantiate(cfg.model).to(cfg.train.device)
+    with building("the model"):
+        model = instantiate(cfg.model).to(cfg.train.device)
     model = plain_batch_norm_if_alone(model, cfg.train.device)
     if args.eval_only:
-        checkpointer = DetectionCheckpointer(model, save_dir=cfg.train.output_dir)
-        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+        load_for_evaluation(
+            model,
+            cfg.train.init_checkpoint,
+            output_dir=cfg.train.output_dir,
+            resume=args.resume,
+            key="train.init_checkpoint",
+        )
         return evaluate(cfg, model)
     return _train(cfg, model, resume=args.resume)
 
@@ -55,8 +66,10 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
 def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
     logging.getLogger(__name__).info(f"Model:\n{model}")
     cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    loader = instantiate(cfg.dataloader.train)
+    with building("optimizer and loaders"):
+        optimizer = instantiate(cfg.optimizer)
+        loader = instantiate(cfg.dataloader.train)
+        multiplier = instantiate(cfg.lr_multiplier)
     parallel = create_ddp_model(model, **cfg.train.ddp)
     cpu = cfg.train.device == "cpu"
     if cfg.train.amp.enabled and cpu:
@@ -77,14 +90,16 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.LRScheduler(scheduler=multiplier),
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
             hooks.EvalHook(cfg.train.eval_period, test) if "test" in cfg.dataloader else None,
             best_checkpoint_hook(kinds, cfg.train.eval_period, checkpointer),
             hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
         ]
     )
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    load_weights(
+        checkpointer, cfg.train.init_checkpoint, resume=resume, key="train.init_checkpoint"
+    )
     start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     trainer.train(start, cfg.train.max_iter)
     return results
@@ -106,3 +121,10 @@ def _check(cfg: DictConfig, eval_only: bool) -> None:
         num_classes=num_classes,
         max_label_files=cfg.train.check_labels,
     )
+    label = OmegaConf.select(cfg, "dataloader.train.mapper.dataset_ignore_label")
+    for name in _names(cfg, "train"):
+        stated = MetadataCatalog.get(name).get("ignore_label", None)
+        if not eval_only and None not in (label, stated) and label != stated:
+            raise UsageError(
+                f"dataloader.train.mapper.dataset_ignore_label={label}, but {name} ignores {stated}"
+            )

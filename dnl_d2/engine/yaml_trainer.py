@@ -4,7 +4,6 @@ import argparse
 import os
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import (
     MetadataCatalog,
@@ -20,12 +19,14 @@ from torch.utils.data import DataLoader
 from dnl_d2.data import SemSegMapper
 from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.hooks import best_checkpoint_hook
+from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
 from dnl_d2.engine.prepare import (
     autocast_training_on_cpu,
     plain_batch_norm_if_alone,
     usable_device,
 )
 from dnl_d2.engine.schedule import PolyParamScheduler
+from dnl_d2.errors import building
 from dnl_d2.evaluation import build_evaluator
 
 
@@ -110,7 +111,10 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE)
     cfg.freeze()
-    default_setup(cfg, args)
+    if not args.resume:
+        check_weights_file(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
+    with building("the output folder"):
+        default_setup(cfg, args)
     check_splits(
         {"DATASETS.TRAIN": cfg.DATASETS.TRAIN},
         {"DATASETS.TEST": cfg.DATASETS.TEST},
@@ -119,13 +123,22 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
         max_label_files=cfg.DATASETS.CHECK_LABELS,
     )
     if args.eval_only:
-        model = Trainer.build_model(cfg)
-        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        with building("the model"):
+            model = Trainer.build_model(cfg)
+        load_for_evaluation(
+            model,
+            cfg.MODEL.WEIGHTS,
+            output_dir=cfg.OUTPUT_DIR,
+            resume=args.resume,
+            key="MODEL.WEIGHTS",
+        )
         results = Trainer.test(cfg, model)
         verify_results(cfg, results)
         return results
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    with building("model, optimizer and loaders"):
+        trainer = Trainer(cfg)
+    load_weights(trainer.checkpointer, cfg.MODEL.WEIGHTS, resume=args.resume, key="MODEL.WEIGHTS")
+    if args.resume and trainer.checkpointer.has_checkpoint():
+        trainer.start_iter = trainer.iter + 1  # the checkpoint holds the iteration it ended
     trainer.train()
     return getattr(trainer, "_last_eval_results", {})

@@ -3,7 +3,6 @@
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
-    CityscapesSemSegEvaluator,
     COCOEvaluator,
     COCOPanopticEvaluator,
     DatasetEvaluator,
@@ -38,7 +37,8 @@ EVALUATORS = {
     "coco": _coco,
     "coco_panoptic_seg": _panoptic,
     "lvis": lambda name, output_dir: LVISEvaluator(name, output_dir=output_dir),
-    "cityscapes_sem_seg": lambda name, output_dir: CityscapesSemSegEvaluator(name),
+    # trainId labels; Detectron2's own evaluator imports a private package in recent versions.
+    "cityscapes_sem_seg": _sem_seg,
     "cityscapes_instance": lambda name, output_dir: CityscapesInstanceEvaluator(name),
 }
 

@@ -61,7 +61,7 @@ def test_trains_evaluates_and_shows_progress(root, tmp_path, datasets, suffix):
         overrides = f"""
             dataloader.train.dataset.names=generated_sem_seg_train
             dataloader.test.dataset.names=generated_sem_seg_val
-            dataloader.train.mapper.num_classes=8 dataloader.train.mapper.dataset_ignore_label=255
+            dataloader.train.mapper.dataset_ignore_label=255
             dataloader.train.mapper.augmentations.crop_size=[64,64]
             dataloader.train.mapper.augmentations.base_size=null
             model.sem_seg_head.num_classes=8 train.max_iter=3 train.eval_period=0

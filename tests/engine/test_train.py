@@ -42,7 +42,6 @@ YAML_OPTIONS = {
 LAZY_OPTIONS = {
     "dataloader.train.dataset.names": "generated_sem_seg_train",
     "dataloader.test.dataset.names": "generated_sem_seg_val",
-    "dataloader.train.mapper.num_classes": 8,
     "dataloader.train.mapper.dataset_ignore_label": 255,
     "dataloader.train.mapper.augmentations.base_size": "null",
     "dataloader.train.mapper.augmentations.crop_size": "[64,64]",
@@ -241,3 +240,52 @@ def test_a_label_out_of_range_is_found_before_training(tmp_path, monkeypatch):
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize("kind", [yaml_config, lazy_config])
+def test_no_figure_without_weights(kind, tmp_path):
+    key = {yaml_config: "MODEL__WEIGHTS", lazy_config: "train__init_checkpoint"}[kind]
+    width = {
+        yaml_config: ("MODEL__SEM_SEG_HEAD__CONVS_DIM", 16),
+        lazy_config: ("model__sem_seg_head__channels", 16),
+    }[kind]
+    (tmp_path / "garbage.pth").write_bytes(b"<html>not found</html>")
+    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "other.pth")
+    for value, message in [
+        ("", "needs trained weights"),
+        (tmp_path / "gone.pth", "no weights file"),
+        (tmp_path / "garbage.pth", r"garbage\.pth.*cannot be loaded"),
+        (tmp_path / "other.pth", "parameters are missing"),
+    ]:
+        cfg = kind(tmp_path / "out", **{key: value or ("''" if kind is lazy_config else "")})
+        with pytest.raises(UsageError, match=message) as error:
+            run(cfg, arguments(eval_only=True))
+        assert "\n" not in str(error.value)
+    run(kind(tmp_path / "run"), arguments())
+    cfg = kind(tmp_path / "out", **{key: tmp_path / "run" / "model_final.pth", width[0]: width[1]})
+    with pytest.raises(UsageError, match="another shape"):
+        run(cfg, arguments(eval_only=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"MODEL__SEM_SEG_HEAD__NAME": "NoHead"}, "while building.*NoHead"),
+        ({"MODEL__SEM_SEG_HEAD__NORM": "QN"}, "while building.*QN"),
+        ({"SOLVER__LR_SCHEDULER_NAME": "Nope"}, "while building.*Nope"),
+        ({"INPUT__CROP__TYPE": "relative"}, "INPUT.CROP.TYPE"),
+        ({"MODEL__SEM_SEG_HEAD__CONTEXT__NAME": ""}, "no NAME"),
+        ({"OUTPUT_DIR": "/dev/null/x"}, "output folder"),
+        ({"DATASETS__TRAIN": "('cityscapes_fine_sem_seg_train',)"}, "DETECTRON2_DATASETS"),
+    ],
+)
+def test_wrong_values_are_one_line(tmp_path, options, message):
+    with pytest.raises(UsageError, match=message) as error:
+        run(yaml_config(tmp_path / "out", **options), arguments())
+    assert "\n" not in str(error.value)
+
+
+def test_lazy_ignore_label_must_be_the_datasets(tmp_path):
+    cfg = lazy_config(tmp_path, dataloader__train__mapper__dataset_ignore_label=3)
+    with pytest.raises(UsageError, match=r"dataset_ignore_label=3.*ignores 255"):
+        run(cfg, arguments())

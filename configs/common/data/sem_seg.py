@@ -27,7 +27,7 @@ dataloader.train = L(build_detection_train_loader)(
         image_format="RGB",
         ignore_value=255,
         dataset_ignore_label=255,
-        num_classes=19,
+        num_classes="${model.sem_seg_head.num_classes}",
     ),
     total_batch_size=8,
     num_workers=4,

@@ -58,12 +58,16 @@ class AsymmetricHead(SegmentationHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
+        if head.CONTEXT.NAME:
+            raise UsageError(
+                "AsymmetricHead has its own blocks: leave SEM_SEG_HEAD.CONTEXT.NAME empty"
+            )
         return cls.shared_config(cfg) | {
             "input_shape": input_shape,
             "in_features": head.IN_FEATURES,
             "channels": head.CONVS_DIM,
-            "project_channels": head.PROJECT_CHANNELS,
-            "pool_scales": head.POOL_SCALES,
+            "project_channels": head.ASYMMETRIC.PROJECT_CHANNELS,
+            "pool_scales": head.ASYMMETRIC.POOL_SCALES,
             "loss_weight": head.LOSS_WEIGHT,
             "auxiliary": build_auxiliary_head(cfg, input_shape),
         }
