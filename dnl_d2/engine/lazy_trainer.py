@@ -23,7 +23,7 @@ from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
 from dnl_d2.engine.prepare import (
-    autocast_training_on_cpu,
+    AutocastInTraining,
     plain_batch_norm_if_alone,
     usable_device,
 )
@@ -73,7 +73,7 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
     parallel = create_ddp_model(model, **cfg.train.ddp)
     cpu = cfg.train.device == "cpu"
     if cfg.train.amp.enabled and cpu:
-        autocast_training_on_cpu(parallel)
+        parallel = AutocastInTraining(parallel)
     scaled = cfg.train.amp.enabled and not cpu
     trainer = (AMPTrainer if scaled else SimpleTrainer)(parallel, loader, optimizer)
     checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)

@@ -15,19 +15,20 @@ def usable_device(device: str) -> str:
     return device
 
 
-def autocast_training_on_cpu(model: nn.Module) -> None:
-    """Makes training forward passes run in bfloat16 autocast; evaluation stays in fp32.
+class AutocastInTraining(nn.Module):
+    """Runs a model's training passes in bfloat16 autocast on the CPU; evaluation stays in fp32.
 
     Detectron2's AMPTrainer is for CUDA. bfloat16 needs no loss scaling, so any trainer will do.
     """
-    logging.getLogger(__name__).info("mixed precision on the CPU: bfloat16 autocast in training")
-    plain = model.forward
 
-    def forward(*args, **kwargs):
-        with torch.autocast("cpu", torch.bfloat16, enabled=model.training):
-            return plain(*args, **kwargs)
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        logging.getLogger(__name__).info("mixed precision on the CPU: bfloat16 in training")
 
-    model.forward = forward
+    def forward(self, inputs: list[dict]):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.training):
+            return self.model(inputs)
 
 
 def plain_batch_norm_if_alone(model: nn.Module, device: str) -> nn.Module:

@@ -21,7 +21,7 @@ from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
 from dnl_d2.engine.prepare import (
-    autocast_training_on_cpu,
+    AutocastInTraining,
     plain_batch_norm_if_alone,
     usable_device,
 )
@@ -42,7 +42,7 @@ class Trainer(DefaultTrainer):
             cfg.freeze()
         super().__init__(cfg)
         if cpu_amp:
-            autocast_training_on_cpu(self._trainer.model)
+            self._trainer.model = AutocastInTraining(self._trainer.model)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

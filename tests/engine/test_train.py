@@ -1,5 +1,6 @@
 """Training, evaluation and resuming, in both config systems, on a small generated dataset."""
 
+import copy
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import Trainer, load_config, run
 from dnl_d2.engine.checks import check_datasets
 from dnl_d2.engine.prepare import (
-    autocast_training_on_cpu,
+    AutocastInTraining,
     plain_batch_norm_if_alone,
     usable_device,
 )
@@ -158,7 +159,7 @@ def test_resume_goes_on_where_it_stopped_and_keeps_the_best(kind, tmp_path, monk
 def test_cpu_mixed_precision_trains_in_bfloat16_and_evaluates_in_fp32(tmp_path):
     trainer = Trainer(yaml_config(tmp_path, MODEL__DEVICE="cpu", SOLVER__AMP__ENABLED=True))
     seen = []
-    model = trainer._trainer.model
+    model = trainer._trainer.model.model
     model.sem_seg_head.convs[0].register_forward_hook(lambda m, i, out: seen.append(out.dtype))
     trainer._trainer.iter = 0
     from detectron2.utils.events import EventStorage
@@ -173,12 +174,16 @@ def test_cpu_mixed_precision_trains_in_bfloat16_and_evaluates_in_fp32(tmp_path):
     assert all(p.grad.dtype == torch.float32 for p in model.parameters())
 
 
-def test_amp_wrapper_keeps_the_state_dict():
+def test_mixed_precision_leaves_the_model_as_it_is():
     model = nn.Sequential(nn.Linear(2, 2))
-    keys = list(model.state_dict())
-    autocast_training_on_cpu(model)
-    assert list(model.state_dict()) == keys
-    assert model.train()(torch.zeros(1, 2)).dtype == torch.bfloat16
+    wrapped = AutocastInTraining(model)
+    copied = copy.deepcopy(wrapped)
+    nn.init.zeros_(copied.model[0].weight)
+    nn.init.zeros_(copied.model[0].bias)
+    assert torch.equal(copied.train()(torch.ones(1, 2)).float(), torch.zeros(1, 2))
+    assert wrapped.train()(torch.ones(1, 2)).dtype == torch.bfloat16
+    assert wrapped.eval()(torch.ones(1, 2)).dtype == torch.float32
+    assert model(torch.ones(1, 2)).dtype == torch.float32
 
 
 def test_sync_bn_falls_back_and_says_so(caplog):
