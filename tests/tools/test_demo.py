@@ -1,0 +1,34 @@
+"""The demo from end to end, with a budget too small to learn anything."""
+
+import subprocess
+import sys
+
+from PIL import Image
+
+
+def test_demo_prints_a_table_and_draws(root, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "tools/demo.py", "--iterations", "2", "--output", str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    lines = result.stdout.splitlines()
+    for method in ("FCN", "DNL"):
+        (row,) = [line.split() for line in lines if line.startswith(method + " ")]
+        assert all(0 <= float(value) <= 100 for value in row[3:])
+        assert len(row) == 4 + 8
+    assert Image.open(tmp_path / "demo.png").size[0] > 500
+
+
+def test_a_wrong_budget_is_refused(root):
+    result = subprocess.run(
+        [sys.executable, "tools/demo.py", "--iterations", "0"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 2 and "--iterations must be at least 1" in result.stderr
