@@ -47,6 +47,7 @@ def cfg(datasets):
     cfg = get_cfg()
     add_dnl_config(cfg)
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
+    cfg.INPUT.CROP.TYPE = "absolute"
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (datasets[0],)
     return cfg
 
