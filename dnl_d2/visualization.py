@@ -90,7 +90,10 @@ def draw_rows(
             axis.set_axis_off()
             if number == 0:
                 axis.set_title(title, fontsize=9)
-    patches = [Patch(color=np.array(c) / 255, label=name) for name, c in legend.items()]
+    patches = [
+        Patch(facecolor=np.array(c) / 255, edgecolor="black", label=name)
+        for name, c in legend.items()
+    ]
     figure.legend(handles=patches, loc="lower center", ncols=len(patches), fontsize=8)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=110)

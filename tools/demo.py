@@ -129,7 +129,7 @@ def draw(path: str, models: dict, examples: int = 3) -> None:
         for method, model in models.items():
             predicted = model([{"image": tensor}])[0]["sem_seg"].argmax(0).cpu().numpy()
             panels[method.upper()] = color_label(predicted, meta.stuff_colors)
-        query = shape_pixel(label, meta.stuff_classes)
+        query = disc_pixel(label, meta.stuff_classes)
         maps = head_attention(models["dnl"], tensor, [query])
         panels["DNL pairwise (of +)"] = maps["pairwise"][0].numpy()
         panels["DNL unary"] = maps["unary"].numpy()
@@ -139,12 +139,14 @@ def draw(path: str, models: dict, examples: int = 3) -> None:
     draw_rows(path, rows, queries=queries, legend=legend)
 
 
-def shape_pixel(label: np.ndarray, classes: list[str]) -> tuple[int, int]:
-    """A pixel inside a disc, to ask where it looks: below the first one in row-major order."""
-    wanted = [classes.index(name) for name in ("paired", "red", "green", "cyan", "violet")]
-    rows, columns = np.nonzero(np.isin(label, wanted))
-    row = min(int(rows[0]) + 12, label.shape[0] - 1)
-    return row, int(columns[0])
+def disc_pixel(label: np.ndarray, classes: list[str]) -> tuple[int, int]:
+    """A pixel inside a disc, to ask where it looks: of a paired one if there is any."""
+    inside = label == classes.index("paired")
+    if not inside.any():
+        colours = [classes.index(name) for name in ("red", "green", "cyan", "violet")]
+        inside = np.isin(label, colours)
+    rows, columns = np.nonzero(inside)
+    return min(int(rows[0]) + 12, label.shape[0] - 1), int(columns[0])
 
 
 if __name__ == "__main__":
