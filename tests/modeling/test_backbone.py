@@ -233,6 +233,11 @@ def test_yaml_fpn_places_the_block():
     assert list(features) == ["p2", "p3", "p4", "p5", "p6"]
 
 
+def test_unknown_dilation_is_refused_not_dropped():
+    with pytest.raises(UsageError, match="RES5_DILATION 4"):
+        build_backbone(config(RES5_DILATION=4), IMAGE)
+
+
 def test_deformable_convolutions_are_refused_not_dropped():
     cfg = config(DEFORM_ON_PER_STAGE=[False, True, True, True])
     with pytest.raises(UsageError, match="DEFORM_ON_PER_STAGE"):

@@ -101,7 +101,7 @@ def build_context_resnet(
     Args:
         depth: 18, 34, 50, 101 or 152.
         in_channels: channels of the input image.
-        stem: ``basic`` (7x7) or ``v1c`` (three 3x3 convolutions).
+        stem: ``basic`` (7x7) or ``v1c`` (three 3x3 convolutions; also ``deeplab``).
         stem_out_channels: channels after the stem.
         res2_out_channels: channels of res2, doubled at each stage; default 64 or, from depth 50
             on, 256.
@@ -195,6 +195,10 @@ def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Conte
         raise UsageError(
             "MODEL.RESNETS.DEFORM_ON_PER_STAGE: build_context_resnet_backbone has no deformable "
             "convolutions; set it to [False, False, False, False]"
+        )
+    if resnet.RES5_DILATION not in (1, 2):
+        raise UsageError(
+            f"MODEL.RESNETS.RES5_DILATION {resnet.RES5_DILATION}: use 1 or 2, or OUTPUT_STRIDE"
         )
     output_stride, halve = resnet.OUTPUT_STRIDE, True
     if resnet.RES5_DILATION == 2:  # Detectron2's own way to say "DC5"
