@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -57,6 +58,7 @@ def train(method: str, args: argparse.Namespace) -> tuple[dict, torch.nn.Module]
             f"train.max_iter={args.iterations}",
             f"train.checkpointer.period={args.iterations}",
             f"train.device={args.device}",
+            f"train.log_period={max(args.iterations // 8, 1)}",
         ],
     )
     flags = argparse.Namespace(eval_only=False, resume=False, config_file=CONFIG.format(method))
@@ -69,35 +71,31 @@ def train(method: str, args: argparse.Namespace) -> tuple[dict, torch.nn.Module]
     return figures, model.eval()
 
 
+class _Progress(io.TextIOBase):
+    """Passes on the log lines that hold losses and ETA; log.txt in the output folder has all."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        if "eta: " in text:
+            self.stream.write(text)
+            self.stream.flush()
+        return len(text)
+
+
 @contextlib.contextmanager
 def quiet_but_progress():
-    """Lets only the line with losses and ETA through; log.txt in the output folder has it all."""
+    """Detectron2's log reduced to :class:`_Progress`, its handlers removed afterwards.
 
-    class Progress(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            if record.name == "detectron2.utils.events":
-                return record.msg.count("iter: ") > 0 and Progress.every_fifth()
-            return record.levelno >= logging.WARNING and record.name.startswith("dnl_d2")
-
-        calls = 0
-
-        @classmethod
-        def every_fifth(cls) -> bool:
-            cls.calls += 1
-            return cls.calls % 5 == 0
-
-    original = logging.StreamHandler.__init__
-
-    def with_filter(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        if getattr(self, "stream", None) is sys.stdout:
-            self.addFilter(Progress())
-
-    logging.StreamHandler.__init__ = with_filter
-    try:
+    They would otherwise write the next model's log into this one's folder too.
+    """
+    with contextlib.redirect_stdout(_Progress(sys.stdout)):
         yield
-    finally:
-        logging.StreamHandler.__init__ = original
+    for name in ("fvcore", "detectron2", "dnl_d2"):
+        logger = logging.getLogger(name)
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
 
 
 def print_table(results: dict, models: dict) -> None:

@@ -10,7 +10,6 @@ from detectron2.engine import (
     AMPTrainer,
     SimpleTrainer,
     create_ddp_model,
-    default_setup,
     default_writers,
     hooks,
 )
@@ -25,6 +24,7 @@ from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_
 from dnl_d2.engine.prepare import (
     AutocastInTraining,
     plain_batch_norm_if_alone,
+    set_up,
     usable_device,
 )
 from dnl_d2.errors import UsageError, building
@@ -35,8 +35,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
     cfg.train.device = usable_device(cfg.train.device)
     if not args.resume:
         check_weights_file(cfg.train.init_checkpoint, "train.init_checkpoint")
-    with building("the output folder"):
-        default_setup(cfg, args)
+    set_up(cfg, args, output_dir=cfg.train.output_dir)
     _check(cfg, args.eval_only)
     with building("the model"):
         model = instantiate(cfg.model).to(cfg.train.device)

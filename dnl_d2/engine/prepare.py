@@ -3,8 +3,19 @@
 import logging
 
 import torch
+from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from torch import nn
+
+from dnl_d2.errors import building
+
+
+def set_up(cfg, args, *, output_dir: str) -> None:
+    """Detectron2's ``default_setup``, whose log also gets what this library has to say."""
+    with building("the output folder"):
+        default_setup(cfg, args)
+    setup_logger(output_dir, distributed_rank=comm.get_rank(), name="dnl_d2")
 
 
 def usable_device(device: str) -> str:

@@ -10,7 +10,7 @@ from detectron2.data import (
     build_detection_test_loader,
     build_detection_train_loader,
 )
-from detectron2.engine import DefaultTrainer, default_setup, hooks
+from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from torch import nn
@@ -23,6 +23,7 @@ from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_
 from dnl_d2.engine.prepare import (
     AutocastInTraining,
     plain_batch_norm_if_alone,
+    set_up,
     usable_device,
 )
 from dnl_d2.engine.schedule import PolyParamScheduler
@@ -113,8 +114,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
     cfg.freeze()
     if not args.resume:
         check_weights_file(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
-    with building("the output folder"):
-        default_setup(cfg, args)
+    set_up(cfg, args, output_dir=cfg.OUTPUT_DIR)
     check_splits(
         {"DATASETS.TRAIN": cfg.DATASETS.TRAIN},
         {"DATASETS.TEST": cfg.DATASETS.TEST},

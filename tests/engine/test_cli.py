@@ -69,4 +69,5 @@ def test_trains_evaluates_and_shows_progress(root, tmp_path, datasets, suffix):
     result = train_net(root, "--config-file", STEM + suffix, *overrides, datasets=datasets)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "eta: " in result.stdout and "mIoU" in result.stdout
+    assert "SyncBN layers run as BN" in result.stdout
     assert (tmp_path / "model_final.pth").is_file()

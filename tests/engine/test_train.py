@@ -68,6 +68,7 @@ def environment(datasets, monkeypatch):
     for name in ("fvcore", "detectron2", "dnl_d2"):  # default_setup adds one handler per run
         for handler in logging.getLogger(name).handlers[:]:
             logging.getLogger(name).removeHandler(handler)
+        logging.getLogger(name).propagate = True
 
 
 def yaml_config(folder, **more):
