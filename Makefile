@@ -60,6 +60,8 @@ $(READY): $(wildcard requirements/*.txt) setup.py
 	@$(PIP) install "$$(sed -n 's/^\(setuptools==[^ ]*\).*/\1/p' requirements/base.txt)"
 	@echo 'set-up: PyTorch and the other requirements (minutes, the first time)'
 	@$(PIP) install --no-build-isolation --use-pep517 -r requirements/base.txt -r requirements/test.txt
+# What the tests compare with; without what it depends on but does not need (see the file).
+	@$(PIP) install --no-deps -r requirements/parity.txt
 	@echo 'set-up: Detectron2'
 # Its compiled part was built for another PyTorch and loads on no Python; Detectron2 does without.
 	@site="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && \

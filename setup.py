@@ -22,9 +22,15 @@ setup(
         "pillow",
         "matplotlib",
         "fvcore",
+        "safetensors",
         "pycocotools",
         "cityscapesscripts",
         "tensorboard",
     ],
-    extras_require={"test": ["pytest"]},
+    extras_require={
+        "test": ["pytest"],
+        # What the tests compare with. It brings opencv-python and more that is not needed: better
+        # install requirements/parity.txt without dependencies, as the Makefile does.
+        "parity": ["mmsegmentation==1.2.2", "mmdet==3.3.0", "mmcv-lite==2.1.0", "mmengine", "timm"],
+    },
 )

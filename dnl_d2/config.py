@@ -14,6 +14,7 @@ def add_dnl_config(cfg: CfgNode) -> None:
     _add_head(cfg.MODEL.SEM_SEG_HEAD)
     _add_input(cfg.INPUT)
     _add_solver(cfg.SOLVER)
+    _add_test(cfg.TEST)
     # Labels of both splits are read and checked before training: at most this many per split,
     # spread evenly; 0 leaves the check out.
     cfg.DATASETS.CHECK_LABELS = 2000
@@ -44,9 +45,13 @@ def context_block_spec(node: CfgNode) -> dict[str, Any] | None:
 
 
 def _add_resnet(resnet: CfgNode) -> None:
-    # 32, 16 or 8; below 32 the last stages are dilated, their first block by half.
+    # 32, 16 or 8; below 32 the last stages are dilated, their first block by half or in full.
     resnet.OUTPUT_STRIDE = 32
-    # "basic": one 7x7 convolution; "v1c": three 3x3.
+    resnet.HALVE_FIRST_DILATION = True
+    # What strides in a shortcut: "conv" (the 1x1 convolution) or "avg_pool" (pooling before it;
+    # with the v1c stem: ResNet-D, -V1d, -vd).
+    resnet.SHORTCUT = "conv"
+    # "basic": one 7x7 convolution; "v1c": three 3x3; "v1c-ceil": v1c whose max-pool rounds up.
     resnet.STEM_TYPE = "basic"
     # The block to insert, and in which residual blocks: lists such as [-2] or ["all"] by stage.
     resnet.CONTEXT = context_block_node()
@@ -65,6 +70,8 @@ def _add_head(head: CfgNode) -> None:
     # All heads.
     head.DROPOUT = 0.1
     head.ALIGN_CORNERS = False
+    # False: logits are resized as by PaddleSeg's DNLNet (its align_mode 1).
+    head.HALF_PIXEL_CENTERS = True
     # "valid": divide the loss by the labelled pixels; "all": by all pixels (mmsegmentation).
     head.LOSS_AVERAGE = "valid"
     # A second FCN head, for training only; a LOSS_WEIGHT of 0 leaves it out.
@@ -92,3 +99,9 @@ def _add_solver(solver: CfgNode) -> None:
     # LR_SCHEDULER_NAME "PolyLR": (1 - progress) ** POLY_LR_POWER from BASE_LR down to MIN_LR.
     solver.POLY_LR_POWER = 0.9
     solver.MIN_LR = 1e-4
+
+
+def _add_test(test: CfgNode) -> None:
+    # ContextSegmentor slides a window of (height, width) over the image; empty: the whole image at
+    # once. BATCH_SIZE is how many windows are predicted together.
+    test.SLIDE = CfgNode({"WINDOW": (), "STRIDE": (), "BATCH_SIZE": 4})

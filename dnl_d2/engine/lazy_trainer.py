@@ -47,6 +47,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
             output_dir=cfg.train.output_dir,
             resume=args.resume,
             key="train.init_checkpoint",
+            channel_order=_channel_order(cfg),
         )
         return evaluate(cfg, model)
     return _train(cfg, model, resume=args.resume)
@@ -97,7 +98,11 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
         ]
     )
     load_weights(
-        checkpointer, cfg.train.init_checkpoint, resume=resume, key="train.init_checkpoint"
+        checkpointer,
+        cfg.train.init_checkpoint,
+        resume=resume,
+        key="train.init_checkpoint",
+        channel_order=_channel_order(cfg),
     )
     start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     trainer.train(start, cfg.train.max_iter)
@@ -107,6 +112,15 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
 def _names(cfg: DictConfig, split: str) -> list[str]:
     names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names", default=[])
     return [names] if isinstance(names, str) else list(names)
+
+
+def _channel_order(cfg: DictConfig) -> str | None:
+    """``RGB`` or ``BGR``, as the mappers read images; None if the config does not say."""
+    for split in ("test", "train"):
+        order = OmegaConf.select(cfg, f"dataloader.{split}.mapper.image_format")
+        if order in ("RGB", "BGR"):
+            return order
+    return None
 
 
 def _check(cfg: DictConfig, eval_only: bool) -> None:

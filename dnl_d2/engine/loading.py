@@ -2,9 +2,10 @@
 
 import os
 
-from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import Checkpointer
+from torch import nn
 
+from dnl_d2.checkpoint import PublicCheckpointer
 from dnl_d2.errors import UsageError
 
 
@@ -19,14 +20,25 @@ def check_weights_file(path: str, key: str) -> None:
         raise UsageError(f"{key}: there is no weights file {path!r}")
 
 
-def load_weights(checkpointer: Checkpointer, path: str, *, resume: bool, key: str) -> None:
-    """``resume_or_load`` that names the file it cannot read.
+def load_weights(
+    checkpointer: Checkpointer,
+    path: str,
+    *,
+    resume: bool,
+    key: str,
+    channel_order: str | None = None,
+) -> PublicCheckpointer:
+    """``resume_or_load`` that takes public files too and names the file it cannot read.
 
     Args:
         checkpointer: of the model, and of the trainer when resuming.
         path: file to start from where there is nothing to resume.
         resume: go on from the last checkpoint of the output folder if there is one.
         key: the config key of ``path``, for the message.
+        channel_order: ``RGB`` or ``BGR``, as images reach the model.
+
+    Returns:
+        What read the file: it knows which parameters the file did not fill.
 
     Raises:
         UsageError: the file is missing, unreadable, or of another model or run.
@@ -35,40 +47,47 @@ def load_weights(checkpointer: Checkpointer, path: str, *, resume: bool, key: st
     if resume and checkpointer.has_checkpoint():
         path, source = checkpointer.get_checkpoint_file(), "--resume"
     check_weights_file(path, source)
+    reader = PublicCheckpointer(
+        checkpointer.model,
+        checkpointer.save_dir,
+        channel_order=channel_order,
+        **checkpointer.checkpointables,
+    )
     try:
-        checkpointer.resume_or_load(path, resume=resume)
-    except Exception as error:  # pickle, torch, zipfile and the checkpoints' owners raise anything
+        reader.resume_or_load(path, resume=resume)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
+    except Exception as error:  # the checkpoints' owners raise anything
         reason = " ".join(str(error).split())[:200]
         raise UsageError(
             f"{source}: {path!r} cannot be loaded into this model or run "
             f"({type(error).__name__}: {reason})"
         ) from error
+    return reader
 
 
-def load_for_evaluation(model, path: str, *, output_dir: str, resume: bool, key: str) -> None:
+def load_for_evaluation(
+    model: nn.Module,
+    path: str,
+    *,
+    output_dir: str,
+    resume: bool,
+    key: str,
+    channel_order: str | None = None,
+) -> None:
     """Loads weights of which every parameter of ``model`` is there: no figure of random weights.
 
     Raises:
         UsageError: as :func:`load_weights`, or no file, or parameters missing or of other shape.
     """
-    checkpointer = _Recording(model, save_dir=output_dir)
+    checkpointer = Checkpointer(model, save_dir=output_dir)
     if not path and not (resume and checkpointer.has_checkpoint()):
         raise UsageError(f"--eval-only needs trained weights: set {key}")
-    load_weights(checkpointer, path, resume=resume, key=key)
-    wrong = [k for k in checkpointer.unfilled if ".auxiliary." not in k]
+    reader = load_weights(checkpointer, path, resume=resume, key=key, channel_order=channel_order)
+    wrong = [k for k in reader.unfilled if ".auxiliary." not in k]
     if wrong:
         raise UsageError(
             f"--eval-only: {len(wrong)} parameters are missing from the weights or have another "
-            f"shape there, such as {wrong[0]!r}: the config is of another model"
+            f"shape there, such as {wrong[0]!r}: the config is of another model; the weights seem "
+            f"to be of {reader.described}"
         )
-
-
-class _Recording(DetectionCheckpointer):
-    """Keeps the names of parameters that a file did not fill."""
-
-    unfilled: tuple[str, ...] = ()
-
-    def _log_incompatible_keys(self, incompatible) -> None:
-        shapes = [entry[0] for entry in incompatible.incorrect_shapes]
-        self.unfilled = (*incompatible.missing_keys, *shapes)
-        super()._log_incompatible_keys(incompatible)

@@ -12,6 +12,7 @@ from detectron2.data import (
 )
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from torch import nn
 from torch.utils.data import DataLoader
@@ -95,7 +96,8 @@ class Trainer(DefaultTrainer):
 
 
 def _is_semantic(cfg: CfgNode, names: list[str]) -> bool:
-    semantic = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    semantic = isinstance(architecture, type) and issubclass(architecture, SemanticSegmentor)
     kinds = {MetadataCatalog.get(n).get("evaluator_type", None) for n in names}
     return semantic and kinds <= {"sem_seg", "cityscapes_sem_seg"}
 
@@ -131,13 +133,20 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
             output_dir=cfg.OUTPUT_DIR,
             resume=args.resume,
             key="MODEL.WEIGHTS",
+            channel_order=cfg.INPUT.FORMAT,
         )
         results = Trainer.test(cfg, model)
         verify_results(cfg, results)
         return results
     with building("model, optimizer and loaders"):
         trainer = Trainer(cfg)
-    load_weights(trainer.checkpointer, cfg.MODEL.WEIGHTS, resume=args.resume, key="MODEL.WEIGHTS")
+    load_weights(
+        trainer.checkpointer,
+        cfg.MODEL.WEIGHTS,
+        resume=args.resume,
+        key="MODEL.WEIGHTS",
+        channel_order=cfg.INPUT.FORMAT,
+    )
     if args.resume and trainer.checkpointer.has_checkpoint():
         trainer.start_iter = trainer.iter + 1  # the checkpoint holds the iteration it ended
     trainer.train()

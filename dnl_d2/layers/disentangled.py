@@ -1,6 +1,7 @@
-"""The disentangled non-local block of Yin et al., in its three published variants."""
+"""The disentangled non-local block of Yin et al., in its four published variants."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
@@ -18,22 +19,43 @@ from dnl_d2.layers.common import (
     to_tokens,
 )
 from dnl_d2.layers.functional import (
+    autocast_off,
     center,
+    full_precision,
     pairwise_attention,
     pairwise_weights,
+    position_mean,
     unary_attention,
     unary_weights,
 )
-from dnl_d2.layers.non_local import resolve_inter_channels
+from dnl_d2.layers.non_local import resolve_inter_channels, sub_sample
 
-# What the three public code bases do; an argument given by the caller wins over its preset.
+# What the four public code bases do; an argument given by the caller wins over its preset.
 # gamma: a learned scalar, zero at first, on the pairwise term only; without it the output
-# projection starts at zero and the block as an identity.
+# projection starts at zero and the block as an identity. activation: after the norm of W_o; it
+# would pass no gradient to a projection that starts at zero, so that one starts at random.
 PRESETS = {
     "mmseg": {"reduction": 2, "temperature": 0.05, "project": True, "gamma": False},
     "paper-seg": {"reduction": 2, "temperature": 1.0, "project": False, "gamma": True},
     "paper-det": {"reduction": 4, "temperature": 0.05, "project": False, "gamma": True},
+    "paddleseg": {
+        "reduction": 2,
+        "temperature": 0.05,
+        "project": True,
+        "gamma": False,
+        "activation": F.relu,
+    },
 }
+
+
+def _center_layer(x: Tensor, mask: Tensor | None) -> Tensor:
+    """``x`` minus one mean over its positions and channels."""
+    with autocast_off(x):
+        (full,) = full_precision(x)
+        return full - position_mean(full, mask).mean(-1, keepdim=True)
+
+
+_WHITENING = {"channel": center, "layer": _center_layer, "none": lambda x, mask: x}
 
 
 @CONTEXT_BLOCKS.register("dnl")
@@ -48,14 +70,21 @@ class DisentangledNonLocalBlock(ContextBlock):
         in_channels: channels C of the map.
         preset: ``mmseg`` (segmentation heads of mmsegmentation: an identity at first),
             ``paper-seg`` or ``paper-det`` (the authors' repositories: no W_o by default, values
-            of width C, a scalar gamma = 0 on the pairwise term, so the unary one is live at first).
+            of width C, a scalar gamma = 0 on the pairwise term, so the unary one is live at
+            first), or ``paddleseg`` (as ``mmseg``, with a ReLU last, no identity at first).
         inter_channels: width C' of query and key (and of value where there is a W_o); default
             C // ``reduction``.
-        reduction: default of the preset: 2, 2, 4.
-        temperature: tau; default of the preset: 0.05, 1.0, 0.05.
+        reduction: default of the preset: 2, 2, 4, 2.
+        temperature: tau; default of the preset: 0.05, 1.0, 0.05, 0.05.
         use_scale: whether s is sqrt(C') or 1.
-        project: whether there is a W_o; default of the preset: yes, no, no.
+        project: whether there is a W_o; default of the preset: yes, no, no, yes.
         norm: norm after W_o (after the sum where there is no W_o); None or "" for none.
+        whitening: what mu is: ``channel`` the mean of each channel over positions; ``layer`` one
+            mean over positions and channels (a variant of the authors, ``ln_nostd``); ``none`` 0.
+        unary: whether there is the unary term; without it and with ``whitening="none"`` this is
+            the non-local block of the authors' repositories.
+        sub_sample: 2x max-pool of the map that keys, values and the unary term come from. (The
+            non-local block pools keys and values, after their projections.)
 
     Raises:
         UsageError: unknown preset, or an argument out of range.
@@ -72,15 +101,21 @@ class DisentangledNonLocalBlock(ContextBlock):
         use_scale: bool = True,
         project: bool | None = None,
         norm: Norm = None,
+        whitening: str = "channel",
+        unary: bool = True,
+        sub_sample: bool = False,
     ):
         super().__init__(in_channels)
         if preset not in PRESETS:
             raise UsageError(f"unknown DNL preset {preset!r}; use one of {', '.join(PRESETS)}")
+        if whitening not in _WHITENING:
+            raise UsageError(f"unknown whitening {whitening!r}; use one of {', '.join(_WHITENING)}")
         defaults = PRESETS[preset]
         temperature = defaults["temperature"] if temperature is None else temperature
         reduction = defaults["reduction"] if reduction is None else reduction
         project = defaults["project"] if project is None else project
         has_gamma = defaults["gamma"]
+        activation = defaults.get("activation")
         check_positive(temperature=temperature)
         if not (project or has_gamma):
             raise UsageError(
@@ -91,15 +126,21 @@ class DisentangledNonLocalBlock(ContextBlock):
 
         self.inter_channels = inter
         self.scale = (inter**-0.5 if use_scale else 1.0) / temperature
-        self.identity_at_init = not has_gamma
+        self.whitening = whitening
+        self.sub_sample = sub_sample
+        self.identity_at_init = not (has_gamma and unary) and activation is None
         self.query = PointwiseConv(in_channels, inter)
         self.key = PointwiseConv(in_channels, inter)
-        self.unary = PointwiseConv(in_channels, 1)
+        self.unary = PointwiseConv(in_channels, 1) if unary else None
         if project:
             self.value = PointwiseConv(in_channels, inter)
             # The authors' W_o has no bias; mmsegmentation's has one unless a norm follows.
             self.project = PointwiseConv(
-                inter, in_channels, bias=not (norm or has_gamma), norm=norm
+                inter,
+                in_channels,
+                bias=not (norm or has_gamma),
+                norm=norm,
+                activation=activation,
             )
         else:
             self.value = PointwiseConv(in_channels, in_channels, bias=False)
@@ -109,24 +150,28 @@ class DisentangledNonLocalBlock(ContextBlock):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        init_normal(0.01, self.query, self.key, self.value, self.unary)
+        init_normal(0.01, self.query, self.key, self.value)
+        if self.unary is not None:
+            init_normal(0.01, self.unary)
         if self.project is None:
             return
-        if self.identity_at_init:
+        if self.gamma is None and self.project.activation is None:
             init_zero_output(self.project)
         else:
             init_normal(0.01, self.project)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, flat_mask = self._query_key(x, mask)
-        value = to_tokens(self.value(x))
+        query, key, source, flat_mask = self._query_key(x, mask)
+        value = to_tokens(self.value(source))
         context = pairwise_attention(
             query, key, value, scale=self.scale, key_padding_mask=flat_mask
         )
         if self.gamma is not None:
             context = (self.gamma * context).to(context.dtype)
-        shared = unary_attention(self.unary(x).flatten(1), value, flat_mask)
-        context = to_map(context, x.shape[2:]) + broadcast_token(shared, x.dim() - 2)
+        context = to_map(context, x.shape[2:])
+        if self.unary is not None:
+            shared = unary_attention(self.unary(source).flatten(1), value, flat_mask)
+            context = context + broadcast_token(shared, x.dim() - 2)
         if self.project is not None:
             return x + self.project(context)
         return x + (context if self.norm is None else apply_2d(self.norm, context))
@@ -134,16 +179,24 @@ class DisentangledNonLocalBlock(ContextBlock):
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        query, key, flat_mask = self._query_key(x, mask)
+        query, key, source, flat_mask = self._query_key(x, mask)
         if index is not None:
             query = query[:, index]
         weights = pairwise_weights(query, key, scale=self.scale, key_padding_mask=flat_mask)
-        shared = unary_weights(self.unary(x).flatten(1), flat_mask)
-        spatial = tuple(x.shape[2:])
-        return {"pairwise": weights.unflatten(2, spatial), "unary": shared.unflatten(1, spatial)}
+        spatial = tuple(source.shape[2:])
+        maps = {"pairwise": weights.unflatten(2, spatial)}
+        if self.unary is not None:
+            shared = unary_weights(self.unary(source).flatten(1), flat_mask)
+            maps["unary"] = shared.unflatten(1, spatial)
+        return maps
 
-    def _query_key(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        flat_mask = None if mask is None else mask.flatten(1)
-        query = center(to_tokens(self.query(x)), flat_mask)
-        key = center(to_tokens(self.key(x)), flat_mask)
-        return query, key, flat_mask
+    def _query_key(
+        self, x: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Query and key tokens, the map that keys come from, and the keys' mask."""
+        source, key_mask = sub_sample(x, mask) if self.sub_sample else (x, mask)
+        query_mask, key_mask = (None if m is None else m.flatten(1) for m in (mask, key_mask))
+        whiten = _WHITENING[self.whitening]
+        query = whiten(to_tokens(self.query(x)), query_mask)
+        key = whiten(to_tokens(self.key(source)), key_mask)
+        return query, key, source, key_mask

@@ -1,7 +1,15 @@
-"""Backbones and heads; importing registers them with Detectron2."""
+"""Backbones, heads and the segmentor; importing registers them with Detectron2."""
 
+from dnl_d2.modeling import anchors, roi_heads  # noqa: F401  (registers)
 from dnl_d2.modeling.backbone import build_context_resnet
 from dnl_d2.modeling.heads import AsymmetricHead, ContextHead
 from dnl_d2.modeling.losses import CrossEntropyLoss
+from dnl_d2.modeling.segmentor import ContextSegmentor
 
-__all__ = ["AsymmetricHead", "ContextHead", "CrossEntropyLoss", "build_context_resnet"]
+__all__ = [
+    "AsymmetricHead",
+    "ContextHead",
+    "ContextSegmentor",
+    "CrossEntropyLoss",
+    "build_context_resnet",
+]

@@ -5,12 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
+from dnl_d2.layers.functional import full_precision
 
 _AVERAGES = ("valid", "all")
 
 
 class CrossEntropyLoss(nn.Module):
-    """Cross entropy over pixels, in fp32.
+    """Cross entropy over pixels, in fp32 (fp64 for fp64 logits).
 
     Args:
         ignore_value: label that takes no part.
@@ -27,8 +28,9 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """``(N, K, H, W)`` logits, ``(N, H, W)`` labels -> a scalar; 0 if nothing is labelled."""
+        (logits,) = full_precision(logits)
         total = F.cross_entropy(
-            logits.float(), targets.long(), ignore_index=self.ignore_value, reduction="sum"
+            logits, targets.long(), ignore_index=self.ignore_value, reduction="sum"
         )
         if self.average == "all":
             return total / targets.numel()

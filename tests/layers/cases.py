@@ -62,6 +62,11 @@ CASES: dict[str, list[dict[str, Any]]] = {
         *product(preset=["paper-seg", "paper-det"], project=[None, True, False], norm=[None, "BN"]),
         *product(preset=["mmseg", "paper-seg", "paper-det"], use_scale=[False], temperature=[0.3]),
         {"preset": "paper-det", "inter_channels": 5, "project": True},
+        *product(preset=["paddleseg"], norm=[None, "BN"]),
+        *product(whitening=["layer", "none"], preset=["mmseg", "paper-seg"]),
+        *product(unary=[False], preset=["mmseg", "paper-seg"], sub_sample=[False, True]),
+        *product(sub_sample=[True], whitening=["channel", "layer", "none"]),
+        {"preset": "paper-seg", "project": True, "norm": "BN", "unary": False, "sub_sample": True},
     ],
     "apnb": [
         *product(pool_scales=[(1,), (2, 3)], norm=["BN", None]),

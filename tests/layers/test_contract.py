@@ -32,6 +32,7 @@ GRADIENT_CASES = [
     Case("dnl", {"temperature": 0.5}),
     Case("dnl", {"preset": "paper-seg", "project": True}),
     Case("dnl", {"preset": "paper-det", "temperature": 0.5, "norm": "BN"}),
+    Case("dnl", {"whitening": "layer", "sub_sample": True, "temperature": 0.5}),
     Case("apnb", {"pool_scales": (1, 2)}),
     Case("afnb", {"pool_scales": (1, 2), "low_channels": 3}),
 ]
@@ -71,7 +72,9 @@ def test_gradcheck(case, masked):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("case", [*one_each(), Case("nl", {"sub_sample": True})])
+@pytest.mark.parametrize(
+    "case", [*one_each(), *(Case(n, {"sub_sample": True}) for n in ("nl", "dnl"))]
+)
 def test_input_is_left_untouched(case, shape):
     block, inputs = case.random(), case.inputs(shape)
     mask = random_mask(inputs, full_sample=True)
@@ -127,7 +130,9 @@ def test_identity_at_init_is_exact_and_declared(case, training):
         (Case("gc", {"fusion": ("mul",)}), False),
         (Case("dnl"), True),
         (Case("dnl", {"preset": "paper-seg"}), False),
+        (Case("dnl", {"preset": "paper-seg", "unary": False}), True),
         (Case("dnl", {"preset": "paper-det"}), False),
+        (Case("dnl", {"preset": "paddleseg", "norm": "BN"}), False),
         (Case("apnb"), False),
         (Case("afnb"), False),
     ],

@@ -70,6 +70,7 @@ def test_blocks_under_autocast_get_fp32_logits(case):
         *(Case("nl", {"mode": m}) for m in ("gaussian", "dot_product", "concatenation")),
         Case("nl", {"sub_sample": True}),
         Case("dnl", {"preset": "paper-det"}),
+        Case("dnl", {"sub_sample": True, "whitening": "layer"}),
         Case("gc", {"pooling": "avg", "fusion": ("mul",)}),
     ],
     ids=str,

@@ -69,7 +69,7 @@ def test_afnb_without_a_shallow_map_attends_to_the_deep_one():
 
 @pytest.mark.parametrize(
     ("preset", "inter", "temperature"),
-    [("mmseg", 4, 0.05), ("paper-seg", 4, 1.0), ("paper-det", 2, 0.05)],
+    [("mmseg", 4, 0.05), ("paper-seg", 4, 1.0), ("paper-det", 2, 0.05), ("paddleseg", 4, 0.05)],
 )
 def test_dnl_preset_defaults(preset, inter, temperature):
     block = Case("dnl", {"preset": preset}).random(channels=8)

@@ -81,6 +81,7 @@ def test_build():
             "temperature must be a positive number, got '0.05'",
         ),
         ({"name": "dnl", "project": False}, "project=False is for the paper presets"),
+        ({"name": "dnl", "whitening": "bn"}, "unknown whitening 'bn'; use one of channel, layer"),
         ({"name": "nl", "mode": "cosine"}, "unknown pairwise mode 'cosine'; use one of gaussian"),
         ({"name": "nl", "reduction": 0}, "reduction must be a positive integer, got 0"),
         ({"name": "nl", "inter_channels": -1}, "inter_channels must be a positive integer"),

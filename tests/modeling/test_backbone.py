@@ -187,6 +187,7 @@ def test_insert_grammar(inserts, expected):
         ({"depth": 51}, "depth 51"),
         ({"stem": "v2"}, "stem 'v2'"),
         ({"output_stride": 4}, "output_stride 4"),
+        ({"shortcut": "max_pool"}, "shortcut 'max_pool'"),
         ({"out_features": ["res6"]}, "res6"),
         ({"context": {"name": "dnl"}}, "no stage"),
         ({"inserts": {"res4": [0]}}, "none is named"),
@@ -231,6 +232,53 @@ def test_yaml_fpn_places_the_block():
     with torch.no_grad():
         features = model.eval()(torch.randn(1, 3, 64, 64))
     assert list(features) == ["p2", "p3", "p4", "p5", "p6"]
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("size", [(9, 7), (8, 6), (1, 2)])
+def test_pooled_shortcut_by_hand(depth, size):
+    """Means over the 2x2 positions that exist, then the 1x1 convolution with stride 1."""
+    torch.manual_seed(0)
+    model = build_context_resnet(depth=depth, out_features=["res3"], shortcut="avg_pool")
+    block = randomise_norms(model).res3[0]
+    x = torch.randn(1, block.in_channels, *size)
+    rows, columns = ((s + 1) // 2 for s in size)
+    pooled = torch.zeros(1, block.in_channels, rows, columns)
+    for i in range(rows):
+        for j in range(columns):
+            pooled[..., i, j] = x[..., 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((2, 3))
+    weight = block.shortcut.weight[:, :, 0, 0]
+    with torch.no_grad():
+        shortcut = block.shortcut.norm(torch.einsum("oc,nchw->nohw", weight, pooled))
+        torch.testing.assert_close(block(x), (block.residual(x) + shortcut).relu())
+
+
+def test_shortcuts_that_do_not_stride_do_not_pool():
+    def build(shortcut):
+        with torch.device("meta"):
+            return build_context_resnet(depth=50, output_stride=8, shortcut=shortcut)
+
+    pooled, plain = build("avg_pool"), build("conv")
+    blocks = {name: m for name, m in pooled.named_modules() if hasattr(m, "pool")}
+    assert [name for name, block in blocks.items() if block.pool is not None] == ["res3.0"]
+    assert list(pooled.state_dict()) == list(plain.state_dict())
+
+
+def test_yaml_names_shortcut_and_dilation():
+    cfg = config(
+        DEPTH=50,
+        OUT_FEATURES=["res5"],
+        STEM_TYPE="v1c",
+        OUTPUT_STRIDE=8,
+        SHORTCUT="avg_pool",
+        HALVE_FIRST_DILATION=False,
+        STRIDE_IN_1X1=False,
+    )
+    with torch.device("meta"):
+        model = build_backbone(cfg, IMAGE)
+    assert model.res3[0].pool.kernel_size == 2 and model.res3[0].shortcut.stride == (1, 1)
+    assert [block.conv2.dilation[0] for block in model.res4] == [2] * 6
+    assert [block.conv2.dilation[0] for block in model.res5] == [4] * 3
 
 
 def test_unknown_dilation_is_refused_not_dropped():

@@ -95,6 +95,22 @@ def test_logits_are_resized_to_the_input_not_by_a_factor(align_corners):
         assert head(maps)[0].shape[-2:] == (776, 40)  # other backbones: by stride
 
 
+def test_logits_resized_from_whole_cells():
+    """PaddleSeg's DNLNet: pixel i of n comes from i * cells / n; beyond the last cell, from it."""
+    head = context_head(half_pixel_centers=False).eval()
+    maps = features(5, 3, batch=1)
+    with torch.no_grad():
+        got, _ = head(maps | {"input": torch.zeros(1, 3, 33, 24)})
+        raw = head.layers(maps)
+    for i, j in [(0, 0), (1, 5), (20, 7), (32, 23)]:
+        y, x = i * 5 / 33, j * 3 / 24
+        expected = torch.zeros(CLASSES)
+        for row, along in ((int(y), 1 - y % 1), (min(int(y) + 1, 4), y % 1)):
+            for column, across in ((int(x), 1 - x % 1), (min(int(x) + 1, 2), x % 1)):
+                expected += along * across * raw[0, :, row, column]
+        torch.testing.assert_close(got[0, :, i, j], expected)
+
+
 def test_structure_of_the_context_head_by_hand():
     torch.manual_seed(0)
     head = context_head(context_block={"name": "gc", "zero_init": False}).eval()
@@ -133,8 +149,10 @@ def test_loss_against_a_loop(average):
                     count += 1
     expected = total / (count if average == "valid" else targets.numel())
     loss = CrossEntropyLoss(average=average)(logits, targets)
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert loss.dtype == torch.float64
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    low = CrossEntropyLoss(average=average)(logits.bfloat16(), targets)
+    assert low.dtype == torch.float32
 
 
 def test_a_batch_without_labels_gives_zero_loss_and_finite_gradients():
@@ -191,6 +209,7 @@ def test_finished_block_is_accepted_and_checked():
         (lambda: context_head(in_features=["res3"]), "does not return 'res3'"),
         (lambda: context_head(in_features=["res4", "res5"]), "reads one feature"),
         (lambda: context_head(num_convs=0), "num_convs"),
+        (lambda: context_head(align_corners=True, half_pixel_centers=False), "no meaning"),
         (lambda: asymmetric_head(in_features=["res5"]), "shallow and a deep"),
         (lambda: CrossEntropyLoss(average="mean"), "average 'mean'"),
     ],

@@ -2,11 +2,10 @@
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import SemanticSegmentor
 
-from dnl_d2.modeling import ContextHead, build_context_resnet
+from dnl_d2.modeling import ContextHead, ContextSegmentor, build_context_resnet
 
-model = L(SemanticSegmentor)(
+model = L(ContextSegmentor)(
     backbone=L(build_context_resnet)(
         depth=50,
         stem="v1c",

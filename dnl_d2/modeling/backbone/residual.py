@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
-from torch import Tensor
+from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import build_context_block
@@ -17,10 +17,22 @@ from dnl_d2.layers import build_context_block
 # after_conv3: on the residual branch, after the last convolution and its norm (GCNet).
 # after_add: on the sum with the shortcut, before the last ReLU (DNL detection).
 POSITIONS = ("after_conv3", "after_add")
+# What strides on the way around: the 1x1 convolution, or average pooling before it, which leaves
+# no position out (ResNet-D, arXiv 1812.01187; ResNet-vd, ResNet-V1d).
+SHORTCUTS = ("conv", "avg_pool")
 
 
 class _ContextResidual:
     """Mixin: the residual sum with a context block at one of two places."""
+
+    def _stride_shortcut(self, by: str, stride: int) -> None:
+        if by not in SHORTCUTS:
+            raise UsageError(f"unknown ResNet shortcut {by!r}; use one of {', '.join(SHORTCUTS)}")
+        self.pool = None
+        if by == "avg_pool" and stride > 1 and self.shortcut is not None:
+            # At odd sizes the last cells are means over the positions that exist.
+            self.pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+            self.shortcut.stride = (1, 1)
 
     def _add_context(self, spec: Mapping[str, Any] | None, position: str) -> None:
         if position not in POSITIONS:
@@ -34,6 +46,8 @@ class _ContextResidual:
         out = self.residual(x)
         if self.context is not None and self.position == "after_conv3":
             out = self.context(out)
+        if self.pool is not None:
+            x = self.pool(x)
         out = out + (x if self.shortcut is None else self.shortcut(x))
         if self.context is not None and self.position == "after_add":
             out = self.context(out)
@@ -54,11 +68,13 @@ class ContextBasicBlock(_ContextResidual, BasicBlock):
         stride: int = 1,
         norm: str = "BN",
         dilation: int = 1,
+        shortcut: str = "conv",
         context: Mapping[str, Any] | None = None,
         position: str = "after_conv3",
     ):
         super().__init__(in_channels, out_channels, stride=stride, norm=norm)
         self.conv1.dilation = self.conv1.padding = (dilation, dilation)
+        self._stride_shortcut(shortcut, stride)
         self._add_context(context, position)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -79,6 +95,7 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
         norm: str = "BN",
         stride_in_1x1: bool = False,
         dilation: int = 1,
+        shortcut: str = "conv",
         context: Mapping[str, Any] | None = None,
         position: str = "after_conv3",
     ):
@@ -92,6 +109,7 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
             stride_in_1x1=stride_in_1x1,
             dilation=dilation,
         )
+        self._stride_shortcut(shortcut, stride)
         self._add_context(context, position)
 
     def residual(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from dnl_d2.config import context_block_spec
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
+from dnl_d2.modeling.backbone.stem import CeilPoolStem
 
 _BLOCKS = {
     18: (2, 2, 2, 2),
@@ -23,7 +24,12 @@ _BLOCKS = {
     152: (3, 8, 36, 3),
 }
 # V1c: three 3x3 convolutions in place of the 7x7 one, which is DeepLab's stem.
-_STEMS = {"basic": BasicStem, "v1c": DeepLabStem, "deeplab": DeepLabStem}
+_STEMS = {
+    "basic": BasicStem,
+    "v1c": DeepLabStem,
+    "deeplab": DeepLabStem,
+    "v1c-ceil": CeilPoolStem,
+}
 # (strides, dilations) of res2 to res5 by output stride.
 _STRIDES = {
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
@@ -89,6 +95,7 @@ def build_context_resnet(
     stride_in_1x1: bool = False,
     output_stride: int = 32,
     halve_first_dilation: bool = True,
+    shortcut: str = "conv",
     norm: str = "BN",
     out_features: Sequence[str] = ("res5",),
     freeze_at: int = 0,
@@ -101,14 +108,18 @@ def build_context_resnet(
     Args:
         depth: 18, 34, 50, 101 or 152.
         in_channels: channels of the input image.
-        stem: ``basic`` (7x7) or ``v1c`` (three 3x3 convolutions; also ``deeplab``).
+        stem: ``basic`` (7x7), ``v1c`` (three 3x3 convolutions; also ``deeplab``) or ``v1c-ceil``
+            (its max-pool rounds sizes up, as in the authors' segmentation repositories).
         stem_out_channels: channels after the stem.
         res2_out_channels: channels of res2, doubled at each stage; default 64 or, from depth 50
             on, 256.
         num_groups, width_per_group: ResNeXt's cardinality and width.
         stride_in_1x1: where bottlenecks stride (True: MSRA models, False: all others).
         output_stride: 32, 16 or 8; res4 and res5 are dilated in place of striding.
-        halve_first_dilation: the first block of a dilated stage uses half its dilation.
+        halve_first_dilation: the first block of a dilated stage uses half its dilation (the
+            mmsegmentation convention); False: all of it (PaddleSeg, and "DC5").
+        shortcut: what strides in a shortcut: ``conv``, the 1x1 convolution, or ``avg_pool``,
+            average pooling before it. With the ``v1c`` stem that is ResNet-D, -V1d or -vd.
         norm: any norm Detectron2 knows, for all convolutions of the ResNet.
         out_features: feature maps to return; stages after the last one are not built.
         freeze_at: number of stages to freeze, the stem being the first.
@@ -158,6 +169,7 @@ def build_context_resnet(
                 context if i in placed.get(stage, ()) else None for i in range(count)
             ],
             "position": position,
+            "shortcut": shortcut,
             "norm": norm,
         }
         if not basic:
@@ -200,7 +212,7 @@ def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Conte
         raise UsageError(
             f"MODEL.RESNETS.RES5_DILATION {resnet.RES5_DILATION}: use 1 or 2, or OUTPUT_STRIDE"
         )
-    output_stride, halve = resnet.OUTPUT_STRIDE, True
+    output_stride, halve = resnet.OUTPUT_STRIDE, resnet.HALVE_FIRST_DILATION
     if resnet.RES5_DILATION == 2:  # Detectron2's own way to say "DC5"
         output_stride, halve = 16, False
     spec = context_block_spec(resnet.CONTEXT)
@@ -216,6 +228,7 @@ def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Conte
         stride_in_1x1=resnet.STRIDE_IN_1X1,
         output_stride=output_stride,
         halve_first_dilation=halve,
+        shortcut=resnet.SHORTCUT,
         norm=resnet.NORM,
         out_features=resnet.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,

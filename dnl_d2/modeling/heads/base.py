@@ -9,6 +9,7 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
+from dnl_d2.layers.functional import full_precision
 from dnl_d2.modeling.losses import CrossEntropyLoss
 
 
@@ -42,6 +43,8 @@ class SegmentationHead(nn.Module):
         loss_weight: factor of the loss.
         dropout: channel dropout before the classifier.
         align_corners: how logits are resized.
+        half_pixel_centers: without aligned corners, whether the centre of cell i lies at i + 1/2
+            (as everywhere but in PaddleSeg's DNLNet) or at i.
         auxiliary: a second head whose loss is added in training; it is not used in inference.
     """
 
@@ -58,6 +61,7 @@ class SegmentationHead(nn.Module):
         loss_weight: float = 1.0,
         dropout: float = 0.1,
         align_corners: bool = False,
+        half_pixel_centers: bool = True,
         auxiliary: "SegmentationHead | None" = None,
     ):
         super().__init__()
@@ -67,12 +71,15 @@ class SegmentationHead(nn.Module):
                     f"{type(self).__name__}: the backbone does not return {feature!r}; "
                     f"it returns {', '.join(input_shape)}"
                 )
+        if align_corners and not half_pixel_centers:
+            raise UsageError("half_pixel_centers=False has no meaning with align_corners=True")
         self.in_features = list(in_features)
         self.common_stride = input_shape[self.in_features[-1]].stride
         self.num_classes = num_classes
         self.loss = CrossEntropyLoss() if loss is None else loss
         self.loss_weight = loss_weight
         self.align_corners = align_corners
+        self.half_pixel_centers = half_pixel_centers
         self.dropout = nn.Dropout2d(dropout)
         self.predictor = Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.predictor.weight, std=0.01)
@@ -91,6 +98,7 @@ class SegmentationHead(nn.Module):
             "loss": CrossEntropyLoss(ignore_value=head.IGNORE_VALUE, average=head.LOSS_AVERAGE),
             "dropout": head.DROPOUT,
             "align_corners": head.ALIGN_CORNERS,
+            "half_pixel_centers": head.HALF_PIXEL_CENTERS,
         }
 
     @property
@@ -108,7 +116,8 @@ class SegmentationHead(nn.Module):
 
     def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Loss of feature-resolution logits against ``(N, H, W)`` labels."""
-        logits = self._resize(predictions.float(), targets.shape[-2:])
+        (predictions,) = full_precision(predictions)
+        logits = self._resize(predictions, targets.shape[-2:])
         return {self.loss_name: self.loss(logits, targets) * self.loss_weight}
 
     def forward(
@@ -137,6 +146,11 @@ class SegmentationHead(nn.Module):
         return self._resize(predictions, size), {}
 
     def _resize(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        return F.interpolate(
-            logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners
-        )
+        if self.half_pixel_centers:
+            return F.interpolate(
+                logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners
+            )
+        # Pixel i of n comes from i * cells / n: what corners aligned at one more of both give.
+        grown = F.pad(logits, (0, 1, 0, 1), mode="replicate")
+        size = [s + 1 for s in size]
+        return F.interpolate(grown, size, mode="bilinear", align_corners=True)[..., :-1, :-1]

@@ -1,0 +1,188 @@
+"""What ``tools/convert_weights.py`` does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import torch
+import yaml
+from detectron2.config import CfgNode, instantiate
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from dnl_d2.checkpoint import openmmlab
+from dnl_d2.checkpoint.architecture import (
+    Settings,
+    expected_parameters,
+    infer_settings,
+    nested,
+    title,
+)
+from dnl_d2.checkpoint.convert import (
+    Comparison,
+    compare,
+    convert,
+    convert_back,
+    detect_source,
+    fit_backbone,
+    get_source,
+)
+from dnl_d2.checkpoint.input_format import published_format
+from dnl_d2.checkpoint.keymap import Converted
+from dnl_d2.checkpoint.naming import group_dropped, shorten
+from dnl_d2.checkpoint.reading import read_weights
+from dnl_d2.checkpoint.source import InputFormat
+from dnl_d2.checkpoint.writing import check_output, write_weights
+from dnl_d2.engine.config import load_config
+from dnl_d2.errors import UsageError, building
+
+# Code bases that weights can go back to.
+BACK = ("mmseg",)
+
+
+def convert_file(
+    input: str,
+    output: str,
+    *,
+    source: str | None = None,
+    config_file: str | None = None,
+    opts: Sequence[str] = (),
+    to: str | None = None,
+    write_config: str | None = None,
+    trust_pickle: bool = False,
+    ignore_unexpected: bool = False,
+    verbose: bool = False,
+) -> str:
+    """Reads, translates, checks against a model and writes a weights file.
+
+    Args:
+        input, output: the files; the output is written whole or not at all.
+        source: name or family of the code base that wrote the input; None to tell from its keys.
+        config_file, opts: the model to check against; by default the one that names and shapes
+            of the weights describe.
+        to: a code base of ``BACK`` whose names the output gets; None for ours.
+        write_config: also write the YAML keys of the described model there.
+        trust_pickle: see :func:`dnl_d2.checkpoint.read_weights`.
+        ignore_unexpected: leave out parameters that the model has no place for.
+        verbose: list every renamed key.
+
+    Returns:
+        The report: matched, renamed, dropped, missing and unexpected keys.
+
+    Raises:
+        UsageError: the input cannot be read or is of another model, or lacks what is needed.
+    """
+    check_output(output, input)
+    weights = read_weights(input, trust_pickle=trust_pickle)
+    try:
+        found = detect_source(weights.state, source)
+        converted = convert(weights.state, found)
+        settings = found.settings_of(weights.rest, infer_settings(converted.state))
+    except UsageError as error:
+        raise UsageError(f"{input}: {error}") from error
+    model = _model_parameters(config_file, opts) if config_file else expected_parameters(settings)
+    state = fit_backbone(converted.state, model)
+    compared = compare(state, model)
+    lines = [f"{input}: {found.title}, {title(settings)}", *_report(converted, compared, verbose)]
+    against = f"the model of {config_file}" if config_file else f"a whole {title(settings)}"
+    try:
+        _check_complete(input, compared, converted, against, ignore_unexpected)
+    except UsageError:
+        print("\n".join(lines))
+        raise
+    state = {key: state[key] for key in compared.matched}
+    fed = published_format(weights.rest, found)
+    if to is None:
+        write_weights(output, _content(state, weights.rest, fed))
+    else:
+        back = convert_back(state, get_source(to))
+        if back.unexpected:
+            raise UsageError(
+                f"{input}: {to} has no names for {len(back.unexpected)} parameters, such as "
+                f"{back.unexpected[0]!r}"
+            )
+        write_weights(output, _content_back(back.state, weights.rest), weights="state_dict")
+    if write_config:
+        lines.append(_write_config(write_config, settings, fed))
+    return "\n".join([*lines, f"written: {output}"])
+
+
+def _model_parameters(config_file: str, opts: Sequence[str]) -> Mapping[str, Tensor]:
+    cfg = load_config(config_file, opts)
+    with building(f"the model of {config_file}"), torch.device("meta"):
+        if isinstance(cfg, CfgNode):
+            cfg.MODEL.DEVICE = "meta"
+            return build_model(cfg).state_dict()
+        return instantiate(cfg.model).state_dict()
+
+
+def _report(converted: Converted, compared: Comparison, verbose: bool) -> list[str]:
+    renamed = converted.renamed
+    lines = [f"matched    {len(compared.matched)} of {len(compared.matched) + _wrong(compared)}"]
+    lines.append(f"renamed    {len(renamed)}")
+    lines += [f"    {old} -> {new}" for old, new in renamed.items() if verbose]
+    lines.append(f"dropped    {len(converted.dropped)}")
+    lines += [f"    {why}: {', '.join(keys)}" for why, keys in group_dropped(converted).items()]
+    lines.append(f"missing    {len(compared.missing)}")
+    lines += [f"    {key}" for key in compared.missing]
+    unexpected = [*converted.unexpected, *compared.unexpected]
+    lines.append(f"unexpected {len(unexpected)}")
+    lines += [f"    {key}" for key in unexpected]
+    return lines
+
+
+def _wrong(compared: Comparison) -> int:
+    return len(compared.missing) + len(compared.mismatched)
+
+
+def _check_complete(
+    path: str, compared: Comparison, converted: Converted, against: str, ignore_unexpected: bool
+) -> None:
+    problems = []
+    if compared.missing:
+        problems.append(f"{len(compared.missing)} missing ({shorten(compared.missing)})")
+    if compared.mismatched:
+        key, (own, model) = next(iter(compared.mismatched.items()))
+        problems.append(
+            f"{len(compared.mismatched)} of another shape ({key}: {list(own)} in the file, "
+            f"{list(model)} in the model)"
+        )
+    unexpected = [*converted.unexpected, *compared.unexpected]
+    if unexpected and not ignore_unexpected:
+        problems.append(
+            f"{len(unexpected)} that the model has no place for ({shorten(unexpected)}; "
+            "--ignore-unexpected leaves them out)"
+        )
+    if problems:
+        raise UsageError(
+            f"{path} does not hold {against}; parameters: {'; '.join(problems)}. Nothing written"
+        )
+
+
+def _content(state: Mapping[str, Tensor], rest: Mapping, fed: InputFormat | None) -> dict:
+    """What a converted file holds: weights, and how images and classes are meant."""
+    content = {"model": dict(state)}
+    if fed is not None:
+        content["input_format"] = asdict(fed)
+    names = openmmlab.class_names(rest)
+    return content | ({"classes": names} if names else {})
+
+
+def _content_back(state: Mapping[str, Tensor], rest: Mapping) -> dict:
+    meta = {"CLASSES": openmmlab.class_names(rest), "PALETTE": openmmlab.palette(rest)}
+    return {"state_dict": dict(state), "meta": {k: v for k, v in meta.items() if v}}
+
+
+def _write_config(path: str, settings: Settings, fed: InputFormat | None) -> str:
+    if fed is not None:
+        settings = settings | {
+            "MODEL.PIXEL_MEAN": list(fed.mean),
+            "MODEL.PIXEL_STD": list(fed.std),
+            "INPUT.FORMAT": fed.channel_order,
+        }
+    try:
+        with open(path, "w") as file:
+            file.write(f"# {title(settings)}, told from the names and shapes of its weights.\n")
+            yaml.safe_dump(nested(settings), file, sort_keys=False)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
+    return f"written: {path}"

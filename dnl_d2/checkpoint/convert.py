@@ -1,0 +1,132 @@
+"""From the content of a public file to our weights, and back to mmsegmentation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dnl_d2.checkpoint.keymap import Converted, State, strip_prefix, to_ours, to_public
+from dnl_d2.checkpoint.naming import name_unknown
+from dnl_d2.checkpoint.source import Source
+from dnl_d2.checkpoint.sources import SOURCES
+from dnl_d2.errors import UsageError
+
+_BY_NAME = {source.name: source for source in SOURCES}
+
+
+@dataclass
+class Comparison:
+    """The keys of some weights against those of a model.
+
+    Args:
+        matched: keys of both, with equal shapes.
+        missing: keys of the model only, without those that a file may lack.
+        mismatched: key -> (shape in the weights, shape in the model).
+        unexpected: keys of the weights only.
+    """
+
+    matched: list[str]
+    missing: list[str]
+    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    unexpected: list[str]
+
+
+def get_source(name: str) -> Source:
+    """The source called ``name``.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in _BY_NAME:
+        raise UsageError(f"unknown source {name!r}; use one of {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
+
+
+def detect_source(state: State, among: str | None = None) -> Source:
+    """Tells from the keys which code base wrote a file.
+
+    Args:
+        state: the file's parameters.
+        among: the name of a source, or what the names of a family start with (``paddleseg``);
+            None for all of them.
+
+    Raises:
+        UsageError: none that is known, or none of those named; the message says what the file
+            seems to be.
+    """
+    if among in _BY_NAME:
+        return _BY_NAME[among]
+    family = [s for s in SOURCES if among is None or s.name.startswith(f"{among}-")]
+    if not family:
+        raise UsageError(f"unknown source {among!r}; use one of {', '.join(source_names())}")
+    state = strip_prefix(state, "module.")
+    for source in family:
+        if source.recognises(state):
+            return source
+    wanted = "a model this library knows" if among is None else f"a file of {among}"
+    raise UsageError(f"not {wanted}: {name_unknown(state)}")
+
+
+def source_names() -> list[str]:
+    """What ``--source`` takes: all sources, and the families of those that have several."""
+    starts = [name.rpartition("-")[0] for name in _BY_NAME]
+    families = [s for s in dict.fromkeys(starts) if s and starts.count(s) > 1 and s != "dnl"]
+    return [*_BY_NAME, *families]
+
+
+def convert(state: State, source: Source) -> Converted:
+    """A public state dict -> ours: the keys of a model with a plain ``backbone``.
+
+    Pure: neither the dict nor its tensors are changed.
+
+    Raises:
+        UsageError: nothing in it is of ``source``, or it contradicts itself.
+    """
+    state = source.prepare(strip_prefix(state, "module."))
+    converted = to_ours(state, source.rules(state))
+    if not converted.state:
+        raise UsageError(f"not a file of {source.title}: {name_unknown(state)}")
+    return converted
+
+
+def convert_back(state: State, target: Source) -> Converted:
+    """Our state dict -> a public one, such as mmsegmentation's for people who go back."""
+    plain = {k.replace("backbone.bottom_up.", "backbone.", 1): v for k, v in state.items()}
+    return to_public(plain, target.rules(plain))
+
+
+def fit_backbone(state: State, model_keys: Mapping[str, object]) -> dict[str, Tensor]:
+    """Moves ``backbone.*`` under ``backbone.bottom_up.*`` where the model has it there (FPN)."""
+    if not any(key.startswith("backbone.bottom_up.") for key in model_keys):
+        return dict(state)
+    moved = {}
+    for key, value in state.items():
+        part = key.removeprefix("backbone.")
+        if part != key and part.startswith(("stem.", "res")):
+            key = f"backbone.bottom_up.{part}"
+        moved[key] = value
+    return moved
+
+
+def compare(state: State, model: Mapping[str, Tensor]) -> Comparison:
+    """Compares names and shapes. Counters of batches and an auxiliary head may be absent."""
+    result = Comparison([], [], {}, [])
+    for key, value in state.items():
+        if key not in model:
+            result.unexpected.append(key)
+        elif value.shape != model[key].shape:
+            result.mismatched[key] = (tuple(value.shape), tuple(model[key].shape))
+        else:
+            result.matched.append(key)
+    no_auxiliary = not any(_AUXILIARY in key for key in state)
+    result.missing = [
+        key
+        for key in model
+        if key not in state
+        and not key.endswith("num_batches_tracked")
+        and not (no_auxiliary and _AUXILIARY in key)
+    ]
+    return result
+
+
+_AUXILIARY = "sem_seg_head.auxiliary."

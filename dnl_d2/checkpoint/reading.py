@@ -1,0 +1,213 @@
+"""Reading weight files of any public kind without running code that is in them."""
+
+import codecs
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnl_d2.checkpoint.unpickling import RefusedPickle, load_arrays, safe_globals
+from dnl_d2.errors import UsageError
+
+# Where code bases keep the weights inside a file.
+_CONTAINERS = ("state_dict", "model", "model_state", "blobs", "params")
+_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before PyTorch 1.6
+_NOT_WEIGHTS = (
+    (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the file itself"),
+    (b"\x1f\x8b", "a gzip archive: unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it first"),
+    (b"Rar!", "a RAR archive: unpack it first"),
+    (b"\x89HDF", "an HDF5 file (Keras)"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"%PDF", "a PDF document"),
+)
+
+
+@dataclass
+class WeightsFile:
+    """What a file holds.
+
+    Args:
+        state: parameter names and tensors, on the CPU, in the order of the file.
+        rest: everything else at the top level, such as ``meta`` or ``optimizer``.
+    """
+
+    state: dict[str, Tensor]
+    rest: dict[str, Any] = field(default_factory=dict)
+
+
+def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> WeightsFile:
+    """Reads ``.pth``, ``.pkl``, ``.pdparams`` and ``.safetensors``; the content decides which.
+
+    Args:
+        path: the file.
+        trust_pickle: let a pickle import and call what it names. It can then do anything that you
+            can do: only for files whose origin you trust.
+
+    Raises:
+        UsageError: no such file, not a weights file (and what it is instead), truncated, holding
+            code that is not trusted, or weights that are not finite numbers.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        kind = "a folder, not a file" if os.path.isdir(path) else "no such file"
+        raise UsageError(f"{path}: {kind}")
+    with open(path, "rb") as file:
+        head = file.read(512)
+    try:
+        weights = _split(_reader(head, path)(path, trust_pickle))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except RefusedPickle as error:
+        raise UsageError(
+            f"{path}: refused, because reading it would run code ({error}); if you trust its "
+            "origin: tools/convert_weights.py --trust-pickle"
+        ) from error
+    except MemoryError as error:
+        raise UsageError(f"{path}: not enough memory to read it") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # zipfile, pickle, torch and safetensors raise anything
+        raise UsageError(
+            f"{path}: truncated or damaged ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:120]}); download or copy it again"
+        ) from error
+    _check_finite(path, weights.state)
+    return weights
+
+
+def _reader(head: bytes, path: str):
+    if not head:
+        raise UsageError("an empty file; download or copy it again")
+    for magic, what in _NOT_WEIGHTS:
+        if head.lstrip().startswith(magic):
+            raise UsageError(f"not a weights file but {what}")
+    if head[:2] == b"PK":
+        return _read_zip
+    if head.startswith(_TORCH_LEGACY):
+        return _read_torch
+    if head[:1] == b"\x80" and 2 <= head[1] <= 5:
+        return _read_pickle
+    if head[257:262] == b"ustar":
+        raise UsageError("not a weights file but a tar archive: unpack it first")
+    if len(head) > 9 and head[8:9] == b"{":
+        return _read_safetensors
+    text = _as_text(head)
+    if text is not None:
+        if text.startswith("<"):
+            raise UsageError(
+                f"not a weights file but an HTML or XML page ({text!r}), such as the error page "
+                "of a download: download it again"
+            )
+        raise UsageError(f"not a weights file but text, starting {text!r}")
+    if path.endswith((".pkl", ".pdparams")):
+        return _read_pickle  # protocols 0 and 1 have no magic number
+    raise UsageError("neither a PyTorch, pickle nor safetensors file")
+
+
+def _as_text(head: bytes) -> str | None:
+    """The first words, or None if it is not text."""
+    if any(byte < 32 and byte not in b"\t\r\n\f" for byte in head):
+        return None
+    try:
+        # A character may be cut in two at the end.
+        return " ".join(codecs.getincrementaldecoder("utf-8-sig")().decode(head).split())[:40]
+    except UnicodeDecodeError:
+        return None
+
+
+def _read_zip(path: str, trust: bool) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise UsageError("truncated: the end of the file is missing; download or copy it again")
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any("/code/" in name or name.endswith("constants.pkl") for name in names):
+        raise UsageError("a TorchScript program, not weights: save its state_dict() instead")
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise UsageError(
+            f"not a weights file but a zip archive of {len(names)} files"
+            + (f", such as {names[0]!r}: unpack it first" if names else "")
+        )
+    return _read_torch(path, trust)
+
+
+def _read_torch(path: str, trust: bool) -> Any:
+    try:
+        with torch.serialization.safe_globals(safe_globals()):
+            return torch.load(path, map_location="cpu", weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named is None:
+            raise
+        raise RefusedPickle(named[1].rstrip(".,")) from error
+
+
+def _read_pickle(path: str, trust: bool) -> Any:
+    return load_arrays(path, trust=trust)
+
+
+def _read_safetensors(path: str, trust: bool) -> Any:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    rest = {k: _json(v) for k, v in metadata.items() if k != "format"}
+    return {"model": state, **rest}
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _split(content: Any) -> WeightsFile:
+    """Finds the weights in what the file holds."""
+    if isinstance(content, torch.nn.Module):
+        return WeightsFile(_tensors(content.state_dict()))
+    if not isinstance(content, Mapping):
+        raise UsageError(f"holds a {type(content).__name__}, not a dict of weights")
+    for name in _CONTAINERS:
+        if isinstance(content.get(name), Mapping) and _tensors(content[name]):
+            rest = {str(k): v for k, v in content.items() if k != name}
+            return WeightsFile(_tensors(content[name]), rest)
+    state = _tensors(content)
+    if not state:
+        known = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise UsageError(f"holds no weights (top level: {known})")
+    return WeightsFile(state, {str(k): v for k, v in content.items() if str(k) not in state})
+
+
+def _tensors(mapping: Mapping) -> dict[str, Tensor]:
+    state = {}
+    for key, value in mapping.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            value = torch.from_numpy(
+                np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
+            )
+        if isinstance(value, Tensor):
+            state[str(key)] = value.detach()
+    return state
+
+
+def _check_finite(path: str, state: Mapping[str, Tensor]) -> None:
+    wrong = [
+        key for key, value in state.items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+    ]  # fmt: skip
+    if wrong:
+        raise UsageError(
+            f"{path}: {len(wrong)} of {len(state)} tensors hold NaN or infinite values, such as "
+            f"{wrong[0]!r}: the training that wrote it had diverged, or the file is damaged"
+        )

@@ -1,0 +1,33 @@
+"""The public code bases whose checkpoints can be read, one file each."""
+
+from dnl_d2.checkpoint.source import Source
+from dnl_d2.checkpoint.sources import (
+    ann,
+    detectron2,
+    dnl_det,
+    dnl_seg,
+    gcnet,
+    mmdet,
+    mmseg,
+    msra,
+    paddleseg,
+    timm,
+    torchcv,
+    torchvision,
+)
+
+# The first that recognises a file is taken: those with the more telling keys come first.
+SOURCES: tuple[Source, ...] = (
+    mmseg.SOURCE,
+    mmdet.SOURCE,
+    dnl_det.SOURCE,
+    gcnet.SOURCE,
+    dnl_seg.SOURCE,
+    ann.SOURCE,
+    *paddleseg.SOURCES,
+    *detectron2.SOURCES,
+    msra.SOURCE,
+    *timm.SOURCES,
+    torchcv.SOURCE,
+    torchvision.SOURCE,
+)

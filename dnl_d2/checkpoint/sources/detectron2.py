@@ -1,0 +1,42 @@
+"""Files that have Detectron2's names already: this library's own, and Detectron2's model zoo."""
+
+from dnl_d2.checkpoint.keymap import Rule, State
+from dnl_d2.checkpoint.source import Source
+
+_PARTS = "backbone|sem_seg_head|proposal_generator|roi_heads|head|ins_embed_head|point_head"
+
+
+def _rules(state: State) -> list[Rule]:
+    return [
+        Rule("pixel_{which:mean|std}", None, why="part of the config"),
+        Rule("{path:*}anchor_generator.cell_anchors.{i}", None, why="part of the config"),
+        Rule(f"{{part:{_PARTS}}}.{{rest:*}}", f"{{part:{_PARTS}}}.{{rest:*}}"),
+    ]
+
+
+def _bare_rules(state: State) -> list[Rule]:
+    return [
+        Rule("stem.{rest:*}", "backbone.stem.{rest:*}"),
+        Rule("res{s}.{rest:*}", "backbone.res{s}.{rest:*}"),
+        Rule("fc{any:*}", None, why="ImageNet classifier"),
+        Rule("linear.{any:*}", None, why="ImageNet classifier"),
+    ]
+
+
+# The input format of these is that of their config, which the file does not tell.
+SOURCES = (
+    Source(
+        name="detectron2",
+        title="Detectron2 or this library",
+        signature=("{path:*}.stem.conv1.weight", "{path:*}.res2.0.conv1.weight"),
+        rules=_rules,
+        input_format=None,
+    ),
+    Source(
+        name="detectron2-backbone",
+        title="a bare Detectron2 ResNet",
+        signature=("stem.conv1.weight", "res2.0.conv1.weight"),
+        rules=_bare_rules,
+        input_format=None,
+    ),
+)

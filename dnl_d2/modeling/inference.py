@@ -1,0 +1,79 @@
+"""Inference by parts, as functions of images and of what predicts them."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers.common import check_count
+from dnl_d2.layers.functional import full_precision
+
+# (N, C, H, W) images -> (N, K, H, W) logits.
+Predict = Callable[[Tensor], Tensor]
+
+
+def sliding_window(
+    images: Tensor,
+    predict: Predict,
+    *,
+    window: Sequence[int],
+    stride: Sequence[int],
+    batch_size: int = 4,
+) -> Tensor:
+    """Predicts overlapping windows and averages the logits where they overlap.
+
+    Windows start every ``stride`` pixels; the last one of each axis is pulled back to end with the
+    image, so all of them have one size. An axis that is not longer than the window is not divided.
+
+    Args:
+        images: ``(N, C, H, W)``.
+        predict: called with at most ``max(batch_size, N)`` crops at a time.
+        window, stride: (height, width).
+        batch_size: crops at a time, which bounds the memory; it does not change the result.
+
+    Returns:
+        ``(N, K, H, W)`` logits.
+
+    Raises:
+        UsageError: see :func:`check_window`.
+    """
+    check_window(window, stride, batch_size)
+    height, width = (min(w, s) for w, s in zip(window, images.shape[-2:], strict=True))
+    rows, columns = map(window_starts, images.shape[-2:], window, stride)
+    corners = [(y, x) for y in rows for x in columns]
+    total, count = None, images.new_zeros(images.shape[-2:])
+    together = max(batch_size // len(images), 1)
+    for first in range(0, len(corners), together):
+        group = corners[first : first + together]
+        crops = torch.cat([images[..., y : y + height, x : x + width] for y, x in group])
+        (logits,) = full_precision(predict(crops))
+        if total is None:
+            total = logits.new_zeros(len(images), logits.shape[1], *images.shape[-2:])
+        for (y, x), part in zip(group, logits.split(len(images)), strict=True):
+            total[..., y : y + height, x : x + width] += part
+            count[y : y + height, x : x + width] += 1
+    return total / count
+
+
+def window_starts(size: int, window: int, stride: int) -> list[int]:
+    """Where windows start on an axis of ``size`` positions."""
+    last = max(size - window, 0)
+    return [*range(0, last, stride), last]
+
+
+def check_window(window: Sequence[int], stride: Sequence[int], batch_size: int) -> None:
+    """Raises :class:`UsageError` for windows that cannot cover an image."""
+    check_count(**{"batch size of sliding windows": batch_size})
+    for name, pair in (("window", window), ("stride", stride)):
+        if len(pair) != 2:
+            raise UsageError(
+                f"sliding {name} must be (height, width), got {tuple(pair)}; "
+                "give both window and stride, or neither for the whole image at once"
+            )
+        check_count(**{f"sliding {name} height": pair[0], f"sliding {name} width": pair[1]})
+    if any(s > w for s, w in zip(stride, window, strict=True)):
+        raise UsageError(
+            f"sliding windows of {tuple(window)} at stride {tuple(stride)} leave gaps: "
+            "a stride may not exceed its window"
+        )

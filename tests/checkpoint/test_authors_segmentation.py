@@ -1,0 +1,419 @@
+"""Checkpoints of the DNL and ANN authors' segmentation repositories.
+
+The networks are written down anew in tests/reference; a random one is saved as the repositories
+save theirs, read and converted, and must give the same numbers here.
+"""
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from torch import nn
+
+from dnl_d2.checkpoint.keymap import strip_prefix, to_ours, to_public
+from dnl_d2.checkpoint.sources import ann, dnl_seg, mmseg, torchcv
+from dnl_d2.errors import UsageError
+from dnl_d2.layers import AsymmetricFusionNonLocalBlock as AFNB
+from dnl_d2.layers import AsymmetricPyramidNonLocalBlock as APNB
+from dnl_d2.layers import build_context_block
+from dnl_d2.modeling import AsymmetricHead, ContextHead, build_context_resnet
+from tests.reference import ann as ann_reference
+from tests.reference import dnl_seg as dnl_reference
+
+PLAIN = {"with_gc": True, "downsample": False, "use_out": False, "out_bn": False}
+NOWD = {**PLAIN, "with_nl": True, "nowd": ["nl"], "weight_init_scale": 1.0}
+# What the config_dict of a file says, by the network in tests/reference.
+CONFIGS = {
+    "temp_in": ("nonlocalbn", {**PLAIN, "whiten_type": ["channel"], "temp": 0.05}),
+    "nowd_in": ("nonlocalnowd", {**NOWD, "whiten_type": ["channel"]}),
+    "nowd_ln": ("nonlocalnowd", {**NOWD, "whiten_type": ["ln_nostd"]}),
+    "ade20k_temp_in": ("nonlocalbn", {**PLAIN, "whiten_type": ["channel"], "temp": 0.1}),
+    "pairwise": (
+        "nonlocalbn",
+        {**PLAIN, "with_gc": False, "whiten_type": ["channel"], "temp": 0.05},
+    ),
+    "nl": (
+        "nonlocalbn",
+        {
+            "whiten_type": [],
+            "temp": 1.0,
+            "with_gc": False,
+            "downsample": True,
+            "use_out": True,
+            "out_bn": True,
+        },
+    ),
+    "gc": ("gcnet", None),
+    "fcn": ("basenet", None),
+}
+NETWORKS = [*dnl_reference.NETWORKS, "ann"]
+# Beside an odd size: 48 / 2 is even, where a pool that rounds down gives a smaller map.
+ODD, EVEN = (65, 81), (48, 80)
+
+
+def config_dict(name):
+    network, nonlocal_ = CONFIGS[name]
+    config = {"dataset": "cityscapes", "network": {"model_name": network, "norm_type": "batchnorm"}}
+    return config if nonlocal_ is None else {**config, "nonlocal": nonlocal_}
+
+
+def authors_network(name, **options):
+    if name == "ann":
+        return ann_reference.AuthorsNetwork(**options)
+    return dnl_reference.AuthorsNetwork(dnl_reference.NETWORKS[name], **options)
+
+
+@torch.no_grad()
+def randomized(model, seed=0):
+    """Everything drawn at random: zero-initialised weights, gamma and running statistics too."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(tensor, std):
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * std)
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            normal(module.weight, (2 / module.weight[0].numel()) ** 0.5)
+            if module.bias is not None:
+                normal(module.bias, 0.3)
+        elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            # The last norm of a residual block: small, for the sum not to explode.
+            size = 0.3 if name.endswith("bn3") else 1.0
+            module.weight.copy_(size * (0.5 + torch.rand(module.weight.shape, generator=generator)))
+            normal(module.bias, 0.2)
+        if isinstance(module, nn.BatchNorm2d):
+            normal(module.running_mean, 0.2)
+            module.running_var.copy_(
+                0.5 + torch.rand(module.running_var.shape, generator=generator)
+            )
+            module.num_batches_tracked.fill_(7)
+        if hasattr(module, "gamma"):
+            module.gamma.fill_(0.7)
+            for conv in (module.conv_query, module.conv_key):
+                conv.weight.mul_(0.3)
+    return model.eval()
+
+
+def source_of(name):
+    return ann.SOURCE if name == "ann" else dnl_seg.SOURCE
+
+
+def published(model):
+    """The state dict of a file: trained by nn.parallel, so with ``module.`` before each name."""
+    return {f"module.{k}": v.clone() for k, v in model.state_dict().items()}
+
+
+def convert(state, source):
+    state = source.prepare(strip_prefix(state, "module."))
+    return to_ours(state, source.rules(state))
+
+
+def our_network(name, *, depth=50, width=8, classes=19, ceil=False, spec=None):
+    """Backbone and head; ``spec`` in place of the block that the file's config asks for."""
+    backbone = build_context_resnet(
+        depth=depth,
+        stem="v1c-ceil" if ceil else "v1c",
+        stem_out_channels=2 * width,
+        res2_out_channels=4 * width,
+        width_per_group=width,
+        output_stride=8,
+        out_features=["res4", "res5"],
+    )
+    shapes = {n: ShapeSpec(channels=c * width, stride=8) for n, c in (("res4", 16), ("res5", 32))}
+    shared = {"channels": 8 * width, "norm": "BN", "num_classes": classes, "align_corners": True}
+    auxiliary = ContextHead(
+        shapes, in_features=["res4"], num_convs=1, concat_input=False, loss_weight=0.4, **shared
+    )
+    if name == "ann":
+        head = AsymmetricHead(
+            shapes, project_channels=4 * width, auxiliary=auxiliary, dropout=0.05, **shared
+        )
+    else:
+        spec = spec or dnl_seg.context_block(config_dict(name))
+        head = ContextHead(
+            shapes, in_features=["res5"], context_block=spec, auxiliary=auxiliary, **shared
+        )
+    return nn.ModuleDict({"backbone": backbone, "sem_seg_head": head}).eval()
+
+
+@torch.no_grad()
+def logits(model, image):
+    """Of the head and the auxiliary head."""
+    features = model["backbone"](image)
+    head = model["sem_seg_head"]
+    return head(features)[0], head.auxiliary(features)[0]
+
+
+def photograph(size=ODD, seed=1):
+    """Smooth over large parts, as it comes to the network: BGR minus the means."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = 60 * torch.randn(2, 3, 5, 7, generator=generator)
+    fine = 5 * torch.randn(2, 3, *size, generator=generator)
+    return (nn.functional.interpolate(coarse, size, mode="bicubic") + fine) / 60
+
+
+def difference(got, expected):
+    """Largest difference, relative to the largest expected number."""
+    return ((got - expected).abs().max() / expected.abs().max()).item()
+
+
+def both(name, *, size=ODD, **options):
+    """Relative logit differences of a converted network."""
+    theirs, ceil = randomized(authors_network(name, **options)), size != ODD
+    ours = our_network(name, ceil=ceil, **options)
+    converted = convert(published(theirs), source_of(name))
+    assert converted.unexpected == [] and converted.dropped == {}
+    ours.load_state_dict(converted.state, strict=True)
+    image = photograph(size)
+    with torch.no_grad():
+        expected = theirs(image)
+    return [difference(*pair) for pair in zip(logits(ours, image), expected, strict=True)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_those_of_the_published_network(name):
+    assert max(both(name)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["temp_in", "ann"])
+def test_pool_that_rounds_up(name):
+    assert max(both(name, size=EVEN)) < 1e-4
+    theirs = randomized(authors_network(name))
+    ours = our_network(name)  # pools as detectron2 does
+    ours.load_state_dict(convert(published(theirs), source_of(name)).state)
+    with torch.no_grad():
+        assert difference(logits(ours, photograph(EVEN))[0], theirs(photograph(EVEN))[0]) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("temp_in", {"width": 64}),
+        ("ann", {"width": 64}),
+        ("nowd_ln", {"depth": 101, "classes": 150}),
+        ("ann", {"depth": 101, "classes": 59, "stem": "resinit"}),
+    ],
+)
+def test_published_sizes(name, options):
+    """Full width, depth 101, other classes, the name of the stem in older files."""
+    stem = options.pop("stem", "prefix")
+    theirs = randomized(authors_network(name, stem=stem, **options))
+    ours = our_network(name, **options)
+    ours.load_state_dict(convert(published(theirs), source_of(name)).state, strict=True)
+    image = photograph()[:1]
+    with torch.no_grad():
+        assert difference(logits(ours, image)[0], theirs(image)[0]) < 1e-4
+
+
+WRONG = [
+    ("temp_in", {"temperature": 0.1}),
+    ("temp_in", {"whitening": "none"}),
+    ("temp_in", {"use_scale": False}),
+    ("nowd_ln", {"whitening": "channel"}),
+    ("nowd_ln", {"whitening": "none"}),
+    ("nowd_in", {"whitening": "channel"}),
+    ("nl", {"sub_sample": False}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), WRONG)
+def test_every_setting_that_no_key_shows_matters(name, change):
+    theirs = randomized(authors_network(name))
+    spec = {**dnl_seg.context_block(config_dict(name)), **change}
+    ours = our_network(name, spec=spec)
+    ours.load_state_dict(convert(published(theirs), dnl_seg.SOURCE).state, strict=True)
+    with torch.no_grad():
+        assert difference(logits(ours, photograph())[0], theirs(photograph())[0]) > 1e-3
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_tensor_of_the_file_matters(name):
+    """Each key has a place of its own: a change to any of them moves a logit."""
+    theirs = randomized(authors_network(name))
+    state = published(theirs)
+    ours, image = our_network(name), photograph()[:1]
+    source = source_of(name)
+    ours.load_state_dict(convert(state, source).state)
+    before = logits(ours, image)
+    parts = ("nlm.", "gcb.", "dsn.", "fusion.", "context.", "cls.", "backbone.prefix.")
+    for key in state:
+        repeated = key.startswith("module.context.2.stages.0.f_")
+        if not key.startswith(tuple(f"module.{p}" for p in parts)) or repeated:
+            continue
+        if key.endswith("num_batches_tracked") or "conv_key.bias" in key:
+            continue  # the key's bias adds the same to all products of a query
+        changed = {**state, key: state[key] * 1.5 + 0.1}
+        ours.load_state_dict(convert(changed, source).state)
+        assert any(not torch.equal(*pair) for pair in zip(logits(ours, image), before, strict=True))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_round_trips(name):
+    theirs, source = randomized(authors_network(name)), source_of(name)
+    ours = convert(published(theirs), source).state
+    back = to_public(ours, source.rules(ours))
+    assert back.unexpected == []
+    assert set(back.state) == set(theirs.state_dict())
+    again = convert(back.state, source)
+    assert set(again.state) == set(ours)
+    assert all(torch.equal(again.state[k], v) for k, v in ours.items())
+    # What went back is the published network: without biases before norms in the case of ANN.
+    other = authors_network(name).eval()
+    other.load_state_dict(back.state, strict=True)
+    with torch.no_grad():
+        assert difference(other(photograph())[0], theirs(photograph())[0]) < 1e-4
+    if name != "ann":
+        assert all(torch.equal(back.state[k], v) for k, v in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n not in ("fcn", "ann")])
+def test_blocks_in_float64(name):
+    block = dnl_reference.NETWORKS[name]
+    if block == "gc":
+        theirs = dnl_reference.AuthorsGlobalContext(12, 3)
+    else:
+        theirs = dnl_reference.AuthorsBlock(12, 6, **{**block, "divide": block["divide"](6)})
+    theirs = randomized(nn.ModuleDict({"ctb": theirs})).double()
+    module = "gcb" if block == "gc" else "nlm"
+    state = {f"{module}.{k}": v for k, v in theirs.state_dict().items()}
+    converted = to_ours(state, dnl_seg.SOURCE.rules(state))
+    assert converted.unexpected == []
+    ours = build_context_block(dnl_seg.context_block(config_dict(name)), 12).double().eval()
+    ours.load_state_dict(strip_prefix(converted.state, "sem_seg_head.context_block."), strict=True)
+    x = torch.randn(2, 12, 7, 6, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in ("eval", "train"):
+            torch.testing.assert_close(ours(x), theirs["ctb"](x), rtol=1e-9, atol=1e-11)
+            ours.train(), theirs.train()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_asymmetric_blocks_in_float64(training):
+    """In training too: the batch's mean takes a bias out, and only the running mean knows of it."""
+    torch.manual_seed(0)
+    context = nn.Sequential(nn.Identity(), nn.Identity(), ann_reference.Block(8, 8, 4, True))
+    theirs = nn.ModuleDict({"fusion": ann_reference.Block(6, 12, 5, False), "context": context})
+    theirs = randomized(theirs).double().train(training)
+    state = ann.SOURCE.prepare(theirs.state_dict())
+    assert "fusion.stages.0.f_key.0.bias" not in state
+    converted = to_ours(state, ann.SOURCE.rules(state))
+    assert converted.unexpected == []
+    ours = nn.ModuleDict(
+        {
+            "fusion": AFNB(12, low_channels=6, inter_channels=5),
+            "context": APNB(8, inter_channels=4),
+        }
+    )
+    ours.double().train(training)
+    ours.load_state_dict(strip_prefix(converted.state, "sem_seg_head."), strict=True)
+    low, high, deep = (torch.randn(2, c, 9, 11, dtype=torch.float64) for c in (6, 12, 8))
+    with torch.no_grad():
+        expected = theirs["fusion"](low, high), theirs["context"][2](deep, deep)
+        got = ours["fusion"](high, low=low), ours["context"](deep)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-11)
+    # After the update of the running statistics the two still are one network.
+    key, norm = "fusion.stages.0.f_key.1.0", ours["fusion"].attend.key.norm
+    mean, bias = (theirs.state_dict()[k] for k in (f"{key}.running_mean", f"{key[:-4]}.0.bias"))
+    torch.testing.assert_close(norm.running_mean, mean - bias, rtol=1e-9, atol=1e-11)
+
+
+def test_conversion_changes_nothing_it_is_given():
+    state = strip_prefix(published(randomized(authors_network("ann"))), "module.")
+    before = {k: v.clone() for k, v in state.items()}
+    convert(state, ann.SOURCE)
+    assert list(state) == list(before)
+    assert all(torch.equal(state[k], v) for k, v in before.items())
+
+
+def test_bias_whose_norm_is_missing_is_refused():
+    state = published(authors_network("ann"))
+    del state["module.dsn.1.0.running_mean"]
+    with pytest.raises(UsageError, match="bias but not the mean of the norm") as error:
+        convert(state, ann.SOURCE)
+    assert "\n" not in str(error.value)
+
+
+def test_copies_that_differ_are_refused():
+    state = published(authors_network("ann"))
+    state["module.context.2.stages.0.f_query.0.weight"] += 1.0
+    with pytest.raises(UsageError, match="are one parameter"):
+        convert(state, ann.SOURCE)
+
+
+def imagenet():
+    """The ResNet that both train from: without its stem in a module, with a classifier."""
+    state = authors_network("fcn").backbone.state_dict()
+    state = {k.removeprefix("prefix."): v for k, v in state.items()}
+    return {**state, "fc.weight": torch.zeros(10, 256), "fc.bias": torch.zeros(10)}
+
+
+def torchvision():
+    state = imagenet()
+    deep = ("conv2.", "conv3.", "bn2.", "bn3.")
+    return {k: v for k, v in state.items() if not k.startswith(deep)}
+
+
+def mmsegmentation():
+    keys = [
+        "backbone.stem.0.weight",
+        "backbone.layer1.0.conv1.weight",
+        "decode_head.conv_seg.weight",
+    ]
+    return dict.fromkeys(keys, torch.zeros(1))
+
+
+FILES = [
+    *((name, source_of(name).name) for name in NETWORKS),
+    (mmsegmentation, "mmseg"),
+    (imagenet, "torchcv"),
+    (torchvision, None),
+]
+
+
+@pytest.mark.parametrize(("file", "expected"), FILES)
+@pytest.mark.parametrize("stem", ["prefix", "resinit"])
+def test_the_keys_alone_tell_the_source(file, expected, stem):
+    is_network = isinstance(file, str)
+    state = authors_network(file, stem=stem).state_dict() if is_network else file()
+    sources = (dnl_seg.SOURCE, ann.SOURCE, mmseg.SOURCE, torchcv.SOURCE)
+    found = [source.name for source in sources if source.recognises(state)]
+    assert found == ([] if expected is None else [expected])
+
+
+def test_imagenet_file_is_a_backbone():
+    converted = to_ours(imagenet(), torchcv.SOURCE.rules(imagenet()))
+    assert converted.unexpected == []
+    assert set(converted.dropped) == {"fc.weight", "fc.bias"}
+    backbone = our_network("fcn")["backbone"]
+    backbone.load_state_dict(strip_prefix(converted.state, "backbone."), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "change", "message"),
+    [
+        ("nonlocalbn", {"whiten_type": ["bn"]}, "whiten_type"),
+        ("nonlocalbn", {"whiten_type": ["channel", "ln_nostd"]}, "whiten_type"),
+        ("nonlocalnowd", {"whiten_type": ["ln"], "nowd": []}, "whiten_type"),
+        ("nonlocalbn", {"with_unary": True}, "pairwise term"),
+        ("nonlocalnowd", {"with_nl": False}, "pairwise term"),
+        ("pspnet", {}, "network 'pspnet'"),
+    ],
+)
+def test_blocks_that_are_not_here_are_named(network, change, message):
+    config = {"network": {"model_name": network}, "nonlocal": {**PLAIN, "temp": 1.0, **change}}
+    with pytest.raises(UsageError, match=message) as error:
+        dnl_seg.context_block(config)
+    assert "\n" not in str(error.value)
+
+
+def test_blocks_of_the_configs():
+    temp_in, ln = (dnl_seg.context_block(config_dict(n)) for n in ("temp_in", "nowd_ln"))
+    assert (temp_in["temperature"], temp_in["use_scale"]) == (0.05, True)
+    assert temp_in["whitening"] == "channel"
+    assert (ln["temperature"], ln["use_scale"], ln["whitening"]) == (1.0, False, "layer")
+    # The code of the network without weight decay knows no "channel", so it does not whiten.
+    assert dnl_seg.context_block(config_dict("nowd_in"))["whitening"] == "none"
+    ade20k = ("nonlocalbn", {**PLAIN, "whiten_type": ["in_nostd"], "temp": 0.1})
+    config = {"network": {"model_name": ade20k[0]}, "nonlocal": ade20k[1]}
+    assert dnl_seg.context_block(config)["whitening"] == "none"
+    assert dnl_seg.context_block(config_dict("gc")) == {"name": "gc", "ratio": 0.25}
+    assert dnl_seg.context_block(config_dict("fcn")) is None

@@ -1,0 +1,182 @@
+import logging
+import os
+import pickle
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from fvcore.common.checkpoint import Checkpointer
+
+from dnl_d2.checkpoint import PublicCheckpointer, convert_back, get_source
+from dnl_d2.engine.loading import load_for_evaluation, load_weights
+from dnl_d2.errors import UsageError
+from tests.checkpoint.models import DETECTOR, SEGMENTOR, build, config, randomised
+
+BGR = {
+    "INPUT__FORMAT": "BGR",
+    "MODEL__PIXEL_MEAN": [103.53, 116.28, 123.675],
+    "MODEL__PIXEL_STD": [1.0, 1.0, 1.0],
+}
+INSERT = {
+    "MODEL__RESNETS__CONTEXT__NAME": "gc",
+    "MODEL__RESNETS__CONTEXT_STAGES__RES4": [-1],
+}
+
+
+def mmseg_file(model, path, **meta):
+    state = convert_back(model.state_dict(), get_source("mmseg")).state
+    torch.save({"state_dict": state, "meta": meta}, path)
+    return str(path)
+
+
+def load(model, path, **options) -> PublicCheckpointer:
+    return load_weights(
+        Checkpointer(model), str(path), resume=False, key="MODEL.WEIGHTS", **options
+    )
+
+
+def logits(model, image):
+    with torch.no_grad():
+        return model([{"image": image, "height": 33, "width": 41}])[0]["sem_seg"]
+
+
+IMAGE = (torch.rand(3, 33, 41, generator=torch.Generator().manual_seed(1)) * 255).round()
+
+
+def test_a_public_file_gives_the_published_outputs(tmp_path):
+    published, ours = build(SEGMENTOR), build(SEGMENTOR, seed=1)
+    assert not torch.allclose(logits(published, IMAGE), logits(ours, IMAGE))
+    reader = load(ours, mmseg_file(published, tmp_path / "public.pth"))
+    assert reader.unfilled == ()
+    assert torch.equal(logits(published, IMAGE), logits(ours, IMAGE))
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_channel_order_and_scale_of_the_input_are_adapted(converted, tmp_path, caplog):
+    published, ours = build(SEGMENTOR), build(SEGMENTOR, seed=1, **BGR)
+    path = mmseg_file(published, tmp_path / "public.pth")
+    if converted:
+        from dnl_d2.checkpoint.command import convert_file
+
+        convert_file(path, str(tmp_path / "ours.safetensors"))
+        path = tmp_path / "ours.safetensors"
+    with caplog.at_level(logging.INFO):
+        load(ours, path, channel_order="BGR")
+    assert "input channels swapped (published as RGB) and scaled" in caplog.text
+    torch.testing.assert_close(
+        logits(ours, IMAGE.flip(0)), logits(published, IMAGE), rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(
+            logits(ours, IMAGE), logits(published, IMAGE), rtol=1e-2, atol=1e-2
+        )
+
+
+def test_another_mean_or_alignment_is_warned_about(tmp_path, caplog):
+    ours = build(SEGMENTOR, seed=1, MODEL__PIXEL_MEAN=[127.5, 127.5, 127.5])
+    path = mmseg_file(build(SEGMENTOR), tmp_path / "public.pth", config="align_corners=True")
+    load(ours, path)
+    assert "was fed RGB images with mean [123.675, 116.28, 103.53]" in caplog.text
+    assert "align_corners=True, this model False" in caplog.text
+
+
+def test_the_files_own_normalisation_counts(tmp_path, caplog):
+    text = "mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False"
+    published = build(SEGMENTOR, **BGR)
+    ours = build(SEGMENTOR, seed=1)
+    load(ours, mmseg_file(published, tmp_path / "caffe.pth", config=text), channel_order="RGB")
+    assert "swapped" not in caplog.text  # an INFO line, not a warning
+    torch.testing.assert_close(
+        logits(ours, IMAGE), logits(published, IMAGE.flip(0)), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_classifier_of_other_classes_is_skipped_by_name(tmp_path, caplog):
+    ours = build(SEGMENTOR, seed=1, MODEL__SEM_SEG_HEAD__NUM_CLASSES=11)
+    before = ours.sem_seg_head.predictor.weight.detach().clone()
+    reader = load(ours, mmseg_file(build(SEGMENTOR), tmp_path / "public.pth"))
+    assert set(reader.unfilled) == {
+        f"sem_seg_head.{part}predictor.{p}"
+        for part in ("", "auxiliary.")
+        for p in ("weight", "bias")
+    }
+    assert "sem_seg_head.predictor.weight" in caplog.text
+    assert "(19, 16, 1, 1) in the checkpoint but (11, 16, 1, 1) in the model" in caplog.text
+    assert torch.equal(ours.sem_seg_head.predictor.weight, before)
+
+
+def test_a_segmentation_backbone_serves_a_detector_with_fpn(tmp_path):
+    published = build(SEGMENTOR, MODEL__RESNETS__STEM_TYPE="basic")
+    changes = {"MODEL__RESNETS__NORM": "BN", "MODEL__BACKBONE__FREEZE_AT": 0}
+    detector = build(DETECTOR, seed=1, **changes)
+    reader = load(detector, mmseg_file(published, tmp_path / "public.pth"))
+    assert not any("bottom_up" in key for key in reader.unfilled)
+    mine, theirs = detector.backbone.bottom_up, published.backbone
+    for key, value in theirs.state_dict().items():
+        if key == "stem.conv1.weight":  # another channel order and scale
+            continue
+        assert torch.equal(mine.state_dict()[key], value), key
+
+
+def test_zoo_files_fill_all_but_the_inserted_blocks(tmp_path):
+    zoo = build(DETECTOR)
+    arrays = {key: value.numpy() for key, value in zoo.state_dict().items()}
+    arrays["proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(3, 4).numpy()
+    with open(tmp_path / "model_final.pkl", "wb") as file:
+        pickle.dump({"model": arrays, "__author__": "Detectron2 Model Zoo"}, file, protocol=2)
+    model = randomised(build_model(config(DETECTOR)), seed=1)
+    inserted = build_model(config(DETECTOR, **INSERT)).eval()
+    for target in (model, inserted):
+        reader = load(target, tmp_path / "model_final.pkl")
+        new = [key for key in target.state_dict() if ".context." in key]
+        assert set(reader.unfilled) == set(new)
+    assert new
+    with torch.no_grad():
+        image = torch.rand(1, 3, 64, 64)
+        expected, got = zoo.backbone(image), inserted.backbone(image)
+    for level, value in expected.items():
+        assert torch.equal(got[level], value), level  # a zero block is an identity
+
+
+def test_bare_backbones_match_by_detectron2s_heuristics(tmp_path):
+    model = build(DETECTOR)
+    bare = {
+        key.removeprefix("backbone.bottom_up."): value.numpy()
+        for key, value in model.state_dict().items()
+        if key.startswith("backbone.bottom_up.")
+    }
+    content = {"model": bare, "__author__": "torchvision", "matching_heuristics": True}
+    with open(tmp_path / "R-18.pkl", "wb") as file:
+        pickle.dump(content, file)
+    target = build(DETECTOR, seed=1, **INSERT)
+    reader = load(target, tmp_path / "R-18.pkl")
+    missing = {key for key in reader.unfilled if "bottom_up" in key}
+    assert missing == {key for key in target.state_dict() if ".context." in key}
+    assert torch.equal(
+        target.backbone.bottom_up.res5[1].conv2.weight,
+        model.backbone.bottom_up.res5[1].conv2.weight,
+    )
+
+
+def test_a_pickle_that_runs_code_is_not_loaded(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    with open(tmp_path / "R-50.pkl", "wb") as file:
+        pickle.dump({"model": Runs(), "__author__": "x"}, file)
+    with pytest.raises(UsageError, match=r"MODEL.WEIGHTS: .*R-50.pkl: refused.*--trust-pickle"):
+        load(build(DETECTOR), tmp_path / "R-50.pkl")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_of_another_model_is_named(tmp_path):
+    path = mmseg_file(build(SEGMENTOR), tmp_path / "public.pth")
+    other = build(SEGMENTOR, MODEL__SEM_SEG_HEAD__CONTEXT__NAME="nl", MODEL__RESNETS__DEPTH=34)
+    with pytest.raises(UsageError, match=r"seem to be of ResNet-18 \(v1c stem\), DNL head"):
+        load_for_evaluation(
+            other, path, output_dir=str(tmp_path), resume=False, key="MODEL.WEIGHTS"
+        )
+    torch.save({"state_dict": {"features.0.weight": torch.zeros(1)}}, tmp_path / "vgg.pth")
+    with pytest.raises(UsageError, match=r"vgg.pth: .*seems to be a VGG"):
+        load(other, tmp_path / "vgg.pth")

@@ -1,0 +1,222 @@
+"""Sliding windows against a loop over pixels, and the segmentor that uses them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.config import get_cfg, instantiate
+from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor, build_model
+
+from dnl_d2 import add_dnl_config
+from dnl_d2.engine import load_config
+from dnl_d2.engine.yaml_trainer import _is_semantic
+from dnl_d2.errors import UsageError
+from dnl_d2.modeling import ContextHead, ContextSegmentor, build_context_resnet
+from dnl_d2.modeling.inference import sliding_window, window_starts
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "expected"),
+    [
+        (10, 4, 3, [0, 3, 6]),
+        (11, 4, 3, [0, 3, 6, 7]),  # the last one is pulled back
+        (10, 4, 4, [0, 4, 6]),
+        (5, 4, 4, [0, 1]),
+        (4, 4, 3, [0]),
+        (3, 4, 3, [0]),
+        (1024, 769, 513, [0, 255]),
+        (2048, 769, 513, [0, 513, 1026, 1279]),
+    ],
+)
+def test_where_windows_start(size, window, stride, expected):
+    assert window_starts(size, window, stride) == expected
+
+
+def by_hand(image, predict, window, stride):
+    """Every pixel: the mean over the windows that hold it."""
+    _, _, height, width = image.shape
+    results = []
+    for y in window_starts(height, window[0], stride[0]):
+        for x in window_starts(width, window[1], stride[1]):
+            crop = image[:, :, y : y + window[0], x : x + window[1]]
+            results.append((y, x, predict(crop)))
+    classes = results[0][2].shape[1]
+    out = torch.empty(len(image), classes, height, width, dtype=image.dtype)
+    for i in range(height):
+        for j in range(width):
+            votes = [
+                part[:, :, i - y, j - x]
+                for y, x, part in results
+                if 0 <= i - y < part.shape[2] and 0 <= j - x < part.shape[3]
+            ]
+            out[:, :, i, j] = torch.stack(votes).mean(0)
+    return out
+
+
+def context(crops):
+    """A prediction that depends on the window, so that overlaps differ."""
+    return torch.cat([crops, crops - crops.mean((2, 3), keepdim=True)], 1)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride"),
+    [((4, 5), (3, 2)), ((4, 5), (4, 5)), ((11, 13), (5, 5)), ((20, 4), (7, 3)), ((20, 20), (9, 9))],
+)
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_sliding_window_by_hand(window, stride, batch_size):
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 11, 13, dtype=torch.float64)
+    sizes = []
+
+    def predict(crops):
+        sizes.append(len(crops))
+        return context(crops)
+
+    got = sliding_window(images, predict, window=window, stride=stride, batch_size=batch_size)
+    torch.testing.assert_close(got, by_hand(images, context, window, stride))
+    assert max(sizes) <= max(batch_size, len(images))
+
+
+def test_logits_are_summed_in_fp32():
+    images = torch.randn(1, 2, 9, 9)
+    got = sliding_window(images, lambda x: x.bfloat16(), window=(4, 4), stride=(1, 1))
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, images.bfloat16().float())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": (4,), "stride": (2, 2)}, "height, width"),
+        ({"window": (4, 4), "stride": ()}, "both window and stride"),
+        ({"window": (4, 0), "stride": (2, 2)}, "sliding window width"),
+        ({"window": (4, 4), "stride": (2.5, 2)}, "sliding stride height"),
+        ({"window": (4, 4), "stride": (5, 2)}, "leave gaps"),
+        ({"window": (4, 4), "stride": (2, 2), "batch_size": 0}, "batch size of sliding windows"),
+    ],
+)
+def test_bad_windows_are_one_clear_line(options, message):
+    with pytest.raises(UsageError, match=message) as error:
+        sliding_window(torch.zeros(1, 3, 8, 8), context, **options)
+    assert "\n" not in str(error.value)
+
+
+# ---- the segmentor
+
+
+def parts(align_corners=False):
+    torch.manual_seed(0)
+    backbone = build_context_resnet(
+        depth=18, stem_out_channels=8, res2_out_channels=8, output_stride=8
+    )
+    head = ContextHead(
+        backbone.output_shape(),
+        in_features=["res5"],
+        channels=16,
+        norm="BN",
+        num_classes=5,
+        context_block="dnl",
+        align_corners=align_corners,
+    )
+    torch.nn.init.normal_(head.predictor.weight)
+    torch.nn.init.ones_(head.context_block.project.weight)
+    return dict(backbone=backbone, sem_seg_head=head, pixel_mean=[120.0] * 3, pixel_std=[60.0] * 3)
+
+
+def image(height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def test_whole_image_without_aligned_corners_is_detectron2():
+    made = parts()
+    theirs, ours = SemanticSegmentor(**made).eval(), ContextSegmentor(**made).eval()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    batch = [{"image": image(40, 65), "height": 81, "width": 100}, {"image": image(40, 65, seed=1)}]
+    with torch.no_grad():
+        for got, expected in zip(ours(batch), theirs(batch), strict=True):
+            torch.testing.assert_close(got["sem_seg"], expected["sem_seg"])
+
+
+def test_training_is_detectron2():
+    made = parts()
+    made["sem_seg_head"].dropout.p = 0.0
+    batch = [{"image": image(40, 64), "sem_seg": torch.randint(0, 5, (40, 64))}]
+    losses = [
+        model(batch)["loss_sem_seg"]
+        for model in (SemanticSegmentor(**made), ContextSegmentor(**made))
+    ]
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_last_resize_aligns_as_the_head_does(align_corners):
+    model = ContextSegmentor(**parts(align_corners)).eval()
+    with torch.no_grad():
+        (small,) = model([{"image": image(40, 65)}])
+        (large,) = model([{"image": image(40, 65), "height": 81, "width": 100}])
+    expected = F.interpolate(
+        small["sem_seg"][None], (81, 100), mode="bilinear", align_corners=align_corners
+    )[0]
+    torch.testing.assert_close(large["sem_seg"], expected)
+    if align_corners:
+        torch.testing.assert_close(large["sem_seg"][:, -1, -1], small["sem_seg"][:, -1, -1])
+
+
+@pytest.mark.parametrize("slide", [{}, {"slide_window": (24, 32), "slide_stride": (16, 20)}])
+def test_an_image_is_predicted_alike_beside_a_larger_one(slide):
+    model = ContextSegmentor(**parts(), **slide).eval()
+    small, large = image(40, 65), image(64, 80, seed=1)
+    with torch.no_grad():
+        alone = model([{"image": small}])[0]["sem_seg"]
+        beside = [r["sem_seg"] for r in model([{"image": small}, {"image": large}])]
+    assert torch.equal(beside[0], alone)
+    assert beside[1].shape[-2:] == (64, 80)
+
+
+def test_windows_of_the_segmentor():
+    made = parts()
+    slide = dict(slide_window=(24, 32), slide_stride=(16, 20))
+    model = ContextSegmentor(**made, **slide, slide_batch_size=3).eval()
+    x = (image(40, 65) - model.pixel_mean) / model.pixel_std
+    with torch.no_grad():
+        got = model([{"image": image(40, 65)}])[0]["sem_seg"]
+        expected = by_hand(x[None], model.predict_whole, (24, 32), (16, 20))[0]
+        whole = ContextSegmentor(**made).eval()([{"image": image(40, 65)}])[0]["sem_seg"]
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert (got - whole).abs().max() > 1e-2
+
+
+def test_bad_windows_are_refused_when_the_model_is_built():
+    with pytest.raises(UsageError, match="both window and stride"):
+        ContextSegmentor(**parts(), slide_window=(24, 32))
+    with pytest.raises(UsageError, match="leave gaps"):
+        ContextSegmentor(**parts(), slide_window=(24, 32), slide_stride=(32, 32))
+    with pytest.raises(TypeError, match="slide_windows"):
+        ContextSegmentor(**parts(), slide_windows=(24, 32))
+
+
+def test_windows_in_both_kinds_of_config(root):
+    path = str(root / "configs" / "camvid" / "dnl_r18w32-d8_4k_camvid-240x320")
+    window, stride = (33, 49), (20, 30)
+    cfg = load_config(
+        path + ".yaml", ["TEST.SLIDE.WINDOW", window, "TEST.SLIDE.STRIDE", str(stride)]
+    )
+    cfg.MODEL.DEVICE = "cpu"
+    lazy = load_config(path + ".py", ["model.slide_window=[33,49]", "model.slide_stride=[20,30]"])
+    ours, twin = build_model(cfg).eval(), instantiate(lazy.model).eval()
+    for model in (ours, twin):
+        assert type(model) is ContextSegmentor
+        assert (model.slide_window, model.slide_stride) == (window, stride)
+    twin.load_state_dict(ours.state_dict())
+    batch = [{"image": image(49, 65), "height": 98, "width": 130}]
+    with torch.no_grad():
+        assert torch.equal(ours(batch)[0]["sem_seg"], twin(batch)[0]["sem_seg"])
+
+
+def test_which_models_take_label_maps():
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    for name in ("SemanticSegmentor", "ContextSegmentor", "GeneralizedRCNN"):
+        assert name in META_ARCH_REGISTRY
+        cfg.MODEL.META_ARCHITECTURE = name
+        assert _is_semantic(cfg, []) == name.endswith("Segmentor")

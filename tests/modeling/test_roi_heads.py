@@ -1,0 +1,103 @@
+"""Cascades that average as MMDetection does. Their detections: tests/checkpoint/test_mmdet.py."""
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_roi_heads
+from detectron2.modeling.roi_heads import CascadeROIHeads
+from detectron2.structures import BitMasks, Boxes, ImageList, Instances
+from detectron2.utils.events import EventStorage
+
+import dnl_d2.modeling.roi_heads  # noqa: F401
+
+_SHAPES = {"p2": ShapeSpec(channels=8, stride=4), "p3": ShapeSpec(channels=8, stride=8)}
+
+
+@pytest.fixture
+def heads():
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.ROI_HEADS.NAME = "MeanCascadeROIHeads"
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = list(_SHAPES)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 1.0
+    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
+    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "MeanMaskHead"
+    cfg.MODEL.ROI_MASK_HEAD.NUM_CONV = 1
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 8
+    torch.manual_seed(0)
+    heads = build_roi_heads(cfg, _SHAPES)
+    for name, parameter in heads.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+        if "bbox_pred" in name:  # boxes keep still: every stage then sees the same ones
+            torch.nn.init.zeros_(parameter)
+    return heads
+
+
+@pytest.fixture
+def features():
+    torch.manual_seed(1)
+    return {"p2": torch.randn(1, 8, 16, 16), "p3": torch.randn(1, 8, 8, 8)}
+
+
+def _proposals():
+    boxes = Boxes(torch.tensor([[2.0, 3.0, 30.0, 40.0], [20.0, 10.0, 60.0, 50.0]]))
+    return [Instances((64, 64), proposal_boxes=boxes, objectness_logits=torch.zeros(2))]
+
+
+def test_names(heads):
+    names = {name.partition(".")[2].split(".")[0] for name, _ in heads.mask_head.named_parameters()}
+    assert names == {"mask_fcn1", "deconv", "predictor"}
+    assert [name for name, _ in heads.mask_head.named_children()] == ["0", "1", "2"]
+
+
+def test_scores_are_the_softmax_of_mean_logits(heads, features):
+    heads.eval()
+    with torch.no_grad():
+        found, _ = heads(None, features, _proposals())
+        pooled = heads.box_pooler(list(features.values()), [_proposals()[0].proposal_boxes])
+        logits = [p(h(pooled))[0] for h, p in zip(heads.box_head, heads.box_predictor, strict=True)]
+        wanted = (sum(logits) / 3).softmax(1)[:, :3].flatten().sort(descending=True).values
+        torch.testing.assert_close(found[0].scores, wanted)
+        others = CascadeROIHeads._forward_box(heads, features, _proposals())[0].scores
+        assert (others - wanted).abs().max() > 0.01
+
+        pooled = heads.mask_pooler(list(features.values()), [found[0].pred_boxes])
+        masks = [head.layers(pooled).sigmoid() for head in heads.mask_head]
+        of_class = (sum(masks) / 3)[torch.arange(len(found[0])), found[0].pred_classes]
+        torch.testing.assert_close(found[0].pred_masks[:, 0], of_class)
+
+
+def test_training_reaches_every_head(heads, features):
+    target = Instances((64, 64))
+    target.gt_boxes = Boxes(torch.tensor([[2.0, 4.0, 30.0, 41.0]]))
+    target.gt_classes = torch.tensor([1])
+    target.gt_masks = BitMasks(torch.ones(1, 64, 64, dtype=torch.bool))
+    images = ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)])
+    with EventStorage():
+        _, losses = heads.train()(images, features, _proposals(), [target])
+    box = {f"loss_{kind}_stage{k}" for kind in ("cls", "box_reg") for k in range(3)}
+    assert losses.keys() == box | {"loss_mask"}
+    sum(losses.values()).backward()
+    for name, parameter in heads.named_parameters():
+        assert parameter.grad is not None, name
+        # The class predictors' weights see all, whatever the boxes are.
+        if name.endswith(("cls_score.weight", "predictor.weight", "bbox_pred.weight")):
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_mask_loss_is_the_mean_of_the_heads(heads):
+    x = torch.randn(1, 8, 14, 14)
+    instances = Instances((64, 64), proposal_boxes=Boxes(torch.tensor([[2.0, 3.0, 30.0, 40.0]])))
+    instances.gt_classes = torch.tensor([2])
+    instances.gt_masks = BitMasks(torch.rand(1, 64, 64) > 0.5)
+    with EventStorage():
+        found = heads.mask_head.train()(x, [instances])
+        alone = [head(x, [instances])["loss_mask"] for head in heads.mask_head]
+    assert found.keys() == {"loss_mask"}
+    torch.testing.assert_close(found["loss_mask"], sum(alone) / 3)
