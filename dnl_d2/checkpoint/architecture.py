@@ -131,7 +131,10 @@ class _Keys:
     def _shape(self, key: str) -> tuple[int, ...]:
         if key not in self.shapes:
             raise UsageError(f"the weights lack {key!r}")
-        return self.shapes[key]
+        shape = self.shapes[key]
+        if len(shape) < 2 or 0 in shape:
+            raise UsageError(f"{key!r} has the shape {list(shape)}, which is no layer's weight")
+        return shape
 
     def norm(self, start: str) -> str:
         """The norm beside a convolution; frozen statistics and synchronised ones look alike."""

@@ -31,7 +31,7 @@ from dnl_d2.checkpoint.keymap import Converted
 from dnl_d2.checkpoint.naming import group_dropped, shorten
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import InputFormat
-from dnl_d2.checkpoint.writing import check_output, write_weights
+from dnl_d2.checkpoint.writing import check_folder, check_output, write_weights
 from dnl_d2.engine.config import load_config
 from dnl_d2.errors import UsageError, building
 
@@ -72,6 +72,8 @@ def convert_file(
         UsageError: the input cannot be read or is of another model, or lacks what is needed.
     """
     check_output(output, input)
+    if write_config:
+        check_folder(write_config)
     weights = read_weights(input, trust_pickle=trust_pickle)
     try:
         found = detect_source(weights.state, source)

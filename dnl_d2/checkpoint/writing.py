@@ -21,6 +21,11 @@ def check_output(path: str, source: str) -> None:
         raise UsageError(f"{path}: a folder, not a file")
     if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise UsageError(f"{path}: the output would overwrite the input")
+    check_folder(path)
+
+
+def check_folder(path: str) -> None:
+    """Raises :class:`UsageError` if nothing can be written where ``path`` is to be."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise UsageError(f"{path}: there is no folder {folder!r}")

@@ -113,6 +113,14 @@ def test_an_incomplete_file_leaves_nothing_behind(changes, message, public, tmp_
     only_inputs(tmp_path, "public.pth")
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (19,), (19, 0, 1, 1)])
+def test_a_weight_of_no_layer_is_named(shape, public, tmp_path):
+    source = public(**{"decode_head.conv_seg.weight": torch.zeros(shape)})
+    with pytest.raises(UsageError, match=r"predictor.weight' has the shape"):
+        convert_file(source, str(tmp_path / "out.pth"))
+    only_inputs(tmp_path, "public.pth")
+
+
 def test_surplus_parameters_can_be_left_out(model, public, tmp_path):
     source = public(**{"decode_head.extra.weight": torch.zeros(1)})
     report = convert_file(source, str(tmp_path / "out.pth"), ignore_unexpected=True)
@@ -164,6 +172,11 @@ def test_outputs_that_cannot_be(public, tmp_path):
     ]:
         with pytest.raises(UsageError, match=message):
             convert_file(source, str(output))
+    with pytest.raises(UsageError, match="no folder"):
+        convert_file(
+            source, str(tmp_path / "out.pth"), write_config=str(tmp_path / "gone" / "model.yaml")
+        )
+    only_inputs(tmp_path, "public.pth")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
