@@ -72,8 +72,10 @@ def convert_file(
         UsageError: the input cannot be read or is of another model, or lacks what is needed.
     """
     check_output(output, input)
+    if opts and not config_file:
+        raise UsageError("--opts are overrides of --config-file, which is not given")
     if write_config:
-        check_folder(write_config)
+        _check_config_path(write_config)
     weights = read_weights(input, trust_pickle=trust_pickle)
     try:
         found = detect_source(weights.state, source)
@@ -81,7 +83,13 @@ def convert_file(
         settings = found.settings_of(weights.rest, infer_settings(converted.state))
     except UsageError as error:
         raise UsageError(f"{input}: {error}") from error
-    model = _model_parameters(config_file, opts) if config_file else expected_parameters(settings)
+    if config_file:
+        model = _model_parameters(config_file, opts)
+    else:
+        try:
+            model = expected_parameters(settings)
+        except UsageError as error:
+            raise UsageError(f"{input}: {error}") from error
     state = fit_backbone(converted.state, model)
     compared = compare(state, model)
     lines = [f"{input}: {found.title}, {title(settings)}", *_report(converted, compared, verbose)]
@@ -106,6 +114,12 @@ def convert_file(
     if write_config:
         lines.append(_write_config(write_config, settings, fed))
     return "\n".join([*lines, f"written: {output}"])
+
+
+def _check_config_path(path: str) -> None:
+    if not path.endswith((".yaml", ".yml")):  # nor can it then be the input or the output
+        raise UsageError(f"{path}: the name of --write-config ends in .yaml")
+    check_folder(path)
 
 
 def _model_parameters(config_file: str, opts: Sequence[str]) -> Mapping[str, Tensor]:

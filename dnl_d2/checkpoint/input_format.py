@@ -9,6 +9,7 @@ from torch import Tensor
 from dnl_d2.checkpoint import openmmlab
 from dnl_d2.checkpoint.keymap import State
 from dnl_d2.checkpoint.source import InputFormat, Source
+from dnl_d2.errors import UsageError
 
 _FIRST = (
     "backbone.stem.conv1.weight",
@@ -76,7 +77,11 @@ def published_format(rest: Mapping[str, Any], source: Source | None = None) -> I
     """
     note = rest.get("input_format")  # of a converted file
     if isinstance(note, Mapping):
-        return InputFormat(note["channel_order"], tuple(note["mean"]), tuple(note["std"]))
+        try:
+            order, mean, std = (note[key] for key in ("channel_order", "mean", "std"))
+            return InputFormat(str(order), tuple(map(float, mean)), tuple(map(float, std)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"the file's note on its input format is wrong: {note}") from error
     return openmmlab.input_format(rest) or (source.input_format if source else None)
 
 

@@ -15,7 +15,7 @@ def input_format(rest: Mapping[str, Any]) -> InputFormat | None:
     text = _config_text(rest)
     mean, std = (_numbers(text, name) for name in ("mean", "std"))
     to_rgb = _flag(text, "to_rgb")  # bgr_to_rgb in the 1.x and 3.x releases
-    if mean is None or std is None or to_rgb is None:
+    if mean is None or std is None or to_rgb is None or 0 in std:
         return None
     return InputFormat("RGB" if to_rgb else "BGR", mean, std)
 

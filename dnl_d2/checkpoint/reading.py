@@ -65,6 +65,7 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
         head = file.read(512)
     try:
         weights = _split(_reader(head, path)(path, trust_pickle))
+        _check_values(weights.state)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except RefusedPickle as error:
@@ -81,7 +82,6 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
             f"{path}: truncated or damaged ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:120]}); download or copy it again"
         ) from error
-    _check_finite(path, weights.state)
     return weights
 
 
@@ -201,13 +201,24 @@ def _tensors(mapping: Mapping) -> dict[str, Tensor]:
     return state
 
 
-def _check_finite(path: str, state: Mapping[str, Tensor]) -> None:
+def _check_values(state: Mapping[str, Tensor]) -> None:
+    odd = [
+        key for key, value in state.items()
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized
+    ]  # fmt: skip
+    if odd:
+        raise UsageError(
+            f"{odd[0]!r} is sparse, complex or quantised: not a network's plain weights"
+        )
     wrong = [
         key for key, value in state.items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
+        if value.is_floating_point() and not torch.isfinite(value.float()).all()
     ]  # fmt: skip
     if wrong:
         raise UsageError(
-            f"{path}: {len(wrong)} of {len(state)} tensors hold NaN or infinite values, such as "
+            f"{len(wrong)} of {len(state)} tensors hold NaN or infinite values, such as "
             f"{wrong[0]!r}: the training that wrote it had diverged, or the file is damaged"
         )
+    whole = [k for k, v in state.items() if v.dim() > 1 and not v.is_floating_point()]
+    if whole:
+        raise UsageError(f"{whole[0]!r} holds whole numbers: quantised weights are not read")

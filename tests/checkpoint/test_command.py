@@ -113,6 +113,18 @@ def test_an_incomplete_file_leaves_nothing_behind(changes, message, public, tmp_
     only_inputs(tmp_path, "public.pth")
 
 
+def test_the_config_never_overwrites_weights(public, tmp_path):
+    source = public()
+    before = Path(source).read_bytes()
+    for path in (source, str(tmp_path / "out.pth")):
+        with pytest.raises(UsageError, match=r"ends in \.yaml"):
+            convert_file(source, str(tmp_path / "out.pth"), write_config=path)
+    with pytest.raises(UsageError, match="--opts are overrides"):
+        convert_file(source, str(tmp_path / "out.pth"), opts=["A", "b"])
+    assert Path(source).read_bytes() == before
+    only_inputs(tmp_path, "public.pth")
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (19,), (19, 0, 1, 1)])
 def test_a_weight_of_no_layer_is_named(shape, public, tmp_path):
     source = public(**{"decode_head.conv_seg.weight": torch.zeros(shape)})
