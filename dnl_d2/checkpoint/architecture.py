@@ -181,7 +181,21 @@ def _backbone(keys: _Keys) -> Settings:
             "MODEL.FPN.OUT_CHANNELS": keys.out("backbone.fpn_output2.weight"),
             "MODEL.FPN.NORM": keys.norm("backbone.fpn_output2"),
         }
-    return settings | _inserts(keys, root, counts)
+    return settings | _deformable(keys, root) | _inserts(keys, root, counts)
+
+
+def _deformable(keys: _Keys, root: str) -> Settings:
+    on = [keys.has(f"{root}res{s}.0.conv2_offset.") for s in (2, 3, 4, 5)]
+    if not any(on):
+        return {}
+    channels = keys.out(f"{root}res{on.index(True) + 2}.0.conv2_offset.weight")
+    # 2 or, modulated, 3 numbers for each of the 9 taps. 54 is taken for 2 modulated groups.
+    modulated = channels % 27 == 0
+    return {
+        "MODEL.RESNETS.DEFORM_ON_PER_STAGE": on,
+        "MODEL.RESNETS.DEFORM_MODULATED": modulated,
+        "MODEL.RESNETS.DEFORM_NUM_GROUPS": channels // (27 if modulated else 18),
+    }
 
 
 def _inserts(keys: _Keys, root: str, counts: tuple[int, ...]) -> Settings:

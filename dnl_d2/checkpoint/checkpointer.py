@@ -53,6 +53,7 @@ class PublicCheckpointer(DetectionCheckpointer):
         state = strip_prefix(state, "module.")
         content = {**weights.rest, "model": state}
         if weights.rest.get("matching_heuristics") or self._asks_for_heuristics():
+            self.described = "a file whose names Detectron2's heuristics match"
             return content | {"matching_heuristics": True}
         model = strip_prefix(self.model.state_dict(), "module.")
         source = None

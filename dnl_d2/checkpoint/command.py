@@ -7,7 +7,7 @@ import torch
 import yaml
 from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from dnl_d2.checkpoint import openmmlab
 from dnl_d2.checkpoint.architecture import (
@@ -31,7 +31,7 @@ from dnl_d2.checkpoint.keymap import Converted
 from dnl_d2.checkpoint.naming import group_dropped, shorten
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import InputFormat
-from dnl_d2.checkpoint.writing import check_folder, check_output, write_weights
+from dnl_d2.checkpoint.writing import check_folder, check_output, write_text, write_weights
 from dnl_d2.engine.config import load_config
 from dnl_d2.errors import UsageError, building
 
@@ -83,8 +83,9 @@ def convert_file(
         settings = found.settings_of(weights.rest, infer_settings(converted.state))
     except UsageError as error:
         raise UsageError(f"{input}: {error}") from error
+    pooled = settings.get("MODEL.RESNETS.SHORTCUT") == "avg_pool"
     if config_file:
-        model = _model_parameters(config_file, opts)
+        model, pooled = _build(config_file, opts)
     else:
         try:
             model = expected_parameters(settings)
@@ -104,7 +105,7 @@ def convert_file(
     if to is None:
         write_weights(output, _content(state, weights.rest, fed))
     else:
-        back = convert_back(state, get_source(to))
+        back = convert_back(state, get_source(f"{to}-v1d" if pooled else to))
         if back.unexpected:
             raise UsageError(
                 f"{input}: {to} has no names for {len(back.unexpected)} parameters, such as "
@@ -122,13 +123,20 @@ def _check_config_path(path: str) -> None:
     check_folder(path)
 
 
-def _model_parameters(config_file: str, opts: Sequence[str]) -> Mapping[str, Tensor]:
+def _build(config_file: str, opts: Sequence[str]) -> tuple[Mapping[str, Tensor], bool]:
+    """A model's parameters, without memory for them, and whether its shortcuts pool (ResNet-D)."""
     cfg = load_config(config_file, opts)
     with building(f"the model of {config_file}"), torch.device("meta"):
         if isinstance(cfg, CfgNode):
             cfg.MODEL.DEVICE = "meta"
-            return build_model(cfg).state_dict()
-        return instantiate(cfg.model).state_dict()
+            model = build_model(cfg)
+        elif "model" in cfg:
+            model = instantiate(cfg.model)
+        else:
+            raise UsageError(f"{config_file}: a LazyConfig without `model`")
+    # No parameter tells.
+    pooled = any(isinstance(part, nn.AvgPool2d) for part in model.backbone.modules())
+    return model.state_dict(), pooled
 
 
 def _report(converted: Converted, compared: Comparison, verbose: bool) -> list[str]:
@@ -195,10 +203,6 @@ def _write_config(path: str, settings: Settings, fed: InputFormat | None) -> str
             "MODEL.PIXEL_STD": list(fed.std),
             "INPUT.FORMAT": fed.channel_order,
         }
-    try:
-        with open(path, "w") as file:
-            file.write(f"# {title(settings)}, told from the names and shapes of its weights.\n")
-            yaml.safe_dump(nested(settings), file, sort_keys=False)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
+    text = yaml.safe_dump(nested(settings), sort_keys=False)
+    write_text(path, f"# {title(settings)}, told from the names and shapes of its weights.\n{text}")
     return f"written: {path}"

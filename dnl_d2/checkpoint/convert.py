@@ -47,22 +47,23 @@ def detect_source(state: State, among: str | None = None) -> Source:
 
     Args:
         state: the file's parameters.
-        among: the name of a source, or what the names of a family start with (``paddleseg``);
-            None for all of them.
+        among: the name of a source, or what the names of a family start with (``paddleseg``,
+            ``mmseg``); None for all of them. A source of exactly that name is taken even if the
+            keys do not look like its own.
 
     Raises:
         UsageError: none that is known, or none of those named; the message says what the file
             seems to be.
     """
-    if among in _BY_NAME:
-        return _BY_NAME[among]
-    family = [s for s in SOURCES if among is None or s.name.startswith(f"{among}-")]
+    family = [s for s in SOURCES if among in (None, s.name) or s.name.startswith(f"{among}-")]
     if not family:
         raise UsageError(f"unknown source {among!r}; use one of {', '.join(source_names())}")
     state = strip_prefix(state, "module.")
     for source in family:
         if source.recognises(state):
             return source
+    if among in _BY_NAME:
+        return _BY_NAME[among]
     wanted = "a model this library knows" if among is None else f"a file of {among}"
     raise UsageError(f"not {wanted}: {name_unknown(state)}")
 

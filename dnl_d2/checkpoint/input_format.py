@@ -81,7 +81,7 @@ def published_format(rest: Mapping[str, Any], source: Source | None = None) -> I
             order, mean, std = (note[key] for key in ("channel_order", "mean", "std"))
             return InputFormat(str(order), tuple(map(float, mean)), tuple(map(float, std)))
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"the file's note on its input format is wrong: {note}") from error
+            raise UsageError(f"the file's note on its input format is wrong ({error!r})") from error
     return openmmlab.input_format(rest) or (source.input_format if source else None)
 
 

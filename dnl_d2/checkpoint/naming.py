@@ -26,6 +26,9 @@ _OTHERS = (
     ("model.model.0.{any:*}", "a YOLO detector"),
     ("features.0.weight", "a VGG or AlexNet classifier"),
     ("features.0.0.weight", "a MobileNet or EfficientNet classifier"),
+    ("proposal_generator.anchor_generator.{any:*}", "a two-stage detector of Detectron2"),
+    ("head.cls_subnet.{any:*}", "Detectron2's RetinaNet"),
+    ("bbox_head.retina_cls.{any:*}", "MMDetection's RetinaNet"),
     ("backbone.conv1.weight", "a ResNet with a head this library does not have"),
     ("{any:*}layer1.0.conv1.weight", "a ResNet under a name this library does not know"),
 )

@@ -15,7 +15,7 @@ def input_format(rest: Mapping[str, Any]) -> InputFormat | None:
     text = _config_text(rest)
     mean, std = (_numbers(text, name) for name in ("mean", "std"))
     to_rgb = _flag(text, "to_rgb")  # bgr_to_rgb in the 1.x and 3.x releases
-    if mean is None or std is None or to_rgb is None or 0 in std:
+    if mean is None or std is None or to_rgb is None or min(std) <= 0:
         return None
     return InputFormat("RGB" if to_rgb else "BGR", mean, std)
 
@@ -28,16 +28,18 @@ def settings(rest: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any
 
 def class_names(rest: Mapping[str, Any]) -> list[str]:
     """Names of the classes, in the order of the classifier; empty if the file does not say."""
-    meta = _meta(rest)
-    names = meta.get("CLASSES") or meta.get("classes") or rest.get("classes") or ()
-    return [str(name) for name in names] if isinstance(names, list | tuple) else []
+    names = _first_list(_meta(rest), "CLASSES", "classes") or _first_list(rest, "classes")
+    return [str(name) for name in names]
 
 
 def palette(rest: Mapping[str, Any]) -> list:
     """Colours of the classes; empty if the file does not say."""
-    meta = _meta(rest)
-    colours = meta.get("PALETTE") or meta.get("palette")
-    return list(colours) if isinstance(colours, list | tuple) else []
+    return _first_list(_meta(rest), "PALETTE", "palette")
+
+
+def _first_list(mapping: Mapping[str, Any], *keys: str) -> list:
+    values = (mapping.get(key) for key in keys)
+    return next((list(v) for v in values if isinstance(v, list | tuple)), [])
 
 
 def _meta(rest: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,9 +61,9 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
     if not os.path.isfile(path):
         kind = "a folder, not a file" if os.path.isdir(path) else "no such file"
         raise UsageError(f"{path}: {kind}")
-    with open(path, "rb") as file:
-        head = file.read(512)
     try:
+        with open(path, "rb") as file:
+            head = file.read(512)
         weights = _split(_reader(head, path)(path, trust_pickle))
         _check_values(weights.state)
     except UsageError as error:
@@ -102,6 +102,9 @@ def _reader(head: bytes, path: str):
     if len(head) > 9 and head[8:9] == b"{":
         return _read_safetensors
     text = _as_text(head)
+    named_pickle = path.endswith((".pkl", ".pdparams"))  # protocols 0 and 1 have no magic number
+    if named_pickle and (text is None or head.startswith((b"(d", b"ccollections"))):
+        return _read_pickle
     if text is not None:
         if text.startswith("<"):
             raise UsageError(
@@ -109,8 +112,6 @@ def _reader(head: bytes, path: str):
                 "of a download: download it again"
             )
         raise UsageError(f"not a weights file but text, starting {text!r}")
-    if path.endswith((".pkl", ".pdparams")):
-        return _read_pickle  # protocols 0 and 1 have no magic number
     raise UsageError("neither a PyTorch, pickle nor safetensors file")
 
 
@@ -197,6 +198,8 @@ def _tensors(mapping: Mapping) -> dict[str, Tensor]:
                 np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
             )
         if isinstance(value, Tensor):
+            if not str(key).isprintable():
+                raise UsageError(f"the name {str(key)!a} cannot be printed: no network's weights")
             state[str(key)] = value.detach()
     return state
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,12 +45,29 @@ def write_weights(path: str, content: Mapping[str, Any], *, weights: str = "mode
     Raises:
         UsageError: the file cannot be written.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
+    with _renamed(path) as temporary:
         if path.endswith(".safetensors"):
             _write_safetensors(temporary, content, weights)
         else:
             torch.save(dict(content), temporary)
+
+
+def write_text(path: str, text: str) -> None:
+    """As :func:`write_weights`, for a text.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    with _renamed(path) as temporary, open(temporary, "w") as file:
+        file.write(text)
+
+
+@contextmanager
+def _renamed(path: str) -> Iterator[str]:
+    """A name to write under, which is then renamed."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        yield temporary
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise UsageError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error

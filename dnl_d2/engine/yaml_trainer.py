@@ -28,7 +28,7 @@ from dnl_d2.engine.prepare import (
     usable_device,
 )
 from dnl_d2.engine.schedule import PolyParamScheduler
-from dnl_d2.errors import building
+from dnl_d2.errors import UsageError, building
 from dnl_d2.evaluation import build_evaluator
 
 
@@ -48,6 +48,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
+        if len(cfg.TEST.SLIDE.WINDOW) and cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+            raise UsageError(
+                "TEST.SLIDE.WINDOW: SemanticSegmentor does not slide; set MODEL.META_ARCHITECTURE "
+                "to ContextSegmentor"
+            )
         return plain_batch_norm_if_alone(super().build_model(cfg), cfg.MODEL.DEVICE)
 
     @classmethod

@@ -87,6 +87,35 @@ def test_there_and_back_is_bit_equal(public, tmp_path):
     assert second.rest["meta"]["CLASSES"] == first.rest["meta"]["CLASSES"]
 
 
+def test_pooling_shortcuts_come_and_go_back(tmp_path):
+    model = build(SEGMENTOR, MODEL__RESNETS__SHORTCUT="avg_pool")
+    names = convert_back(model.state_dict(), get_source("mmseg-v1d")).state
+    assert "backbone.layer2.0.downsample.1.weight" in names
+    torch.save({"state_dict": dict(names)}, tmp_path / "in.pth")
+    files = [str(tmp_path / name) for name in ("in.pth", "ours.pth", "o.yaml", "back.pth")]
+    for source in (None, "mmseg"):
+        report = convert_file(files[0], files[1], source=source, write_config=files[2])
+        assert "ResNet-V1d" in report and "unexpected 0" in report
+    cfg = load_config(files[2], ["MODEL.DEVICE", "cpu"])
+    assert cfg.MODEL.RESNETS.SHORTCUT == "avg_pool"
+    convert_file(files[1], files[3], to="mmseg", config_file=files[2])
+    assert read_weights(files[3]).state.keys() == names.keys()
+
+
+def test_odd_notes_beside_the_weights(public, tmp_path):
+    content = torch.load(public())
+    content["meta"] |= {"CLASSES": torch.ones(3), "PALETTE": torch.ones(3, 3)}
+    torch.save(content, tmp_path / "odd.pth")
+    convert_file(str(tmp_path / "odd.pth"), str(tmp_path / "out.pth"), to="mmseg")
+    assert read_weights(tmp_path / "out.pth").rest["meta"] == {}
+    state = read_weights(public()).state
+    for note in ({"channel_order": "GRB"}, {"std": [0, 1, 1]}, {"mean": [1.0]}, {"std": None}):
+        note = {"channel_order": "RGB", "mean": [1.0] * 3, "std": [1.0] * 3} | note
+        torch.save({"state_dict": state, "input_format": note}, tmp_path / "note.pth")
+        with pytest.raises(UsageError, match=r"note on its input format is wrong \("):
+            convert_file(str(tmp_path / "note.pth"), str(tmp_path / "out.pth"))
+
+
 def test_what_mmseg_cannot_name_does_not_go_back(tmp_path):
     model = build(SEGMENTOR, MODEL__SEM_SEG_HEAD__CONTEXT__PRESET="paper-seg")
     torch.save({"model": model.state_dict()}, tmp_path / "in.pth")

@@ -5,7 +5,8 @@ import functools
 import pytest
 import torch
 
-from dnl_d2.checkpoint.convert import convert, convert_back, fit_backbone
+from dnl_d2.checkpoint.architecture import expected_parameters, infer_settings
+from dnl_d2.checkpoint.convert import compare, convert, convert_back, fit_backbone
 from dnl_d2.checkpoint.sources.mmdet import SOURCE
 from dnl_d2.errors import UsageError
 from tests.checkpoint.detectors import (
@@ -166,13 +167,18 @@ def test_names_of_plugins(sub_sample, postfix):
     assert blocks == {f"{layer}.{p}" for layer in layers for p in ("weight", "bias")}
 
 
-def test_deformable_convolutions_have_detectron2_names():
+def test_deformable_convolutions_are_named_and_placed():
     config = reference.published_config(
         "gcnet/cascade-mask-rcnn_x101-32x4d-syncbn-dconv-c3-c5-r4-gcb-c3-c5_fpn_1x_coco.py"
     )
     config.backbone.plugins = None
     converted = convert(_backbone_state(config), SOURCE)
     assert not converted.unexpected
+    settings = infer_settings(converted.state)
+    assert settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"] == [False, True, True, True]
+    compared = compare(converted.state, expected_parameters(settings))
+    assert not (compared.missing or compared.mismatched or compared.unexpected)
+    assert len(compared.matched) == len(converted.state)
     start = "backbone.res4.1.conv2"
     found = {k[len(start) :]: v.shape for k, v in converted.state.items() if k.startswith(start)}
     # Names and shapes of detectron2.modeling.backbone.resnet.DeformBottleneckBlock, which can only

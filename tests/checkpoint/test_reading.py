@@ -148,6 +148,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
             torch_bytes({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}),
             "1 of 2 tensors hold NaN or infinite values, such as 'b'",
         ),
+        "name.pth": (torch_bytes({"a\nb": torch.ones(2)}), r"the name 'a\\nb' cannot be printed"),
         "sparse.pth": (torch_bytes({"a": torch.eye(3).to_sparse()}), "'a' is sparse"),
         "int.pth": (torch_bytes({"a": torch.ones(2, 2).int()}), "'a' holds whole numbers"),
         "big.pth.gz": (b"\x1f\x8b" + bytes(600), "gzip archive"),

@@ -291,6 +291,12 @@ def test_wrong_values_are_one_line(tmp_path, options, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_model_that_does_not_slide_says_so(tmp_path):
+    changes = {"MODEL.META_ARCHITECTURE": "SemanticSegmentor", "TEST.SLIDE.WINDOW": "[32, 32]"}
+    with pytest.raises(UsageError, match=r"TEST.SLIDE.WINDOW: SemanticSegmentor does not slide"):
+        run(yaml_config(tmp_path, **changes), arguments())
+
+
 def test_lazy_ignore_label_must_be_the_datasets(tmp_path):
     cfg = lazy_config(tmp_path, dataloader__train__mapper__dataset_ignore_label=3)
     with pytest.raises(UsageError, match=r"dataset_ignore_label=3.*ignores 255"):

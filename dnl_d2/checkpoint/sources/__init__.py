@@ -18,6 +18,7 @@ from dnl_d2.checkpoint.sources import (
 
 # The first that recognises a file is taken: those with the more telling keys come first.
 SOURCES: tuple[Source, ...] = (
+    mmseg.V1D,
     mmseg.SOURCE,
     mmdet.SOURCE,
     dnl_det.SOURCE,

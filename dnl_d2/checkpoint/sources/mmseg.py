@@ -1,5 +1,7 @@
 """Checkpoints of mmsegmentation, 0.x and 1.x: FCN, NL, GC, DNL and ANN heads."""
 
+from functools import partial
+
 from dnl_d2.checkpoint import openmmlab
 from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, State, has
 from dnl_d2.checkpoint.source import Source
@@ -37,12 +39,12 @@ def global_context_rules(public: str, ours: str) -> list[Rule]:
     ]
 
 
-def _rules(state: State) -> list[Rule]:
+def _rules(state: State, pooled: bool) -> list[Rule]:
     deep = has(state, "backbone.stem.0.weight", "backbone.stem.conv3.weight")
     asymmetric = has(state, "decode_head.fusion.{rest:*}", f"{_HEAD}.fusion.{{rest:*}}")
     return [
         *(deep_stem_rules("backbone.stem") if deep else basic_stem_rules("backbone.")),
-        *residual_rules("backbone."),
+        *residual_rules("backbone.", pooled=pooled),
         Rule(f"decode_head.conv_seg.{PARAM}", f"{_HEAD}.predictor.{PARAM}"),
         *(_asymmetric_rules() if asymmetric else _context_rules("decode_head", _HEAD)),
         *(() if asymmetric else _block_rules(state)),
@@ -83,10 +85,20 @@ def _asymmetric_rules() -> list[Rule]:
     return rules
 
 
+_SIGNATURE = ("backbone.layer1.0.conv1.weight", "decode_head.conv_seg.weight")
+
+V1D = Source(
+    name="mmseg-v1d",
+    title="mmsegmentation with a ResNet-V1d",
+    signature=(*_SIGNATURE, "backbone.layer2.0.downsample.2.weight"),
+    rules=partial(_rules, pooled=True),
+    settings={"MODEL.RESNETS.SHORTCUT": "avg_pool"},
+    told=openmmlab.settings,
+)
 SOURCE = Source(
     name="mmseg",
     title="mmsegmentation",
-    signature=("backbone.layer1.0.conv1.weight", "decode_head.conv_seg.weight"),
-    rules=_rules,
+    signature=_SIGNATURE,
+    rules=partial(_rules, pooled=False),
     told=openmmlab.settings,
 )

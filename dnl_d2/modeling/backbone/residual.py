@@ -7,9 +7,12 @@ names and a pretrained file stays a subset of the model.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
+from detectron2.layers import Conv2d
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import build_context_block
@@ -82,7 +85,12 @@ class ContextBasicBlock(_ContextResidual, BasicBlock):
 
 
 class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
-    """Bottleneck block of ResNet-50 and deeper, and of ResNeXt, with an optional context block."""
+    """Bottleneck block of ResNet-50 and deeper, and of ResNeXt, with an optional context block.
+
+    Its 3x3 convolution can be deformable (arXiv 1703.06211; with ``deform_modulated`` arXiv
+    1811.11168). The parameters are named as in :class:`detectron2.modeling.DeformBottleneckBlock`,
+    but the operator is torchvision's, which needs no compiled Detectron2 and runs on CPUs too.
+    """
 
     def __init__(
         self,
@@ -96,6 +104,9 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
         stride_in_1x1: bool = False,
         dilation: int = 1,
         shortcut: str = "conv",
+        deform: bool = False,
+        deform_modulated: bool = False,
+        deform_num_groups: int = 1,
         context: Mapping[str, Any] | None = None,
         position: str = "after_conv3",
     ):
@@ -109,8 +120,41 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
             stride_in_1x1=stride_in_1x1,
             dilation=dilation,
         )
+        self.deform_modulated = deform_modulated
+        self.conv2_offset = None
+        if deform:
+            taps = self.conv2.kernel_size[0] * self.conv2.kernel_size[1]
+            self.conv2_offset = Conv2d(
+                bottleneck_channels,
+                (3 if deform_modulated else 2) * taps * deform_num_groups,
+                kernel_size=self.conv2.kernel_size,
+                stride=self.conv2.stride,
+                padding=self.conv2.padding,
+                dilation=self.conv2.dilation,
+            )
+            # Starts as the plain convolution (modulated: as half of it).
+            nn.init.zeros_(self.conv2_offset.weight)
+            nn.init.zeros_(self.conv2_offset.bias)
         self._stride_shortcut(shortcut, stride)
         self._add_context(context, position)
 
     def residual(self, x: Tensor) -> Tensor:
-        return self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
+        out = F.relu_(self.conv1(x))
+        out = self.conv2(out) if self.conv2_offset is None else self._deform(out)
+        return self.conv3(F.relu_(out))
+
+    def _deform(self, x: Tensor) -> Tensor:
+        offset, mask = self.conv2_offset(x), None
+        if self.deform_modulated:
+            *offset, mask = offset.chunk(3, dim=1)
+            offset, mask = torch.cat(offset, dim=1), mask.sigmoid()
+        out = deform_conv2d(
+            x,
+            offset,
+            self.conv2.weight,
+            stride=self.conv2.stride,
+            padding=self.conv2.padding,
+            dilation=self.conv2.dilation,
+            mask=mask,
+        )
+        return out if self.conv2.norm is None else self.conv2.norm(out)

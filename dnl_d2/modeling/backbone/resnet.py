@@ -96,6 +96,9 @@ def build_context_resnet(
     output_stride: int = 32,
     halve_first_dilation: bool = True,
     shortcut: str = "conv",
+    deform_on: Sequence[str] = (),
+    deform_modulated: bool = False,
+    deform_num_groups: int = 1,
     norm: str = "BN",
     out_features: Sequence[str] = ("res5",),
     freeze_at: int = 0,
@@ -120,6 +123,10 @@ def build_context_resnet(
             mmsegmentation convention); False: all of it (PaddleSeg, and "DC5").
         shortcut: what strides in a shortcut: ``conv``, the 1x1 convolution, or ``avg_pool``,
             average pooling before it. With the ``v1c`` stem that is ResNet-D, -V1d or -vd.
+        deform_on: stages whose 3x3 convolutions are deformable, such as ``("res4", "res5")``;
+            from depth 50 on.
+        deform_modulated: whether deformable convolutions weigh their samples (version 2).
+        deform_num_groups: groups of channels with offsets of their own.
         norm: any norm Detectron2 knows, for all convolutions of the ResNet.
         out_features: feature maps to return; stages after the last one are not built.
         freeze_at: number of stages to freeze, the stem being the first.
@@ -153,6 +160,11 @@ def build_context_resnet(
     basic = depth < 50
     if basic and num_groups != 1:
         raise UsageError(f"ResNet-{depth} has no groups; num_groups must be 1, got {num_groups}")
+    for stage in deform_on:
+        if stage not in stages:
+            raise UsageError(f"deform_on: {stage!r} is none of the stages {', '.join(stages)}")
+    if basic and deform_on:
+        raise UsageError(f"ResNet-{depth} has no deformable convolutions; use depth 50 or more")
 
     channels = stem_out_channels
     out_channels = res2_out_channels or (64 if basic else 256)
@@ -177,6 +189,9 @@ def build_context_resnet(
                 "bottleneck_channels": bottleneck,
                 "num_groups": num_groups,
                 "stride_in_1x1": stride_in_1x1,
+                "deform": stage in deform_on,
+                "deform_modulated": deform_modulated,
+                "deform_num_groups": deform_num_groups,
             }
         block = ContextBasicBlock if basic else ContextBottleneckBlock
         built.append(
@@ -203,15 +218,17 @@ def _built_stages(out_features: Sequence[str]) -> tuple[str, ...]:
 def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextResNet:
     """YAML entry: reads MODEL.RESNETS, MODEL.BACKBONE.FREEZE_AT and calls build_context_resnet."""
     resnet = cfg.MODEL.RESNETS
-    if any(resnet.DEFORM_ON_PER_STAGE):
+    if len(resnet.DEFORM_ON_PER_STAGE) != len(_STAGES):
         raise UsageError(
-            "MODEL.RESNETS.DEFORM_ON_PER_STAGE: build_context_resnet_backbone has no deformable "
-            "convolutions; set it to [False, False, False, False]"
+            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE {resnet.DEFORM_ON_PER_STAGE}: four values, for "
+            f"{', '.join(_STAGES)}"
         )
     if resnet.RES5_DILATION not in (1, 2):
         raise UsageError(
             f"MODEL.RESNETS.RES5_DILATION {resnet.RES5_DILATION}: use 1 or 2, or OUTPUT_STRIDE"
         )
+    built = _built_stages(resnet.OUT_FEATURES)  # flags of later stages are for nobody
+    deformed = dict(zip(_STAGES, resnet.DEFORM_ON_PER_STAGE, strict=True))
     output_stride, halve = resnet.OUTPUT_STRIDE, resnet.HALVE_FIRST_DILATION
     if resnet.RES5_DILATION == 2:  # Detectron2's own way to say "DC5"
         output_stride, halve = 16, False
@@ -229,6 +246,9 @@ def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Conte
         output_stride=output_stride,
         halve_first_dilation=halve,
         shortcut=resnet.SHORTCUT,
+        deform_on=[stage for stage in built if deformed[stage]],
+        deform_modulated=resnet.DEFORM_MODULATED,
+        deform_num_groups=resnet.DEFORM_NUM_GROUPS,
         norm=resnet.NORM,
         out_features=resnet.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
