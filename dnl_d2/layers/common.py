@@ -66,10 +66,61 @@ class PointwiseConv(nn.Conv2d):
         return apply_2d(self._forward_2d, x)
 
     def _forward_2d(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
+        return self._finish(super().forward(x))
+
+    def _finish(self, x: Tensor) -> Tensor:
         if self.norm is not None:
             x = self.norm(x)
         return x if self.activation is None else self.activation(x)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """As :meth:`forward`, to contiguous tokens: ``(N, C, *S)`` -> ``(N, L, C')``.
+
+        One product that reads the map as it lies, in place of a convolution and a transposing copy.
+        """
+        if self.norm is not None or self.activation is not None:
+            return to_tokens(self(x))
+        out = to_tokens(x) @ self.weight.flatten(1).t()
+        return out if self.bias is None else out.add_(self.bias)
+
+    def from_tokens(self, tokens: Tensor, spatial: Sequence[int]) -> Tensor:
+        """As :meth:`forward`, on ``(N, L, C)`` tokens of a map of size ``spatial``."""
+        out = self.weight.flatten(1) @ tokens.transpose(1, 2)
+        if self.bias is not None:
+            out = out.add_(self.bias[:, None])
+        out = out.unflatten(2, tuple(spatial))
+        return out if self.norm is None and self.activation is None else apply_2d(self._finish, out)
+
+
+def add_projected(
+    x: Tensor, context: Tensor, project: PointwiseConv, shared: Tensor | None = None
+) -> Tensor:
+    """x + project(context + shared): the residual sum of a block.
+
+    Args:
+        x: ``(N, C, *S)``.
+        context: ``(N, L, C')`` tokens.
+        project: from C' to C channels.
+        shared: ``(N, 1, C')``, what all positions get; or None.
+
+    Returns:
+        ``(N, C, *S)``.
+    """
+    dtypes = {x.dtype, context.dtype, project.weight.dtype}
+    simple = project.norm is None and project.activation is None and len(dtypes) == 1
+    if not simple or torch.is_autocast_enabled(x.device.type):
+        context = context if shared is None else context + shared
+        return x + project.from_tokens(context, x.shape[2:])
+    # One pass over the map for the residual and all constants, then one product added to it.
+    weight = project.weight.flatten(1)
+    constant = torch.zeros((), dtype=x.dtype, device=x.device)
+    if shared is not None:
+        constant = weight @ shared.transpose(1, 2)
+    if project.bias is not None:
+        constant = constant + project.bias[:, None]
+    out = x.flatten(2) + constant
+    out = out.baddbmm_(weight.expand(len(x), -1, -1), context.transpose(1, 2))
+    return out.unflatten(2, x.shape[2:])
 
 
 def apply_2d(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -9,18 +9,19 @@ from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock
 from dnl_d2.layers.common import (
     Norm,
     PointwiseConv,
+    add_projected,
     apply_2d,
-    broadcast_token,
     check_positive,
     get_norm,
     init_normal,
     init_zero_output,
     to_map,
-    to_tokens,
 )
 from dnl_d2.layers.functional import (
     autocast_off,
     center,
+    check_backend,
+    float_dtype,
     full_precision,
     pairwise_attention,
     pairwise_weights,
@@ -85,6 +86,10 @@ class DisentangledNonLocalBlock(ContextBlock):
             the non-local block of the authors' repositories.
         sub_sample: 2x max-pool of the map that keys, values and the unary term come from. (The
             non-local block pools keys and values, after their projections.)
+        attention_backend: how the pairwise term is computed: ``auto``, ``plain``, ``fused`` or
+            ``chunked``; see :func:`dnl_d2.layers.pairwise_attention`.
+        attention_dtype: ``float32``, or ``bfloat16`` or ``float16`` for the operands of a fused
+            kernel; default: those of autocast on CUDA, else ``float32``.
 
     Raises:
         UsageError: unknown preset, or an argument out of range.
@@ -104,6 +109,8 @@ class DisentangledNonLocalBlock(ContextBlock):
         whitening: str = "channel",
         unary: bool = True,
         sub_sample: bool = False,
+        attention_backend: str = "auto",
+        attention_dtype: str | None = None,
     ):
         super().__init__(in_channels)
         if preset not in PRESETS:
@@ -126,6 +133,8 @@ class DisentangledNonLocalBlock(ContextBlock):
 
         self.inter_channels = inter
         self.scale = (inter**-0.5 if use_scale else 1.0) / temperature
+        self.attention_backend = check_backend(attention_backend)
+        self.attention_dtype = float_dtype(attention_dtype)
         self.whitening = whitening
         self.sub_sample = sub_sample
         self.identity_at_init = not (has_gamma and unary) and activation is None
@@ -161,20 +170,30 @@ class DisentangledNonLocalBlock(ContextBlock):
             init_normal(0.01, self.project)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        context, shared = self._context(x, mask)
+        if self.project is not None:
+            return add_projected(x, context, self.project, shared)
+        context = to_map(context if shared is None else context + shared, x.shape[2:])
+        return x + (context if self.norm is None else apply_2d(self.norm, context))
+
+    def _context(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The pairwise term ``(N, L, C')`` and the unary one ``(N, 1, C')``."""
         query, key, source, flat_mask = self._query_key(x, mask)
-        value = to_tokens(self.value(source))
+        value = self.value.tokens(source)
         context = pairwise_attention(
-            query, key, value, scale=self.scale, key_padding_mask=flat_mask
+            query,
+            key,
+            value,
+            scale=self.scale,
+            key_padding_mask=flat_mask,
+            backend=self.attention_backend,
+            dtype=self.attention_dtype,
         )
         if self.gamma is not None:
             context = (self.gamma * context).to(context.dtype)
-        context = to_map(context, x.shape[2:])
-        if self.unary is not None:
-            shared = unary_attention(self.unary(source).flatten(1), value, flat_mask)
-            context = context + broadcast_token(shared, x.dim() - 2)
-        if self.project is not None:
-            return x + self.project(context)
-        return x + (context if self.norm is None else apply_2d(self.norm, context))
+        if self.unary is None:
+            return context, None
+        return context, unary_attention(self.unary.tokens(source)[..., 0], value, flat_mask)
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
@@ -197,6 +216,6 @@ class DisentangledNonLocalBlock(ContextBlock):
         source, key_mask = sub_sample(x, mask) if self.sub_sample else (x, mask)
         query_mask, key_mask = (None if m is None else m.flatten(1) for m in (mask, key_mask))
         whiten = _WHITENING[self.whitening]
-        query = whiten(to_tokens(self.query(x)), query_mask)
-        key = whiten(to_tokens(self.key(source)), key_mask)
+        query = whiten(self.query.tokens(x), query_mask)
+        key = whiten(self.key.tokens(source), key_mask)
         return query, key, source, key_mask

@@ -1,4 +1,4 @@
-"""Attention over positions, as pure functions on tokens.
+"""Attention over positions, as pure functions on tokens; :mod:`dnl_d2.layers.kernels` computes it.
 
 Shapes: ``query (N, Lq, D)``, ``key (N, Lk, D)``, ``value (N, Lk, Dv)``; a key-padding mask is a
 boolean ``(N, Lk)`` tensor that is True at the positions to leave out, as in
@@ -8,11 +8,21 @@ dtype of ``value``. No function changes its inputs. A sample whose positions are
 zeros, not NaN.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers.kernels import (
+    BACKENDS,
+    dot_attention,
+    fusible,
+    relu_sum_attention,
+    softmax_attention,
+)
 
 
 def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -96,16 +106,101 @@ def pairwise_attention(
     similarity: str = "softmax",
     scale: float = 1.0,
     key_padding_mask: Tensor | None = None,
+    backend: str = "auto",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Sum over j of w_ij v_j with :func:`pairwise_weights`. Returns ``(N, Lq, Dv)``.
+    """Sum over j of w_ij v_j with the weights of :func:`pairwise_weights`, without holding them.
 
-    Every pairwise block goes through this one function: a faster exact kernel belongs here.
+    Exact, in memory linear in Lq and Lk, forward and backward; in time linear too for ``dot`` and
+    L log L for ``relu_sum``. Every pairwise block goes through this one function.
+
+    Args:
+        query, key, value: ``(N, Lq, D)``, ``(N, Lk, D)`` and ``(N, Lk, Dv)``.
+        similarity, scale, key_padding_mask: see :func:`pairwise_weights`.
+        backend: how a softmax is computed: ``auto`` (the fastest of the others), ``plain`` (hold
+            the map), ``fused`` (PyTorch's kernel) or ``chunked`` (ours, of any widths). Only
+            ``plain`` can be differentiated twice. The other similarities have one way each.
+        dtype: of queries, keys and values in a fused kernel, which forms fp32 logits from
+            half-precision operands too. By default the dtype of ``value`` on CUDA, and fp32 (fp64
+            for fp64) elsewhere. All other ways compute in at least fp32.
+
+    Returns:
+        ``(N, Lq, Dv)`` in the dtype of ``value``.
+
+    Raises:
+        UsageError: unknown ``backend``, or ``fused`` where PyTorch has no such kernel.
     """
+    check_backend(backend)
+    compute = _compute_dtype(query, value, similarity, backend, dtype)
+    empty = None  # samples with nothing to attend to
+    mask = key_padding_mask
     with autocast_off(query):
-        weights = pairwise_weights(
-            query, key, similarity=similarity, scale=scale, key_padding_mask=key_padding_mask
-        )
-        return (weights @ value.to(weights.dtype)).to(value.dtype)
+        query, key, values = (t.to(compute) for t in (query, key, value))
+        if mask is not None:
+            empty = mask.all(1)[:, None, None]
+            mask = mask & ~empty[..., 0]
+        out = _ATTENTION[similarity](query, key, values, scale, mask, backend)
+        if empty is not None:
+            out = out.masked_fill(empty, 0.0)
+        return out.to(value.dtype)
+
+
+def check_backend(name: str) -> str:
+    """``name``, if there is a backend of that name, else :class:`UsageError`."""
+    if name not in BACKENDS:
+        raise UsageError(f"unknown attention_backend {name!r}; use one of {', '.join(BACKENDS)}")
+    return name
+
+
+def float_dtype(name: str | None) -> torch.dtype | None:
+    """``"bfloat16"`` -> ``torch.bfloat16``; None stays None.
+
+    Raises:
+        UsageError: not the name of a floating-point dtype for computing.
+    """
+    if name is None:
+        return None
+    if name not in _DTYPES:
+        raise UsageError(f"unknown attention_dtype {name!r}; use one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+_DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
+
+
+def _compute_dtype(
+    query: Tensor, value: Tensor, similarity: str, backend: str, dtype: torch.dtype | None
+) -> torch.dtype:
+    full = torch.promote_types(torch.promote_types(query.dtype, value.dtype), torch.float32)
+    if similarity != "softmax":
+        return full
+    if dtype is None:
+        dtype = value.dtype if query.is_cuda else full
+    # Outside the fused kernels a half-precision product would round the logits themselves.
+    narrow = backend in ("auto", "fused") and fusible(query, value, dtype)
+    return dtype if narrow else torch.promote_types(full, dtype)
+
+
+def _softmax(query, key, value, scale, mask, backend) -> Tensor:
+    return softmax_attention(query, key, value, scale=scale, mask=mask, backend=backend)
+
+
+def _mean(attend: Callable[..., Tensor]):
+    def attention(query, key, value, scale, mask, _) -> Tensor:
+        if mask is None:
+            return attend(query, key, value, scale=scale / key.shape[1])
+        count = (~mask).sum(1)[:, None, None].to(key.dtype)
+        key, value = (t.masked_fill(mask[..., None], 0.0) for t in (key, value))
+        return attend(query, key, value, scale=scale / count)
+
+    return attention
+
+
+_ATTENTION = {
+    "softmax": _softmax,
+    "dot": _mean(dot_attention),
+    "relu_sum": _mean(relu_sum_attention),
+}
 
 
 def unary_weights(logits: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:

@@ -9,14 +9,16 @@ from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock
 from dnl_d2.layers.common import (
     Norm,
     PointwiseConv,
+    add_projected,
     check_count,
     init_normal,
     init_zero_output,
-    to_map,
     to_tokens,
 )
 from dnl_d2.layers.functional import (
     autocast_off,
+    check_backend,
+    float_dtype,
     full_precision,
     pairwise_attention,
     pairwise_weights,
@@ -72,6 +74,10 @@ class NonLocalBlock(ContextBlock):
         sub_sample: 2x max-pool of keys and values.
         norm: norm of the output projection; None or "" for none.
         zero_init: start as an identity (zero output projection).
+        attention_backend: how a softmax form is computed: ``auto``, ``plain``, ``fused`` or
+            ``chunked``; see :func:`dnl_d2.layers.pairwise_attention`.
+        attention_dtype: ``float32``, or ``bfloat16`` or ``float16`` for the operands of a fused
+            kernel; default: those of autocast on CUDA, else ``float32``.
     """
 
     def __init__(
@@ -85,6 +91,8 @@ class NonLocalBlock(ContextBlock):
         sub_sample: bool = False,
         norm: Norm = None,
         zero_init: bool = True,
+        attention_backend: str = "auto",
+        attention_dtype: str | None = None,
     ):
         super().__init__(in_channels)
         if mode not in _SIMILARITY:
@@ -92,6 +100,8 @@ class NonLocalBlock(ContextBlock):
         inter = resolve_inter_channels(in_channels, inter_channels, reduction)
         self.inter_channels = inter
         self.mode = mode
+        self.attention_backend = check_backend(attention_backend)
+        self.attention_dtype = float_dtype(attention_dtype)
         self.scale = inter**-0.5 if use_scale and mode == "embedded_gaussian" else 1.0
         self.sub_sample = sub_sample
         self.identity_at_init = zero_init
@@ -110,19 +120,24 @@ class NonLocalBlock(ContextBlock):
             init_normal(0.01, self.project)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return add_projected(x, self._context(x, mask), self.project)
+
+    def _context(self, x: Tensor, mask: Tensor | None) -> Tensor:
         query, key, spatial_mask = self._query_key(x, mask)
-        value = self.value(x)
         if self.sub_sample:
-            value, _ = sub_sample(value, mask)
-        context = pairwise_attention(
+            value = to_tokens(sub_sample(self.value(x), mask)[0])
+        else:
+            value = self.value.tokens(x)
+        return pairwise_attention(
             query,
             key,
-            to_tokens(value),
+            value,
             similarity=_SIMILARITY[self.mode],
             scale=self.scale,
             key_padding_mask=None if spatial_mask is None else spatial_mask.flatten(1),
+            backend=self.attention_backend,
+            dtype=self.attention_dtype,
         )
-        return x + self.project(to_map(context, x.shape[2:]))
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
@@ -142,10 +157,13 @@ class NonLocalBlock(ContextBlock):
 
     def _query_key(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Query and key tokens and the keys' mask as a map."""
-        query, key = (x, x) if self.mode == "gaussian" else (self.query(x), self.key(x))
+        query = to_tokens(x) if self.mode == "gaussian" else self.query.tokens(x)
         if self.sub_sample:
-            key, mask = sub_sample(key, mask)
-        query, key = to_tokens(query), to_tokens(key)
+            source = x if self.mode == "gaussian" else self.key(x)
+            key, mask = sub_sample(source, mask)
+            key = to_tokens(key)
+        else:
+            key = query if self.mode == "gaussian" else self.key.tokens(x)
         if self.mode == "concatenation":
             # w^T [q_i, k_j] is a sum of two products, so no (2C', L, L) tensor is ever needed.
             with autocast_off(query):

@@ -1,0 +1,237 @@
+"""Exact softmax attention: three ways to compute one function, and the choice between them.
+
+``plain`` holds the whole ``(Lq, Lk)`` map, for small maps. ``fused`` is PyTorch's
+scaled_dot_product_attention, where it has a kernel that never holds the map. ``chunked`` is ours,
+for all the rest: it goes over queries in chunks (on a CPU with PyTorch's forward kernel, where that
+will do), keeps their log-sum-exp and computes the weights again in the backward pass.
+
+Shapes are those of :mod:`dnl_d2.layers.functional`. The caller has taken care of dtypes, and masks
+leave at least one key of every sample.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dnl_d2.errors import UsageError
+
+BACKENDS = ("auto", "plain", "fused", "chunked")
+
+# Logits of one sample up to which the map costs less than what avoids it.
+_SMALL_MAP = 256 * 256
+_FUSED_DTYPES = {
+    "cpu": (torch.float64, torch.float32, torch.bfloat16, torch.float16),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
+# Logits to hold at once: 16 MiB of fp32 on a CPU, 64 on a GPU, which wants few large products.
+_CPU_LOGITS, _GPU_LOGITS = 2**22, 2**24
+# (queries, keys) of a tile of the map in the backward pass on a CPU, to stay in the cache: the
+# fastest among 256 to 2048 on two cores with 1 MiB each.
+_CPU_TILE = (512, 1024)
+
+
+def softmax_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    mask: Tensor | None,
+    backend: str = "auto",
+) -> Tensor:
+    """softmax(scale * Q K^T) V: ``(N, Lq, D)``, ``(N, Lk, D)``, ``(N, Lk, Dv)`` -> ``(N, Lq, Dv)``.
+
+    Args:
+        query, key, value: of one dtype.
+        scale: factor on the products.
+        mask: ``(N, Lk)``, True at the keys to leave out, never all of a sample's; or None.
+        backend: one of ``BACKENDS``.
+
+    Raises:
+        UsageError: unknown backend, or ``fused`` where PyTorch would silently hold the map.
+    """
+    if backend == "auto":
+        backend = _fastest(query, key, value)
+    if backend == "plain":
+        return _plain(query, key, value, scale, mask)
+    if backend == "fused":
+        if not fusible(query, value, query.dtype):
+            raise UsageError(
+                f"attention_backend 'fused': PyTorch has no such kernel for {query.dtype} on "
+                f"{query.device.type} with keys of width {query.shape[2]} and values of width "
+                f"{value.shape[2]}; use 'auto'"
+            )
+        return _fused(query, key, value, scale, mask)
+    if backend == "chunked":
+        bias = None if mask is None else _as_bias(mask, query.dtype)
+        return torch.ops.dnl_d2.chunked_attention(query, key, value, bias, scale)[0]
+    raise UsageError(f"unknown attention_backend {backend!r}; use one of {', '.join(BACKENDS)}")
+
+
+def _fastest(query: Tensor, key: Tensor, value: Tensor) -> str:
+    (_, queries, width), keys = query.shape, key.shape[1]
+    if keys <= width or queries * keys <= _SMALL_MAP:  # the map is no larger than the queries
+        return "plain"
+    if not fusible(query, value, query.dtype):
+        return "chunked"
+    # The backward pass of PyTorch's CPU kernel uses one thread for a single head, but for products.
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+    return "chunked" if training and query.device.type == "cpu" else "fused"
+
+
+def fusible(query: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
+    """Whether PyTorch has a kernel for these, cast to ``dtype``, that does not hold the map."""
+    kind = query.device.type
+    if dtype not in _FUSED_DTYPES.get(kind, ()):
+        return False
+    same_width = query.shape[2] == value.shape[2]
+    # On CUDA wide values are split into heads of the keys' width.
+    return same_width or (kind == "cuda" and value.shape[2] % query.shape[2] == 0)
+
+
+def _plain(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+    logits = (query * scale) @ key.transpose(1, 2)
+    if mask is not None:
+        logits = logits.masked_fill(mask[:, None], -torch.inf)
+    return logits.softmax(-1) @ value
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+    heads = value.shape[2] // query.shape[2]
+    # The CPU kernel falls back to the whole map where the last axis is not contiguous.
+    query, key = (_contiguous_rows(t)[:, None].expand(-1, heads, -1, -1) for t in (query, key))
+    value = _contiguous_rows(value).unflatten(2, (heads, -1)).transpose(1, 2)
+    keep = None if mask is None else ~mask[:, None, None]
+    out = F.scaled_dot_product_attention(query, key, value, keep, scale=scale)
+    return out.transpose(1, 2).flatten(2)
+
+
+def _contiguous_rows(tokens: Tensor) -> Tensor:
+    return tokens if tokens.stride(-1) == 1 else tokens.contiguous()
+
+
+def _as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, -torch.inf)
+
+
+@torch.library.custom_op("dnl_d2::chunked_attention", mutates_args=())
+def _chunked(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention and the log-sum-exp of each query's logits, ``(N, Lq)``."""
+    if query.device.type == "cpu" and fusible(query, value, query.dtype):
+        return _fused_with_log_sum(query, key, value, bias, scale)
+    out = value.new_empty(*query.shape[:2], value.shape[2])
+    log_sum = query.new_empty(query.shape[:2])
+    rows = _rows_at_once(query, key)
+    buffer = query.new_empty(min(rows, query.shape[1]) * key.shape[1])
+    for n in range(query.shape[0]):
+        masked = None if bias is None else bias[n]
+        for chunk in _spans(query.shape[1], rows):
+            logits = _logits(query[n, chunk], key[n], masked, scale, buffer)
+            largest = logits.amax(1, keepdim=True)
+            weights = logits.sub_(largest).exp_()
+            total = weights.sum(1, keepdim=True)
+            torch.mm(weights, value[n], out=out[n, chunk])
+            out[n, chunk].div_(total)
+            torch.add(largest, total.log_(), out=log_sum[n, chunk, None])
+    return out, log_sum
+
+
+def _fused_with_log_sum(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """What is under scaled_dot_product_attention on a CPU, which hides the log-sum-exp."""
+    query, key, value = (_contiguous_rows(t)[:, None] for t in (query, key, value))
+    out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, attn_mask=None if bias is None else bias[:, None, None], scale=scale
+    )
+    return out[:, 0].contiguous(), log_sum[:, 0].contiguous()
+
+
+@_chunked.register_fake
+def _(query, key, value, bias, scale):
+    return value.new_empty(*query.shape[:2], value.shape[2]), query.new_empty(query.shape[:2])
+
+
+@torch.library.custom_op("dnl_d2::chunked_attention_backward", mutates_args=())
+def _chunked_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    log_sum: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, from weights that are computed again.
+
+    With P = softmax(S) and dP = dO V^T: dV = P^T dO, dS = P (dP - rowsum(dO O)), dQ = scale dS K,
+    dK = scale dS^T Q.
+    """
+    grads = [torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value)]
+    on_cpu = query.device.type == "cpu"
+    rows, columns = _CPU_TILE if on_cpu else (_rows_at_once(query, key), key.shape[1])
+    size = min(rows, query.shape[1]) * min(columns, key.shape[1])
+    buffers = query.new_empty(size), query.new_empty(size)
+    for n in range(query.shape[0]):
+        grad_query, grad_key, grad_value = (g[n] for g in grads)
+        inner = (grad[n] * out[n]).sum(1, keepdim=True)
+        for k in _spans(key.shape[1], columns):
+            for q in _spans(query.shape[1], rows):
+                masked = None if bias is None else bias[n, k]
+                logits = _logits(query[n, q], key[n, k], masked, scale, buffers[0])
+                weights = logits.sub_(log_sum[n, q, None]).exp_()
+                grad_value[k].addmm_(weights.t(), grad[n, q])
+                slopes = buffers[1][: weights.numel()].view_as(weights)
+                torch.mm(grad[n, q], value[n, k].t(), out=slopes)
+                slopes.sub_(inner[q]).mul_(weights)
+                grad_query[q].addmm_(slopes, key[n, k], alpha=scale)
+                grad_key[k].addmm_(slopes.t(), query[n, q], alpha=scale)
+    return tuple(grads)
+
+
+@_chunked_backward.register_fake
+def _(grad, query, key, value, bias, out, log_sum, scale):
+    return tuple(torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value))
+
+
+def _save(ctx, inputs, output) -> None:
+    query, key, value, bias, ctx.scale = inputs
+    ctx.save_for_backward(query, key, value, bias, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad, _):
+    if grad is None:
+        return (None,) * 5
+    query, key, value, bias, out, log_sum = ctx.saved_tensors
+    grads = torch.ops.dnl_d2.chunked_attention_backward(
+        grad, query, key, value, bias, out, log_sum, ctx.scale
+    )
+    return *grads, None, None
+
+
+_chunked.register_autograd(_backward, setup_context=_save)
+
+
+def _logits(
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, buffer: Tensor
+) -> Tensor:
+    """scale * Q K^T + bias, in the buffer."""
+    out = buffer[: query.shape[0] * key.shape[0]].view(query.shape[0], key.shape[0])
+    if bias is None:
+        return torch.addmm(out, query, key.t(), beta=0, alpha=scale, out=out)
+    return torch.addmm(bias, query, key.t(), alpha=scale, out=out)
+
+
+def _rows_at_once(query: Tensor, key: Tensor) -> int:
+    logits = _CPU_LOGITS if query.device.type == "cpu" else _GPU_LOGITS
+    return max(logits // key.shape[1], 1)
+
+
+def _spans(length: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))

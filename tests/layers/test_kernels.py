@@ -1,0 +1,211 @@
+"""The ways to compute attention: equal to each other, exact in their gradients, lean in memory."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers import CONTEXT_BLOCKS, NonLocalBlock, build_context_block, pairwise_attention
+from dnl_d2.layers.functional import pairwise_weights
+from dnl_d2.layers.kernels import softmax
+
+SIMILARITIES = ("softmax", "dot", "relu_sum")
+
+
+def operands(queries, keys, width, value_width, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(queries + keys)
+    shapes = ((queries, width), (keys, width), (keys, value_width))
+    return [torch.randn(2, *s, generator=generator, dtype=dtype).requires_grad_() for s in shapes]
+
+
+def some_mask(keys):
+    """Leaves out every third key of the first sample, and all of the second."""
+    mask = torch.zeros(2, keys, dtype=torch.bool)
+    mask[0, ::3] = mask[1] = True
+    return mask
+
+
+def with_gradients(tensors, **options):
+    out = pairwise_attention(*tensors, **options)
+    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    return out, *torch.autograd.grad((out * weight).sum(), tensors)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("sizes", [(1, 1), (7, 5), (300, 301), (5, 1200), (1100, 40)])
+def test_attention_is_the_map_times_the_values(sizes, similarity, masked):
+    width = 1 if similarity == "relu_sum" else 6
+    tensors = operands(*sizes, width, 4)
+    mask = some_mask(sizes[1]) if masked else None
+    scale = 0.6 if similarity != "relu_sum" else 1.0
+    found = with_gradients(tensors, similarity=similarity, scale=scale, key_padding_mask=mask)
+    weights = pairwise_weights(
+        *tensors[:2], similarity=similarity, scale=scale, key_padding_mask=mask
+    )
+    out = weights @ tensors[2]
+    factor = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    expected = out, *torch.autograd.grad((out * factor).sum(), tensors)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("backend", "value_width"), [("fused", 6), ("chunked", 6), ("chunked", 9), ("auto", 6)]
+)
+@pytest.mark.parametrize("tile", [None, (64, 100)])
+def test_backends_are_equal(backend, value_width, masked, tile, monkeypatch):
+    if tile:  # several tiles on both axes, the last ones partial
+        monkeypatch.setattr(softmax, "_CPU_TILE", tile)
+        monkeypatch.setattr(softmax, "_CPU_LOGITS", 50 * 333)
+    tensors = operands(270, 333, 6, value_width)
+    mask = some_mask(333) if masked else None
+    shared = {"scale": 2.0, "key_padding_mask": mask}
+    found = with_gradients(tensors, backend=backend, **shared)
+    expected = with_gradients(tensors, backend="plain", **shared)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+    again = with_gradients(tensors, backend=backend, **shared)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("value_width", [3, 5])
+def test_chunked_gradients_are_the_derivatives(value_width, masked, monkeypatch):
+    monkeypatch.setattr(softmax, "_CPU_TILE", (2, 3))
+    tensors = operands(5, 7, 3, value_width)
+    mask = some_mask(7) if masked else None
+    assert gradcheck(
+        lambda *t: pairwise_attention(*t, scale=0.8, key_padding_mask=mask, backend="chunked"),
+        tensors,
+    )
+
+
+@pytest.mark.parametrize("similarity", ["dot", "relu_sum"])
+def test_other_gradients_are_the_derivatives(similarity):
+    tensors = operands(6, 5, 1 if similarity == "relu_sum" else 3, 4)
+    mask = some_mask(5)
+    assert gradcheck(
+        lambda *t: pairwise_attention(*t, similarity=similarity, key_padding_mask=mask), tensors
+    )
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_relu_sums_do_not_cancel(offset):
+    """In fp32, a_i + b_j small beside a and b, and many equal b."""
+    generator = torch.Generator().manual_seed(0)
+    a, b, v = (torch.randn(1, 3000, d, generator=generator) for d in (1, 1, 4))
+    b = (b * 4).round() / 4
+    a, b = a + offset, b - offset
+    found = pairwise_attention(a, b, v, similarity="relu_sum")
+    weights = pairwise_weights(a.double(), b.double(), similarity="relu_sum")
+    expected = (weights @ v.double()).float()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-6)
+
+
+def test_strided_tokens_do_not_bring_the_map_back():
+    """The layout of a map in memory decides for PyTorch's own function, and must not for ours."""
+    query = torch.randn(1, 8, 300).transpose(1, 2)
+    with torch.profiler.profile() as profile, torch.no_grad():
+        pairwise_attention(query, query, query, backend="fused")
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
+    assert "aten::_scaled_dot_product_attention_math" not in names
+
+
+def test_what_cannot_be_fused_is_refused():
+    tensors = operands(300, 300, 4, 8, torch.float32)
+    with pytest.raises(UsageError, match=r"'fused': PyTorch has no such kernel for torch\.float32"):
+        pairwise_attention(*tensors, backend="fused")
+    with pytest.raises(UsageError, match="unknown attention_backend 'flash'; use one of auto, pl"):
+        pairwise_attention(*tensors, backend="flash")
+    with pytest.raises(UsageError, match="unknown attention_backend 'flash'"):
+        NonLocalBlock(8, attention_backend="flash")
+    with pytest.raises(UsageError, match="unknown attention_dtype 'int8'; use one of float16"):
+        NonLocalBlock(8, attention_dtype="int8")
+
+
+@pytest.mark.parametrize("name", ["nl", "dnl"])
+def test_blocks_pass_their_backend_on(name, monkeypatch):
+    seen = []
+    real = softmax.softmax_attention
+
+    def spy(*args, backend, **options):
+        seen.append((backend, args[0].dtype))
+        return real(*args, backend=backend, **options)
+
+    monkeypatch.setattr("dnl_d2.layers.functional.softmax_attention", spy)
+    x = torch.randn(1, 8, 20, 20)
+    options = {"attention_backend": "fused", "attention_dtype": "bfloat16"}
+    build_context_block({"name": name, **options}, 8)(x)
+    assert seen == [("fused", torch.bfloat16)]
+
+
+def test_half_precision_operands_have_fp32_logits():
+    """Errors are those of rounding operands and result, not of rounding logits near 60."""
+    generator = torch.Generator().manual_seed(3)
+    query, key, value = (torch.randn(1, 400, 64, generator=generator) for _ in range(3))
+    exact = pairwise_attention(query, key, value, scale=1.5)
+    for dtype, bound in ((torch.bfloat16, 0.2), (torch.float16, 0.03)):
+        found = pairwise_attention(query, key, value, scale=1.5, backend="fused", dtype=dtype)
+        rounded = (t.to(dtype).float() for t in (query, key, value))
+        same_operands = pairwise_attention(*rounded, scale=1.5)
+        error = (found - same_operands).abs().max() / exact.abs().max()
+        assert 0 < error < 4 * torch.finfo(dtype).eps
+        assert (found - exact).norm() / exact.norm() < bound
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "spec",
+    [*CONTEXT_BLOCKS, *({"name": "nl", "mode": m} for m in ("dot_product", "concatenation"))],
+    ids=str,
+)
+def test_blocks_compile_to_one_graph(spec, masked):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    block = build_context_block(spec, 8)
+    x = torch.randn(2, 8, 18, 20, requires_grad=True)
+    mask = torch.zeros(2, 18, 20, dtype=torch.bool)
+    mask[0, 9:] = True
+    mask = mask if masked else None
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    block.eval()
+    found, expected = compiled(x, mask), block(x, mask)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(out.square().sum(), x)[0] for out in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+_PEAK = """
+import sys, torch
+from dnl_d2.layers import build_context_block
+torch.set_num_threads(1)
+def status(key):
+    return int(next(l for l in open("/proc/self/status") if l.startswith(key)).split()[1]) / 1024
+block = build_context_block({"name": sys.argv[1], "mode": sys.argv[2]} if sys.argv[2] else
+                            sys.argv[1], 32)
+for size in (8, 96):
+    x = torch.randn(1, 32, size, size, requires_grad=True)
+    before = status("VmRSS")
+    block(x).sum().backward()
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("nl", m) for m in ("gaussian", "embedded_gaussian", "dot_product", "concatenation")]
+    + [("dnl", "")],
+)
+def test_no_map_in_memory(name, mode):
+    """The map of 96x96 positions is 324 MiB, of which training would hold three."""
+    run = subprocess.run(
+        [sys.executable, "-c", _PEAK, name, mode], capture_output=True, text=True, check=True
+    )
+    assert float(run.stdout) < 110, run.stdout
