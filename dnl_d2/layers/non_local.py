@@ -157,17 +157,30 @@ class NonLocalBlock(ContextBlock):
 
     def _query_key(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Query and key tokens and the keys' mask as a map."""
-        query = to_tokens(x) if self.mode == "gaussian" else self.query.tokens(x)
-        if self.sub_sample:
-            source = x if self.mode == "gaussian" else self.key(x)
-            key, mask = sub_sample(source, mask)
-            key = to_tokens(key)
-        else:
-            key = query if self.mode == "gaussian" else self.key.tokens(x)
         if self.mode == "concatenation":
-            # w^T [q_i, k_j] is a sum of two products, so no (2C', L, L) tensor is ever needed.
-            with autocast_off(query):
-                query, key, weight = full_precision(query, key, self.concat.weight.flatten(1))
-                query = F.linear(query, weight[:, : self.inter_channels])
-                key = F.linear(key, weight[:, self.inter_channels :])
-        return query, key, mask
+            return self._terms(x, mask)
+        gaussian = self.mode == "gaussian"
+        query = to_tokens(x) if gaussian else self.query.tokens(x)
+        if self.sub_sample:
+            key, mask = sub_sample(x if gaussian else self.key(x), mask)
+            return query, to_tokens(key), mask
+        return query, query if gaussian else self.key.tokens(x), mask
+
+    def _terms(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """a and b of w^T [q_i, k_j] = a_i + b_j, as tokens of width 1; no (2C', L, L) tensor."""
+        with autocast_off(x):
+            (weight,) = full_precision(self.concat.weight.flatten(1))
+            first, second = weight.split(self.inter_channels, 1)
+            query = _projected_term(x, self.query, first)
+            if not self.sub_sample:
+                return query, _projected_term(x, self.key, second), mask
+        key, mask = sub_sample(self.key(x), mask)
+        with autocast_off(x):
+            (key,) = full_precision(to_tokens(key))
+            return query, key @ second.t(), mask
+
+
+def _projected_term(x: Tensor, conv: PointwiseConv, weight: Tensor) -> Tensor:
+    """weight (W x + b) as tokens of width 1, by (weight W) x + weight b, in fp32 or fp64."""
+    x, inner, bias = full_precision(x, conv.weight.flatten(1), conv.bias)
+    return to_tokens(x) @ (weight @ inner).t() + weight @ bias
