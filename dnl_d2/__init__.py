@@ -44,8 +44,9 @@ def _importing_layers() -> bool:
 if _has_detectron2():
     from dnl_d2 import data, modeling  # noqa: F401  (registers)
     from dnl_d2.config import add_dnl_config
+    from dnl_d2.modeling.optimize import optimize_for_inference
 
-    __all__ = ["add_dnl_config"]
+    __all__ = ["add_dnl_config", "optimize_for_inference"]
 elif _importing_layers():
 
     def __getattr__(name: str):

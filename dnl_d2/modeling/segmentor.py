@@ -88,6 +88,8 @@ class ContextSegmentor(SemanticSegmentor):
         return self.sem_seg_head(self.backbone(images))[0]
 
     def _resize(self, logits: Tensor, height: int, width: int) -> Tensor:
+        if logits.shape[1:] == (height, width):
+            return logits
         # Heads of Detectron2 have no such option and never align.
         align = getattr(self.sem_seg_head, "align_corners", False)
         return F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=align)[0]

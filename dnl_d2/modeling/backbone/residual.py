@@ -51,7 +51,11 @@ class _ContextResidual:
             out = self.context(out)
         if self.pool is not None:
             x = self.pool(x)
-        out = out + (x if self.shortcut is None else self.shortcut(x))
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        if self.context is None or self.position != "after_conv3":
+            out += shortcut  # a fresh map that no gradient needs; a block's result may be needed
+        else:
+            out = out + shortcut
         if self.context is not None and self.position == "after_add":
             out = self.context(out)
         return F.relu_(out)
@@ -152,6 +156,7 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
             x,
             offset,
             self.conv2.weight,
+            self.conv2.bias,
             stride=self.conv2.stride,
             padding=self.conv2.padding,
             dilation=self.conv2.dilation,
