@@ -12,6 +12,14 @@ from dnl_d2.layers import CONTEXT_BLOCKS, NonLocalBlock, build_context_block, pa
 from dnl_d2.layers.functional import pairwise_weights
 from dnl_d2.layers.kernels import softmax
 
+
+@pytest.fixture(autouse=True)
+def no_map_is_small(monkeypatch):
+    """So that small tests reach what is for large maps."""
+    for name in ("_HELD_LOGITS", "_HELD_LOGITS_TRAINING"):
+        monkeypatch.setattr(softmax, name, 0)
+
+
 SIMILARITIES = ("softmax", "dot", "relu_sum")
 
 
@@ -105,6 +113,27 @@ def test_relu_sums_do_not_cancel(offset):
     weights = pairwise_weights(a.double(), b.double(), similarity="relu_sum")
     expected = (weights @ v.double()).float()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value_width", "training", "used"),
+    [
+        (400, 4, False, "plain"),
+        (600, 4, False, "fused"),
+        (600, 6, False, "chunked"),
+        (600, 4, True, "plain"),
+        (8000, 4, True, "chunked"),
+        (3, 4, True, "plain"),
+    ],
+)
+def test_auto_holds_small_maps_only(keys, value_width, training, used, monkeypatch):
+    monkeypatch.undo()
+    shapes = ((600, 4), (keys, 4), (keys, value_width))
+    tensors = [torch.randn(1, *shape, requires_grad=training) for shape in shapes]
+    monkeypatch.setattr(softmax, "_plain", lambda *_: "plain")
+    monkeypatch.setattr(softmax, "_fused", lambda *_: "fused")
+    found = softmax.softmax_attention(*tensors, scale=1.0, mask=None)
+    assert (found if isinstance(found, str) else "chunked") == used
 
 
 def test_strided_tokens_do_not_bring_the_map_back():

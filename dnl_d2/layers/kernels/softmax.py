@@ -19,17 +19,18 @@ from dnl_d2.errors import UsageError
 
 BACKENDS = ("auto", "plain", "fused", "chunked")
 
-# Logits of one sample up to which the map costs less than what avoids it.
-_SMALL_MAP = 256 * 256
+# Logits up to which holding the map is the fastest: measured on two cores, where the backward pass
+# gains most from weights that are at hand. 16 MiB of fp32 at most.
+_HELD_LOGITS, _HELD_LOGITS_TRAINING = 2**18, 2**22
 _FUSED_DTYPES = {
     "cpu": (torch.float64, torch.float32, torch.bfloat16, torch.float16),
     "cuda": (torch.float32, torch.bfloat16, torch.float16),
 }
 # Logits to hold at once: 16 MiB of fp32 on a CPU, 64 on a GPU, which wants few large products.
 _CPU_LOGITS, _GPU_LOGITS = 2**22, 2**24
-# (queries, keys) of a tile of the map in the backward pass on a CPU, to stay in the cache: the
-# fastest among 256 to 2048 on two cores with 1 MiB each.
-_CPU_TILE = (512, 1024)
+# (queries, keys) of a tile of the map in the backward pass on a CPU. From 512x1024 to this size all
+# took the same time on two idle cores; few large products lose least to other load.
+_CPU_TILE = (2048, 2048)
 
 
 def softmax_attention(
@@ -71,14 +72,14 @@ def softmax_attention(
 
 
 def _fastest(query: Tensor, key: Tensor, value: Tensor) -> str:
-    (_, queries, width), keys = query.shape, key.shape[1]
-    if keys <= width or queries * keys <= _SMALL_MAP:  # the map is no larger than the queries
-        return "plain"
-    if not fusible(query, value, query.dtype):
-        return "chunked"
-    # The backward pass of PyTorch's CPU kernel uses one thread for a single head, but for products.
+    (batch, queries, width), keys = query.shape, key.shape[1]
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-    return "chunked" if training and query.device.type == "cpu" else "fused"
+    training_on_cpu = training and query.device.type == "cpu"
+    held = _HELD_LOGITS_TRAINING if training_on_cpu else _HELD_LOGITS
+    if keys <= width or batch * queries * keys <= held:  # or the map is no larger than the queries
+        return "plain"
+    # The backward pass of PyTorch's CPU kernel uses one thread for a single head, but for products.
+    return "chunked" if training_on_cpu or not fusible(query, value, query.dtype) else "fused"
 
 
 def fusible(query: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
