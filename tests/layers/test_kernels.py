@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from torch.autograd import gradcheck
+from torch.export import Dim, export
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, NonLocalBlock, build_context_block, pairwise_attention
@@ -20,6 +21,7 @@ def no_map_is_small(monkeypatch):
         monkeypatch.setattr(softmax, name, 0)
 
 
+PAIRWISE_FORMS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 SIMILARITIES = ("softmax", "dot", "relu_sum")
 
 
@@ -210,6 +212,22 @@ def test_blocks_compile_to_one_graph(spec, masked):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    ["dnl", "snl", "gc", *({"name": "nl", "mode": m} for m in PAIRWISE_FORMS)],
+    ids=str,
+)
+def test_one_export_serves_every_size(spec):
+    torch.manual_seed(0)
+    block = build_context_block(spec, 8).eval()
+    sizes = {2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}
+    with torch.no_grad():
+        exported = export(block, (torch.randn(2, 8, 24, 18),), dynamic_shapes=(sizes,))
+        for size in ((24, 18), (5, 3), (33, 70)):
+            x = torch.randn(2, 8, *size)
+            torch.testing.assert_close(exported.module()(x), block(x))
+
+
 _PEAK = """
 import sys, torch
 from dnl_d2.layers import build_context_block
@@ -229,8 +247,7 @@ print(status("VmHWM") - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [("nl", m) for m in ("gaussian", "embedded_gaussian", "dot_product", "concatenation")]
-    + [("dnl", "")],
+    [("nl", m) for m in PAIRWISE_FORMS] + [("dnl", "")],
 )
 def test_no_map_in_memory(name, mode):
     """The map of 96x96 positions is 324 MiB, of which training would hold three."""

@@ -71,12 +71,19 @@ def softmax_attention(
     raise UsageError(f"unknown attention_backend {backend!r}; use one of {', '.join(BACKENDS)}")
 
 
+# Since PyTorch 2.7.
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
 def _fastest(query: Tensor, key: Tensor, value: Tensor) -> str:
     (batch, queries, width), keys = query.shape, key.shape[1]
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     training_on_cpu = training and query.device.type == "cpu"
     held = _HELD_LOGITS_TRAINING if training_on_cpu else _HELD_LOGITS
-    if keys <= width or batch * queries * keys <= held:  # or the map is no larger than the queries
+    # No more logits than that, or no more than numbers in the queries. An exported graph serves all
+    # sizes and must not ask for one.
+    small = not _is_exporting() and (keys <= width or batch * queries * keys <= held)
+    if small:
         return "plain"
     # The backward pass of PyTorch's CPU kernel uses one thread for a single head, but for products.
     return "chunked" if training_on_cpu or not fusible(query, value, query.dtype) else "fused"
