@@ -1,6 +1,6 @@
 """The asymmetric blocks of ANN: pyramid-sampled keys and values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,7 +54,7 @@ class _PyramidAttention(nn.Module):
         if not isinstance(pool_scales, Sequence) or not pool_scales:
             raise UsageError(f"pool_scales must list at least one level, got {pool_scales!r}")
         check_count(**{f"pool_scales[{i}]": s for i, s in enumerate(pool_scales)})
-        conv = dict(bias=not norm, norm=norm, activation=torch.relu_)
+        conv = dict(bias=not norm, norm=norm, activation=_relu_after(norm))
         self.pool_scales = tuple(pool_scales)
         self.scale = inter_channels**-0.5
         self.key = PointwiseConv(low_channels, inter_channels, **conv)
@@ -162,7 +162,7 @@ class AsymmetricPyramidNonLocalBlock(ContextBlock):
             share_key_query=True,
             norm=norm,
         )
-        self.bottleneck = _Fusion(in_channels, norm=norm, activation=torch.relu_)
+        self.bottleneck = _Fusion(in_channels, norm=norm, activation=_relu_after(norm))
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.bottleneck.fuse(self.attend(x, x, mask), x)
@@ -255,6 +255,11 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
             )
         check_mask("AsymmetricFusionNonLocalBlock", low, mask)
         return low
+
+
+def _relu_after(norm: Norm) -> Callable[[Tensor], Tensor]:
+    """ReLU, in place after a norm by name; a module of the caller's may need its own result."""
+    return torch.relu_ if norm is None or isinstance(norm, str) else F.relu
 
 
 def _linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -93,6 +93,8 @@ class ContextBlock(nn.Module):
             raise UsageError(f"{name} takes (N, C, *S) with 1 to 3 axes S, got {tuple(x.shape)}")
         if x.shape[1] != self.in_channels:
             raise UsageError(f"{name} was built for {self.in_channels} channels, got {x.shape[1]}")
+        if 0 in x.shape[2:]:
+            raise UsageError(f"{name}: a map of size {tuple(x.shape[2:])} has no positions")
         check_mask(name, x, mask)
 
     def _flat_index(self, x: Tensor, queries: Sequence[Sequence[int]] | None) -> Tensor | None:

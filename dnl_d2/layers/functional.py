@@ -19,7 +19,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.layers.kernels import (
     BACKENDS,
     dot_attention,
-    fusible,
+    fastest,
     relu_sum_attention,
     softmax_attention,
 )
@@ -128,10 +128,18 @@ def pairwise_attention(
         ``(N, Lq, Dv)`` in the dtype of ``value``.
 
     Raises:
-        UsageError: unknown ``backend``, or ``fused`` where PyTorch has no such kernel.
+        UsageError: unknown ``backend`` or ``similarity``, ``fused`` where PyTorch has no such
+            kernel, or operands or a mask that do not belong together.
     """
     check_backend(backend)
-    compute = _compute_dtype(query, value, similarity, backend, dtype)
+    _check_operands(query, key, value, similarity, key_padding_mask)
+    compute = torch.promote_types(torch.promote_types(query.dtype, value.dtype), torch.float32)
+    if similarity == "softmax":
+        narrow = (value.dtype if query.is_cuda else compute) if dtype is None else dtype
+        if backend == "auto":
+            backend = fastest(query, key, value, narrow)
+        # All others would round the logits themselves.
+        compute = narrow if backend == "fused" else torch.promote_types(compute, narrow)
     empty = None  # samples with nothing to attend to
     mask = key_padding_mask
     with autocast_off(query):
@@ -160,25 +168,36 @@ def float_dtype(name: str | None) -> torch.dtype | None:
     """
     if name is None:
         return None
-    if name not in _DTYPES:
+    if not isinstance(name, str) or name not in _DTYPES:
         raise UsageError(f"unknown attention_dtype {name!r}; use one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
 
 
-_DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
+_DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32")}
 
 
-def _compute_dtype(
-    query: Tensor, value: Tensor, similarity: str, backend: str, dtype: torch.dtype | None
-) -> torch.dtype:
-    full = torch.promote_types(torch.promote_types(query.dtype, value.dtype), torch.float32)
-    if similarity != "softmax":
-        return full
-    if dtype is None:
-        dtype = value.dtype if query.is_cuda else full
-    # Outside the fused kernels a half-precision product would round the logits themselves.
-    narrow = backend in ("auto", "fused") and fusible(query, value, dtype)
-    return dtype if narrow else torch.promote_types(full, dtype)
+def _check_operands(
+    query: Tensor, key: Tensor, value: Tensor, similarity: str, mask: Tensor | None
+) -> None:
+    """Kernels may not look: they would read beyond what there is."""
+    if similarity not in _ATTENTION:
+        raise UsageError(f"unknown similarity {similarity!r}; use one of {', '.join(_ATTENTION)}")
+    shapes = [tuple(t.shape) for t in (query, key, value)]
+    (n, _, width), (keys_n, keys, key_width), (values_n, values, _) = (
+        shape if len(shape) == 3 else (None,) * 3 for shape in shapes
+    )
+    together = n is not None and n == keys_n == values_n and keys == values and width == key_width
+    if not together or (similarity == "relu_sum" and width != 1):
+        names = "(N, Lq, 1), (N, Lk, 1)" if similarity == "relu_sum" else "(N, Lq, D), (N, Lk, D)"
+        raise UsageError(
+            f"{similarity} attention takes query, key and value of shapes {names} and "
+            f"(N, Lk, Dv), got {', '.join(map(str, shapes))}"
+        )
+    if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != (n, keys)):
+        raise UsageError(
+            f"key_padding_mask must be a boolean {(n, keys)} tensor (True = padding), got "
+            f"{mask.dtype} {tuple(mask.shape)}"
+        )
 
 
 def _softmax(query, key, value, scale, mask, backend) -> Tensor:

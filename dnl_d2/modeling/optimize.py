@@ -43,11 +43,12 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
         The copy, in evaluation mode, on the device of the original and without such a wrapper.
 
     Raises:
-        UsageError: ``model`` is no module.
+        UsageError: ``model`` is no module, or a ScriptModule.
     """
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise UsageError(
-            f"optimize_for_inference takes a torch.nn.Module, got {type(model).__name__}; "
+            f"optimize_for_inference takes a torch.nn.Module (not a scripted one), got "
+            f"{type(model).__name__}; "
             "the model of Detectron2's DefaultPredictor is its .model"
         )
     while isinstance(model, _WRAPPERS):

@@ -8,12 +8,14 @@ from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
+from torch import nn
 
 from dnl_d2 import add_dnl_config
 from dnl_d2.errors import UsageError
-from dnl_d2.layers import DisentangledNonLocalBlock, GlobalContextBlock
+from dnl_d2.layers import CONTEXT_BLOCKS, DisentangledNonLocalBlock, GlobalContextBlock
 from dnl_d2.modeling import build_context_resnet
-from dnl_d2.modeling.backbone import ContextBottleneckBlock, expand_inserts
+from dnl_d2.modeling.backbone import ContextBasicBlock, ContextBottleneckBlock, expand_inserts
+from dnl_d2.modeling.backbone.residual import POSITIONS
 
 IMAGE = ShapeSpec(channels=3)
 
@@ -356,7 +358,54 @@ def test_deformable_convolutions_by_yaml_have_detectron2s_names():
     assert {"res3.0.conv2.weight", "res3.0.conv2.norm.weight"} < ours.keys()
 
 
+def norm_with_relu(channels):
+    """Its backward pass needs its own result."""
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+
+
+@pytest.mark.parametrize("name", CONTEXT_BLOCKS)
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(
+    "norm", [None, "BN", lambda c: nn.Sequential(nn.BatchNorm2d(c), nn.ReLU())]
+)
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_block_trains_wherever_it_is(name, position, norm, bottleneck):
+    """No operation in place overwrites what a gradient needs."""
+    context = {"name": name} | ({} if name == "gc" else {"norm": norm})
+    if callable(norm) and name not in ("apnb", "afnb", "gc"):
+        context["norm"] = "GN" if name != "snl" else None  # zero-initialised: must be one norm
+    if bottleneck:
+        block = ContextBottleneckBlock(
+            32, 32, bottleneck_channels=8, context=context, position=position
+        )
+    else:
+        block = ContextBasicBlock(32, 32, context=context, position=position)
+    x = torch.randn(2, 32, 7, 9, requires_grad=True)
+    block(x).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
+
+
+def test_deformable_convolution_in_bfloat16():
+    model = build_context_resnet(
+        depth=50, norm="FrozenBN", deform_on=["res3"], out_features=["res3"]
+    )
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(image)["res3"]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(image)["res3"]
+    assert (found - expected).norm() < 0.05 * expected.norm()
+
+
 def test_deformable_convolutions_are_refused_where_there_are_none():
+    with pytest.raises(UsageError, match="deform_num_groups must be a positive integer, got 0"):
+        build_context_resnet(depth=50, deform_on=["res5"], deform_num_groups=0)
+    with pytest.raises(UsageError, match="deform_num_groups 3 does not divide the 1 x 64"):
+        build_context_resnet(depth=50, deform_on=["res5"], deform_num_groups=3)
+    with pytest.raises(UsageError, match="a list of stages, got 'res5'"):
+        build_context_resnet(depth=50, deform_on="res5")
+    with pytest.raises(UsageError, match="True or False"):
+        build_backbone(config(DEFORM_ON_PER_STAGE=["False"] * 4), IMAGE)
     with pytest.raises(UsageError, match="ResNet-18 has no deformable"):
         build_context_resnet(depth=18, deform_on=["res5"])
     with pytest.raises(UsageError, match="'res6' is none of the stages res2, res3, res4, res5"):

@@ -54,7 +54,7 @@ def softmax_attention(
         UsageError: unknown backend, or ``fused`` where PyTorch would silently hold the map.
     """
     if backend == "auto":
-        backend = _fastest(query, key, value)
+        backend = fastest(query, key, value, query.dtype)
     if backend == "plain":
         return _plain(query, key, value, scale, mask)
     if backend == "fused":
@@ -75,7 +75,8 @@ def softmax_attention(
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
-def _fastest(query: Tensor, key: Tensor, value: Tensor) -> str:
+def fastest(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> str:
+    """The backend that ``auto`` stands for, where a fused kernel would take ``dtype``."""
     (batch, queries, width), keys = query.shape, key.shape[1]
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     training_on_cpu = training and query.device.type == "cpu"
@@ -86,7 +87,7 @@ def _fastest(query: Tensor, key: Tensor, value: Tensor) -> str:
     if small:
         return "plain"
     # The backward pass of PyTorch's CPU kernel uses one thread for a single head, but for products.
-    return "chunked" if training_on_cpu or not fusible(query, value, query.dtype) else "fused"
+    return "chunked" if training_on_cpu or not fusible(query, value, dtype) else "fused"
 
 
 def fusible(query: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
@@ -94,9 +95,11 @@ def fusible(query: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
     kind = query.device.type
     if dtype not in _FUSED_DTYPES.get(kind, ()):
         return False
-    same_width = query.shape[2] == value.shape[2]
-    # On CUDA wide values are split into heads of the keys' width.
-    return same_width or (kind == "cuda" and value.shape[2] % query.shape[2] == 0)
+    width, value_width = query.shape[2], value.shape[2]
+    if kind == "cpu":
+        return width == value_width
+    # Wide values are split into heads of the keys' width; CUDA kernels want aligned rows.
+    return value_width % width == 0 and width % 8 == 0
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:

@@ -16,6 +16,7 @@ from torchvision.ops import deform_conv2d
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import build_context_block
+from dnl_d2.layers.functional import autocast_off, full_precision
 
 # after_conv3: on the residual branch, after the last convolution and its norm (GCNet).
 # after_add: on the sum with the shortcut, before the last ReLU (DNL detection).
@@ -57,7 +58,7 @@ class _ContextResidual:
         else:
             out = out + shortcut
         if self.context is not None and self.position == "after_add":
-            out = self.context(out)
+            return F.relu(self.context(out))
         return F.relu_(out)
 
 
@@ -152,14 +153,16 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
         if self.deform_modulated:
             *offset, mask = offset.chunk(3, dim=1)
             offset, mask = torch.cat(offset, dim=1), mask.sigmoid()
-        out = deform_conv2d(
-            x,
-            offset,
-            self.conv2.weight,
-            self.conv2.bias,
-            stride=self.conv2.stride,
-            padding=self.conv2.padding,
-            dilation=self.conv2.dilation,
-            mask=mask,
-        )
+        with autocast_off(x):  # the operator has no bfloat16
+            image, offset, weight = full_precision(x, offset, self.conv2.weight)
+            out = deform_conv2d(
+                image,
+                offset,
+                weight,
+                None if self.conv2.bias is None else full_precision(self.conv2.bias)[0],
+                stride=self.conv2.stride,
+                padding=self.conv2.padding,
+                dilation=self.conv2.dilation,
+                mask=None if mask is None else full_precision(mask)[0],
+            ).to(x.dtype)
         return out if self.conv2.norm is None else self.conv2.norm(out)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dnl_d2.config import context_block_spec
 from dnl_d2.errors import UsageError
+from dnl_d2.layers.common import check_count
 from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
 from dnl_d2.modeling.backbone.stem import CeilPoolStem
 
@@ -160,6 +161,14 @@ def build_context_resnet(
     basic = depth < 50
     if basic and num_groups != 1:
         raise UsageError(f"ResNet-{depth} has no groups; num_groups must be 1, got {num_groups}")
+    check_count(deform_num_groups=deform_num_groups)
+    if deform_on and num_groups * width_per_group % deform_num_groups:
+        raise UsageError(
+            f"deform_num_groups {deform_num_groups} does not divide the {num_groups} x "
+            f"{width_per_group} channels of res2's 3x3 convolutions"
+        )
+    if isinstance(deform_on, str):
+        raise UsageError(f"deform_on takes a list of stages, got {deform_on!r}")
     for stage in deform_on:
         if stage not in stages:
             raise UsageError(f"deform_on: {stage!r} is none of the stages {', '.join(stages)}")
@@ -218,9 +227,10 @@ def _built_stages(out_features: Sequence[str]) -> tuple[str, ...]:
 def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextResNet:
     """YAML entry: reads MODEL.RESNETS, MODEL.BACKBONE.FREEZE_AT and calls build_context_resnet."""
     resnet = cfg.MODEL.RESNETS
-    if len(resnet.DEFORM_ON_PER_STAGE) != len(_STAGES):
+    deform = list(resnet.DEFORM_ON_PER_STAGE)
+    if len(deform) != len(_STAGES) or not all(isinstance(on, bool) for on in deform):
         raise UsageError(
-            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE {resnet.DEFORM_ON_PER_STAGE}: four values, for "
+            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE {deform}: four values, True or False, for "
             f"{', '.join(_STAGES)}"
         )
     if resnet.RES5_DILATION not in (1, 2):
