@@ -1,21 +1,18 @@
 """ResNets with context blocks: against detectron2's own, shapes, inserts, errors."""
 
-import math
-
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
 
-from dnl_d2 import add_dnl_config
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, DisentangledNonLocalBlock, GlobalContextBlock
 from dnl_d2.modeling import build_context_resnet
 from dnl_d2.modeling.backbone import ContextBasicBlock, ContextBottleneckBlock, expand_inserts
 from dnl_d2.modeling.backbone.residual import POSITIONS
+from tests.modeling.configs import config
 
 IMAGE = ShapeSpec(channels=3)
 
@@ -24,17 +21,6 @@ def small(**options):
     """A ResNet-18 of 16 channels, quick to run."""
     defaults = {"depth": 18, "stem_out_channels": 16, "res2_out_channels": 16}
     return build_context_resnet(**(defaults | options))
-
-
-def config(name="build_context_resnet_backbone", **resnet):
-    cfg = get_cfg()
-    add_dnl_config(cfg)
-    cfg.MODEL.BACKBONE.NAME = name
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.NORM = "BN"
-    for key, value in resnet.items():
-        cfg.MODEL.RESNETS[key] = value
-    return cfg
 
 
 def randomise_norms(model):
@@ -290,74 +276,6 @@ def test_unknown_dilation_is_refused_not_dropped():
         build_backbone(config(RES5_DILATION=4), IMAGE)
 
 
-def sample(image, y, x):
-    """Bilinear value of ``(C, H, W)`` at a point; zero outside."""
-    total = torch.zeros_like(image[:, 0, 0])
-    for row in (math.floor(y), math.floor(y) + 1):
-        for column in (math.floor(x), math.floor(x) + 1):
-            if 0 <= row < image.shape[1] and 0 <= column < image.shape[2]:
-                weight = (1 - abs(y - row)) * (1 - abs(x - column))
-                total = total + weight * image[:, row, column]
-    return total
-
-
-@pytest.mark.parametrize(("modulated", "groups"), [(False, 1), (True, 1), (False, 2)])
-def test_deformable_convolution_samples_where_the_offsets_point(modulated, groups):
-    torch.manual_seed(0)
-    block = ContextBottleneckBlock(
-        4, 4, bottleneck_channels=4, norm="", dilation=2, num_groups=2,
-        deform=True, deform_modulated=modulated, deform_num_groups=groups,
-    ).double()  # fmt: skip
-    torch.nn.init.normal_(block.conv2_offset.weight, std=0.3)
-    x = torch.randn(1, 4, 5, 6, dtype=torch.float64)
-    with torch.no_grad():
-        found = block._deform(x)[0]
-        shifts = block.conv2_offset(x)[0]
-    taps = 9 * groups
-    masks = shifts[2 * taps :].sigmoid() if modulated else torch.ones(taps, 5, 6).double()
-    expected = torch.zeros_like(found)
-    for y in range(5):
-        for x_ in range(6):
-            columns = torch.zeros(4, 9, dtype=torch.float64)
-            for channel in range(4):
-                part = channel // (4 // groups)
-                for tap in range(9):
-                    number = part * 9 + tap
-                    dy, dx = shifts[2 * number : 2 * number + 2, y, x_].tolist()
-                    place = (y + 2 * (tap // 3 - 1) + dy, x_ + 2 * (tap % 3 - 1) + dx)
-                    value = sample(x[0, channel : channel + 1], *place)[0]
-                    columns[channel, tap] = value * masks[number, y, x_]
-            for out in range(4):
-                group = columns[2 * (out // 2) : 2 * (out // 2) + 2]
-                expected[out, y, x_] = (block.conv2.weight[out].flatten(1) * group).sum()
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
-
-
-def test_deformable_convolution_starts_as_the_plain_one():
-    plain = build_context_resnet(depth=50, norm="FrozenBN")
-    deformable = build_context_resnet(depth=50, norm="FrozenBN", deform_on=["res4", "res5"])
-    absent = deformable.load_state_dict(plain.state_dict(), strict=False)
-    assert not absent.unexpected_keys
-    assert all(".conv2_offset." in key for key in absent.missing_keys)
-    assert len(absent.missing_keys) == 2 * (6 + 3)
-    image = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        found, expected = (model(image)["res5"] for model in (deformable, plain))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
-
-
-def test_deformable_convolutions_by_yaml_have_detectron2s_names():
-    options = {"DEFORM_ON_PER_STAGE": [False, True, True, True], "DEFORM_NUM_GROUPS": 2}
-    # res5 is not built: its flag is for nobody, as in Detectron2.
-    cfg = config(DEPTH=50, **options, DEFORM_MODULATED=True)
-    with torch.device("meta"):
-        ours = build_backbone(cfg, IMAGE).state_dict()
-    assert not any("conv2_offset" in key for key in ours if key.startswith("res2"))
-    # Twice 3 numbers for 9 taps; Detectron2's own block cannot be built uncompiled.
-    assert ours["res3.0.conv2_offset.weight"].shape == (54, 128, 3, 3)
-    assert {"res3.0.conv2.weight", "res3.0.conv2.norm.weight"} < ours.keys()
-
-
 def norm_with_relu(channels):
     """Its backward pass needs its own result."""
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
@@ -383,35 +301,6 @@ def test_a_block_trains_wherever_it_is(name, position, norm, bottleneck):
     x = torch.randn(2, 32, 7, 9, requires_grad=True)
     block(x).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
-
-
-def test_deformable_convolution_in_bfloat16():
-    model = build_context_resnet(
-        depth=50, norm="FrozenBN", deform_on=["res3"], out_features=["res3"]
-    )
-    image = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        expected = model(image)["res3"]
-        with torch.autocast("cpu", torch.bfloat16):
-            found = model(image)["res3"]
-    assert (found - expected).norm() < 0.05 * expected.norm()
-
-
-def test_deformable_convolutions_are_refused_where_there_are_none():
-    with pytest.raises(UsageError, match="deform_num_groups must be a positive integer, got 0"):
-        build_context_resnet(depth=50, deform_on=["res5"], deform_num_groups=0)
-    with pytest.raises(UsageError, match="deform_num_groups 3 does not divide the 1 x 64"):
-        build_context_resnet(depth=50, deform_on=["res5"], deform_num_groups=3)
-    with pytest.raises(UsageError, match="a list of stages, got 'res5'"):
-        build_context_resnet(depth=50, deform_on="res5")
-    with pytest.raises(UsageError, match="True or False"):
-        build_backbone(config(DEFORM_ON_PER_STAGE=["False"] * 4), IMAGE)
-    with pytest.raises(UsageError, match="ResNet-18 has no deformable"):
-        build_context_resnet(depth=18, deform_on=["res5"])
-    with pytest.raises(UsageError, match="'res6' is none of the stages res2, res3, res4, res5"):
-        build_context_resnet(depth=50, deform_on=["res6"])
-    with pytest.raises(UsageError, match="four values"):
-        build_backbone(config(DEFORM_ON_PER_STAGE=[True]), IMAGE)
 
 
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN", "GN", "SyncBN", ""])
