@@ -13,14 +13,13 @@ from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 
 from dnl_d2.checkpoint.architecture import build_config, infer_settings
-from dnl_d2.checkpoint.convert import convert
+from dnl_d2.checkpoint.convert import convert, detect_source
 from dnl_d2.checkpoint.keymap import Converted, to_ours, to_public
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import CAFFE_BGR
 from dnl_d2.checkpoint.sources import msra
 from dnl_d2.checkpoint.sources import timm as timm_source
 from dnl_d2.checkpoint.sources import torchvision as torchvision_source
-from dnl_d2.checkpoint.sources.resnet import deep_stem_rules, residual_rules
 from dnl_d2.modeling import build_context_resnet
 from tests.reference import mmseg  # noqa: F401  (makes the package importable)
 from tests.reference.weights import random_state
@@ -136,11 +135,12 @@ def test_there_and_back(name, source):
     assert all(torch.equal(back.state[key], value) for key, value in kept.items())
 
 
-def test_mmsegmentations_v1d_at_stride_8():
-    from mmseg.models.backbones import ResNetV1d
+@pytest.mark.parametrize(("name", "shortcut"), [("ResNetV1c", "conv"), ("ResNetV1d", "avg_pool")])
+def test_mmsegmentations_backbones_at_stride_8(name, shortcut):
+    from mmseg.models import backbones
 
     with torch.device("meta"):
-        theirs = ResNetV1d(
+        theirs = getattr(backbones, name)(
             depth=50,
             strides=(1, 2, 1, 1),
             dilations=(1, 1, 2, 4),
@@ -148,11 +148,10 @@ def test_mmsegmentations_v1d_at_stride_8():
             norm_cfg={"type": "BN"},
         )
     theirs.load_state_dict(random_state(theirs, small="bn3"), assign=True)
-    rules = [*deep_stem_rules("stem"), *residual_rules(pooled=True)]
-    converted = to_ours(theirs.state_dict(), rules)
+    converted = convert(theirs.state_dict(), detect_source(theirs.state_dict()))
     with torch.device("meta"):
         model = build_context_resnet(
-            depth=50, stem="v1c", shortcut="avg_pool", output_stride=8, out_features=STAGES
+            depth=50, stem="v1c", shortcut=shortcut, output_stride=8, out_features=STAGES
         )
     state = {key.removeprefix("backbone."): v for key, v in converted.state.items()}
     model.load_state_dict(state, assign=True)

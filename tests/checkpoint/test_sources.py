@@ -47,6 +47,16 @@ def _classifier(package, name):
     return random_state(model)
 
 
+def _openmmlab(name, prefix="", head=""):
+    """A backbone of mmsegmentation with mmpretrain's or the third party's classifier."""
+    from mmseg.models import backbones
+
+    with torch.device("meta"):
+        model = getattr(backbones, name)(depth=50, norm_cfg={"type": "BN"})
+    state = {prefix + key: value for key, value in random_state(model).items()}
+    return state | {f"{head}fc.weight": torch.zeros(2, 2048), f"{head}fc.bias": torch.zeros(2)}
+
+
 def _bare(prefix):
     model = build(SEGMENTOR, MODEL__RESNETS__STEM_TYPE="basic").backbone
     return {"model": {prefix + key: value for key, value in model.state_dict().items()}}
@@ -104,6 +114,12 @@ FILES = {
     ),
     "timm c": (lambda: _classifier(timm, "resnet50c"), "timm-resnet-c", "ResNet-50 (v1c stem)"),
     "timm d": (lambda: _classifier(timm, "resnet50d"), "timm-resnet-d", "ResNet-50 (v1c stem)"),
+    "openmmlab v1c": (lambda: _openmmlab("ResNetV1c"), "openmmlab-v1c", "ResNet-50 (v1c stem)"),
+    "openmmlab v1d": (
+        lambda: {"state_dict": _openmmlab("ResNetV1d", "backbone.", "head."), "meta": {}},
+        "openmmlab-v1d",
+        "ResNet-50 (v1c stem)",
+    ),
     "ours": (
         lambda: {"model": build(SEGMENTOR).state_dict()},
         "detectron2",
@@ -126,7 +142,7 @@ def test_every_kind_of_file_is_found_out_and_complete(name, tmp_path):
     report = convert_file(str(path), str(tmp_path / "out.pth"), write_config=config)
     assert words in report
     assert "missing    0" in report and "unexpected 0" in report
-    if source not in ("torchvision", "timm-resnet-c", "timm-resnet-d", "detectron2-backbone"):
+    if not source.startswith(("torchvision", "timm-", "openmmlab-", "detectron2-backbone")):
         again = convert_file(str(path), str(tmp_path / "again.pth"), config_file=config)
         assert "missing    0" in again and "unexpected 0" in again
 

@@ -10,6 +10,7 @@ from dnl_d2.checkpoint.sources import (
     mmdet,
     mmseg,
     msra,
+    openmmlab,
     paddleseg,
     timm,
     torchcv,
@@ -29,6 +30,7 @@ SOURCES: tuple[Source, ...] = (
     *detectron2.SOURCES,
     msra.SOURCE,
     *timm.SOURCES,
+    *openmmlab.SOURCES,
     torchcv.SOURCE,
     torchvision.SOURCE,
 )
