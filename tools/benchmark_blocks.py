@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnl_d2.checkpoint.writing import write_text
 from dnl_d2.errors import UsageError, one_line
+from dnl_d2.files import write_text
 from dnl_d2.layers.common import check_count, check_positive
 from dnl_d2.layers.functional import check_backend
 

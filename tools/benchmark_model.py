@@ -41,10 +41,10 @@ from measuring import PeakMemory, hardware, summary, synchronize
 from dnl_d2 import optimize_for_inference
 from dnl_d2.checkpoint import convert, detect_source
 from dnl_d2.checkpoint.convert import compare
-from dnl_d2.checkpoint.writing import write_text
 from dnl_d2.engine import load_config
 from dnl_d2.engine.prepare import plain_batch_norm_if_alone
 from dnl_d2.errors import UsageError, building, one_line
+from dnl_d2.files import write_text
 from dnl_d2.layers.common import check_count
 from dnl_d2.modeling import AsymmetricHead, ContextHead, ContextSegmentor
 
@@ -134,6 +134,7 @@ def build(args: argparse.Namespace) -> SemanticSegmentor:
             f"{args.config_file}: {type(model).__name__} is no segmentation model, which is what "
             "this tool times"
         )
+    model.pad_size = (0, 0)  # to time images of --size, not of the crop that training pads to
     return plain_batch_norm_if_alone(model, args.device)
 
 

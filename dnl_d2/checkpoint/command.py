@@ -31,9 +31,10 @@ from dnl_d2.checkpoint.keymap import Converted
 from dnl_d2.checkpoint.naming import group_dropped, shorten
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import InputFormat
-from dnl_d2.checkpoint.writing import check_folder, check_output, write_text, write_weights
+from dnl_d2.checkpoint.writing import check_output, write_weights
 from dnl_d2.engine.config import load_config
 from dnl_d2.errors import UsageError, building
+from dnl_d2.files import check_folder, write_text
 
 # Code bases that weights can go back to.
 BACK = ("mmseg",)

@@ -2,14 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dnl_d2.errors import UsageError
+from dnl_d2.files import check_folder, renamed_when_whole
 
 FORMATS = (".pth", ".safetensors")
 
@@ -25,15 +25,6 @@ def check_output(path: str, source: str) -> None:
     check_folder(path)
 
 
-def check_folder(path: str) -> None:
-    """Raises :class:`UsageError` if nothing can be written where ``path`` is to be."""
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise UsageError(f"{path}: there is no folder {folder!r}")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{path}: no permission to write in {folder!r}")
-
-
 def write_weights(path: str, content: Mapping[str, Any], *, weights: str = "model") -> None:
     """Writes under a temporary name, then renames: ``path`` is whole or as it was before.
 
@@ -45,35 +36,11 @@ def write_weights(path: str, content: Mapping[str, Any], *, weights: str = "mode
     Raises:
         UsageError: the file cannot be written.
     """
-    with _renamed(path) as temporary:
+    with renamed_when_whole(path) as temporary:
         if path.endswith(".safetensors"):
             _write_safetensors(temporary, content, weights)
         else:
             torch.save(dict(content), temporary)
-
-
-def write_text(path: str, text: str) -> None:
-    """As :func:`write_weights`, for a text.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-    with _renamed(path) as temporary, open(temporary, "w") as file:
-        file.write(text)
-
-
-@contextmanager
-def _renamed(path: str) -> Iterator[str]:
-    """A name to write under, which is then renamed."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise UsageError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def _write_safetensors(path: str, content: Mapping[str, Any], weights: str) -> None:
