@@ -23,9 +23,12 @@ setup(
         "matplotlib",
         "fvcore",
         "safetensors",
+        "scipy",
         "pycocotools",
         "cityscapesscripts",
+        "tabulate",
         "tensorboard",
+        "tqdm",
     ],
     extras_require={
         "test": ["pytest"],

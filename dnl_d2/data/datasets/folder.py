@@ -3,20 +3,15 @@
 import os
 from collections.abc import Sequence
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from dnl_d2.data.images import image_size
+from dnl_d2.data.datasets.records import make_records
+from dnl_d2.data.datasets.registration import register_dataset
 from dnl_d2.errors import UsageError
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _LABEL_SUFFIXES = (".png",)
 _NAMED = 3  # how many offending files a message lists
-
-
-def dataset_path(path: str) -> str:
-    """Returns ``path``, taken relative to ``$DETECTRON2_DATASETS`` unless it is absolute."""
-    return os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), path)
 
 
 def load_sem_seg_folder(image_dir: str, label_dir: str) -> list[dict]:
@@ -38,12 +33,8 @@ def load_sem_seg_folder(image_dir: str, label_dir: str) -> list[dict]:
     labels = _files_by_stem(label_dir, _LABEL_SUFFIXES, "label", (image_dir, label_dir))
     _require_counterparts(images, labels, f"without a label in {label_dir}")
     _require_counterparts(labels, images, f"without an image in {image_dir}")
-    records = []
-    for stem in sorted(images):
-        height, width = image_size(images[stem])
-        record = {"file_name": images[stem], "sem_seg_file_name": labels[stem]}
-        records.append({**record, "height": height, "width": width})
-    return records
+    stems = sorted(images)
+    return make_records([images[stem] for stem in stems], [labels[stem] for stem in stems])
 
 
 def register_sem_seg_folder(
@@ -73,23 +64,14 @@ def register_sem_seg_folder(
         raise UsageError(
             f"dataset {name}: {len(classes)} classes but {len(colors)} colors, give one per class"
         )
-    if name in DatasetCatalog.list():
-        DatasetCatalog.remove(name)
-    if name in MetadataCatalog.list():
-        MetadataCatalog.remove(name)
-    meta = MetadataCatalog.get(name)
-    meta.set(stuff_classes=list(classes), ignore_label=ignore_label, evaluator_type="sem_seg")
-    if colors is not None:
-        meta.set(stuff_colors=[tuple(color) for color in colors])
-
-    def set_roots() -> tuple[str, str]:
-        roots = dataset_path(image_dir), dataset_path(label_dir)
-        # Past Metadata's write-once check: $DETECTRON2_DATASETS may change between loads.
-        vars(meta).update(image_root=roots[0], sem_seg_root=roots[1])
-        return roots
-
-    set_roots()
-    DatasetCatalog.register(name, lambda: load_sem_seg_folder(*set_roots()))
+    register_dataset(
+        name,
+        lambda image_root, sem_seg_root: load_sem_seg_folder(image_root, sem_seg_root),
+        {"image_root": image_dir, "sem_seg_root": label_dir},
+        classes=classes,
+        colors=colors,
+        ignore_label=ignore_label,
+    )
 
 
 def _files_by_stem(

@@ -1,0 +1,97 @@
+"""Cityscapes, fine annotation, 19 classes: Cordts et al., CVPR 2016.
+
+Takes the place of Detectron2's registration of the same names, whose loader imports a package that
+is not public in some versions and says little about incomplete folders.
+"""
+
+import os
+
+from detectron2.utils.file_io import PathManager
+
+from dnl_d2.data.datasets.records import (
+    list_files,
+    make_records,
+    require_all,
+)
+from dnl_d2.data.datasets.registration import register_dataset
+from dnl_d2.errors import UsageError
+
+CLASS_COLORS = {
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+}
+IMAGE_SUFFIX = "_leftImg8bit.png"
+LABEL_SUFFIX = "_gtFine_labelTrainIds.png"
+
+_HINT = (
+    "expected $DETECTRON2_DATASETS/cityscapes/{leftImg8bit,gtFine}/{train,val,test}/CITY/*.png as "
+    "the archives unpack, then run tools/prepare_dataset.py cityscapes"
+)
+
+
+def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict]:
+    """Lists the pictures of a split with their trainId label maps.
+
+    Args:
+        image_dir: ``cityscapes/leftImg8bit/SPLIT``.
+        gt_dir: ``cityscapes/gtFine/SPLIT``.
+
+    Returns:
+        detectron2 dataset dicts with file_name, sem_seg_file_name, height and width, sorted by
+        city and name.
+
+    Raises:
+        UsageError: a folder is missing or empty, or a picture or a label has no counterpart.
+    """
+    images = _by_city(image_dir, IMAGE_SUFFIX)
+    labels = _by_city(gt_dir, LABEL_SUFFIX)
+    require_all(images, labels, f"images in {image_dir} have no *{LABEL_SUFFIX} in {gt_dir}", _HINT)
+    require_all(labels, images, f"labels in {gt_dir} have no image in {image_dir}", _HINT)
+    return make_records(list(images.values()), [labels[key] for key in images])
+
+
+def load_cityscapes_images(image_dir: str, gt_dir: str) -> list[dict]:
+    """As :func:`load_cityscapes` for the test split, whose labels are not public."""
+    images = _by_city(image_dir, IMAGE_SUFFIX)
+    return make_records(list(images.values()), None)
+
+
+def _by_city(folder: str, suffix: str) -> dict[str, str]:
+    if not PathManager.isdir(folder):
+        raise UsageError(f"folder {folder} does not exist: {_HINT}")
+    files = {}
+    for city in sorted(PathManager.ls(folder)):
+        if PathManager.isdir(os.path.join(folder, city)):
+            found = list_files(os.path.join(folder, city), suffix, _HINT)
+            files.update({f"{city}/{key}": path for key, path in found.items()})
+    if not files:
+        raise UsageError(f"folder {folder} holds no */*{suffix}: {_HINT}")
+    return files
+
+
+for _split in ("train", "val", "test"):
+    register_dataset(
+        f"cityscapes_fine_sem_seg_{_split}",
+        load_cityscapes_images if _split == "test" else load_cityscapes,
+        {"image_dir": f"cityscapes/leftImg8bit/{_split}", "gt_dir": f"cityscapes/gtFine/{_split}"},
+        classes=list(CLASS_COLORS),
+        colors=list(CLASS_COLORS.values()),
+        evaluator_type="cityscapes_sem_seg",
+    )

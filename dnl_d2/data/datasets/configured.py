@@ -1,0 +1,142 @@
+"""Datasets of two folders that a YAML config declares: the key DATASETS.FOLDERS."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.data import DatasetCatalog
+from detectron2.utils.file_io import PathManager
+
+from dnl_d2.data.datasets.folder import register_sem_seg_folder
+from dnl_d2.data.datasets.registration import dataset_path
+from dnl_d2.errors import UsageError
+
+_KEY = "DATASETS.FOLDERS"
+_REQUIRED = ("NAME", "IMAGES", "LABELS", "CLASSES")
+_OPTIONAL = ("COLORS", "IGNORE_LABEL")
+_registered: set[str] = set()  # by this module: a config may be loaded twice
+
+
+def register_configured_folders(folders: Sequence[Mapping[str, Any]]) -> None:
+    """Registers what ``cfg.DATASETS.FOLDERS`` lists; nothing where an entry is wrong.
+
+    Args:
+        folders: mappings with NAME, IMAGES, LABELS, CLASSES (a list of names, or a text file with
+            one name a line), and if wanted COLORS (an RGB triple per class) and IGNORE_LABEL.
+            Relative paths are taken from ``$DETECTRON2_DATASETS``.
+
+    Raises:
+        UsageError: an entry lacks a key, has another one or a value of the wrong type, two entries
+            or an entry and one of this library's datasets have the same name, or the file of class
+            names cannot be read.
+    """
+    if not isinstance(folders, (list, tuple)):
+        raise UsageError(f"{_KEY} is a list of mappings, not {folders!r}")
+    checked = [_arguments(entry, f"{_KEY}[{i}]") for i, entry in enumerate(folders)]
+    names = [arguments["name"] for arguments in checked]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise UsageError(f"{_KEY}[{number}].NAME: {name!r} is there twice, choose another name")
+        if name in DatasetCatalog.list() and name not in _registered:
+            raise UsageError(
+                f"{_KEY}[{number}].NAME: there is a dataset {name!r} already, choose another name"
+            )
+    for arguments in checked:
+        register_sem_seg_folder(**arguments)
+    _registered.update(names)
+
+
+def read_class_names(path: str, key: str) -> list[str]:
+    """Reads class names from a text file, one a line; empty lines do not count.
+
+    Raises:
+        UsageError: the file cannot be read, or see :func:`check_class_names`.
+    """
+    try:
+        with PathManager.open(path, "r") as file:
+            names = [line.strip() for line in file.read().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{key}: the file of class names {path} cannot be read ({reason}): give a text file "
+            "with one name a line, or the list of names"
+        ) from error
+    return check_class_names([name for name in names if name], f"{key} ({path})")
+
+
+def check_class_names(names: Sequence[str], key: str) -> list[str]:
+    """Returns the names as a list.
+
+    Raises:
+        UsageError: there is none, one is no text, or one is there twice.
+    """
+    for number, name in enumerate(names):
+        if not isinstance(name, str):  # YAML reads 1, on and no as what they are not
+            raise UsageError(f"{key}: {name!r} is no text, write it in quotes")
+        if name in names[:number]:
+            raise UsageError(f"{key}: class {name!r} is there twice, rename one")
+    if not names:
+        raise UsageError(f"{key} names no class")
+    return list(names)
+
+
+def _arguments(entry: Any, key: str) -> dict[str, Any]:
+    """An entry as the arguments of :func:`register_sem_seg_folder`."""
+    if not isinstance(entry, Mapping):
+        raise UsageError(f"{key} is a mapping with {', '.join(_REQUIRED)}, not {entry!r}")
+    _check_keys(entry, key)
+    for name in ("NAME", "IMAGES", "LABELS"):
+        if not isinstance(entry[name], str) or not entry[name]:
+            raise UsageError(f"{key}.{name} is a text, not {entry[name]!r}")
+    ignore_label = entry.get("IGNORE_LABEL", 255)
+    if not isinstance(ignore_label, int) or isinstance(ignore_label, bool):
+        raise UsageError(f"{key}.IGNORE_LABEL is a whole number, not {ignore_label!r}")
+    classes = _classes(entry["CLASSES"], f"{key}.CLASSES")
+    return {
+        "name": entry["NAME"],
+        "image_dir": entry["IMAGES"],
+        "label_dir": entry["LABELS"],
+        "classes": classes,
+        "colors": _colors(entry.get("COLORS"), len(classes), f"{key}.COLORS"),
+        "ignore_label": ignore_label,
+    }
+
+
+def _check_keys(entry: Mapping[str, Any], key: str) -> None:
+    known = _REQUIRED + _OPTIONAL
+    for name in entry:
+        if name not in known:
+            close = difflib.get_close_matches(str(name).upper(), known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UsageError(f"{key} has no key {name!r}; {hint}known: {', '.join(known)}")
+    missing = [name for name in _REQUIRED if name not in entry]
+    if missing:
+        raise UsageError(
+            f"{key} lacks {', '.join(missing)}: every entry needs {', '.join(_REQUIRED)}"
+        )
+
+
+def _classes(value: Any, key: str) -> list[str]:
+    if isinstance(value, str) and value:
+        return read_class_names(dataset_path(value), key)
+    if not isinstance(value, (list, tuple)):
+        raise UsageError(f"{key} is a list of names or a text file of names, not {value!r}")
+    return check_class_names(value, key)
+
+
+def _colors(value: Any, count: int, key: str) -> list[tuple[int, ...]] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not all(_is_color(color) for color in value):
+        raise UsageError(f"{key} is a list of [red, green, blue] from 0 to 255, not {value!r}")
+    if len(value) != count:
+        raise UsageError(f"{key} has {len(value)} colours for {count} classes, give one per class")
+    return [tuple(color) for color in value]
+
+
+def _is_color(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    )
