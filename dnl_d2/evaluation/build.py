@@ -1,4 +1,6 @@
-"""One table from a dataset's evaluator_type to Detectron2's evaluator."""
+"""One table from a dataset's evaluator_type to its evaluator."""
+
+import os
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
@@ -8,19 +10,19 @@ from detectron2.evaluation import (
     DatasetEvaluator,
     DatasetEvaluators,
     LVISEvaluator,
-    SemSegEvaluator,
 )
 
-from dnl_d2.data import evaluation_label_reader
 from dnl_d2.errors import UsageError
+from dnl_d2.evaluation.cityscapes import CityscapesSemSegEvaluator
+from dnl_d2.evaluation.sem_seg import SemSegEvaluator
 
 
 def _sem_seg(name: str, output_dir: str) -> DatasetEvaluator:
-    meta = MetadataCatalog.get(name)
-    reader = evaluation_label_reader(
-        num_classes=len(meta.stuff_classes), ignore_label=meta.get("ignore_label", 255)
-    )
-    return SemSegEvaluator(name, output_dir=output_dir, sem_seg_loading_fn=reader)
+    return SemSegEvaluator(name, output_dir=os.path.join(output_dir, name))
+
+
+def _cityscapes_sem_seg(name: str, output_dir: str) -> DatasetEvaluator:
+    return CityscapesSemSegEvaluator(name, output_dir=os.path.join(output_dir, name))
 
 
 def _coco(name: str, output_dir: str) -> DatasetEvaluator:
@@ -37,17 +39,22 @@ EVALUATORS = {
     "coco": _coco,
     "coco_panoptic_seg": _panoptic,
     "lvis": lambda name, output_dir: LVISEvaluator(name, output_dir=output_dir),
-    # trainId labels; Detectron2's own evaluator imports a private package in recent versions.
-    "cityscapes_sem_seg": _sem_seg,
+    # Detectron2's own imports a package that is not public since December 2024.
+    "cityscapes_sem_seg": _cityscapes_sem_seg,
     "cityscapes_instance": lambda name, output_dir: CityscapesInstanceEvaluator(name),
 }
 
 
 def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    """Detectron2's evaluator for a registered dataset.
+    """The evaluator of a registered dataset.
+
+    Args:
+        dataset_name: its metadata's ``evaluator_type`` is a key of :data:`EVALUATORS`.
+        output_dir: evaluators of semantic segmentation write to its folder ``dataset_name``.
 
     Raises:
-        UsageError: the dataset's metadata name no evaluator_type, or one not in the table.
+        UsageError: the dataset's metadata name no evaluator_type, or one not in the table; or what
+            the evaluator finds wrong with the dataset.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
     if kind not in EVALUATORS:

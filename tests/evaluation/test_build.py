@@ -49,6 +49,7 @@ def test_figures_equal_a_plain_count(dataset, tmp_path):
     for record, scores in zip(DatasetCatalog.get(name), predictions, strict=True):
         evaluator.process([record], [{"sem_seg": scores}])
     figures = evaluator.evaluate()["sem_seg"]
+    assert (tmp_path / "out" / name / "confusion_matrix.csv").is_file()
     truth = np.concatenate([x.ravel() for x in labels])
     guess = np.concatenate([x.argmax(0).numpy().ravel() for x in predictions])
     valid = truth < 3

@@ -1,0 +1,36 @@
+"""What the processes of ``test_processes.py`` run, where they can import it."""
+
+import json
+import logging
+import os
+
+import torch
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+
+from dnl_d2.evaluation import EVALUATORS
+from tests.evaluation import miniature
+
+NAME = "processes_test"
+
+
+def evaluate_part(rank: int, world: int, records: list[dict], folder: str) -> None:
+    """Evaluates a process's share, and writes what it got to ``<folder>/<rank>/<kind>.json``."""
+    if world > 1:
+        logging.disable()
+        torch.set_num_threads(1)
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/rendezvous", world_size=world, rank=rank
+        )
+        comm.create_local_process_group(world)
+    miniature.register(NAME, records, kind="cityscapes_sem_seg", classes=miniature.CLASSES)
+    numbers = list(InferenceSampler(len(records)))
+    for kind in ("sem_seg", "cityscapes_sem_seg"):
+        own = os.path.join(folder, str(rank), kind)
+        evaluator = EVALUATORS[kind](NAME, own)
+        results = miniature.evaluate(evaluator, [records[i] for i in numbers], numbers)
+        with open(f"{own}.json", "w") as file:
+            json.dump({"results": results, "images": numbers}, file)
+    miniature.unregister(NAME)
+    if world > 1:
+        torch.distributed.destroy_process_group()
