@@ -4,6 +4,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from dnl_d2.data.resize import PUBLISHED_SCALES
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
@@ -18,6 +19,10 @@ def add_dnl_config(cfg: CfgNode) -> None:
     # Labels of both splits are read and checked before training: at most this many per split,
     # spread evenly; 0 leaves the check out.
     cfg.DATASETS.CHECK_LABELS = 2000
+    # Datasets of your own, for TRAIN and TEST: mappings with NAME, IMAGES and LABELS (folders;
+    # relative: below $DETECTRON2_DATASETS), CLASSES (names, or a text file with one a line) and,
+    # if wanted, COLORS (RGB per class) and IGNORE_LABEL (255).
+    cfg.DATASETS.FOLDERS = []
 
 
 def context_block_node() -> CfgNode:
@@ -72,8 +77,20 @@ def _add_head(head: CfgNode) -> None:
     head.ALIGN_CORNERS = False
     # False: logits are resized as by PaddleSeg's DNLNet (its align_mode 1).
     head.HALF_PIXEL_CENTERS = True
-    # "valid": divide the loss by the labelled pixels; "all": by all pixels (mmsegmentation).
+    # Weight of each term of the loss; 0 leaves it out. What follows is for the head itself: the
+    # auxiliary head keeps plain cross entropy.
+    head.LOSS_TERMS = CfgNode({"CROSS_ENTROPY": 1.0, "DICE": 0.0, "LOVASZ": 0.0})
+    # Cross entropy: "valid" divides by the labelled pixels, "all" by all pixels (mmsegmentation).
     head.LOSS_AVERAGE = "valid"
+    # One factor per class; empty for none.
+    head.LOSS_CLASS_WEIGHTS = []
+    # Online hard example mining: only pixels whose label has a probability below THRESHOLD count,
+    # at least MIN_KEPT times the images of a batch. Without THRESHOLD (None) just that many.
+    head.LOSS_OHEM = CfgNode({"ENABLED": False, "THRESHOLD": 0.7, "MIN_KEPT": 100000})
+    # Dice: a ratio per class present in an image, or one per image (mmsegmentation 1.x).
+    head.LOSS_DICE = CfgNode({"PER_CLASS": True})
+    # Lovasz-softmax: over the classes "present" in the labels or "all", per batch or per image.
+    head.LOSS_LOVASZ = CfgNode({"CLASSES": "present", "PER_IMAGE": False})
     # A second FCN head, for training only; a LOSS_WEIGHT of 0 leaves it out.
     head.AUXILIARY = CfgNode()
     head.AUXILIARY.LOSS_WEIGHT = 0.0
@@ -85,23 +102,43 @@ def _add_head(head: CfgNode) -> None:
 
 def _add_input(inputs: CfgNode) -> None:
     # Images are scaled to fit (long side, short side) times a random ratio in training, times 1 in
-    # testing. An empty size leaves them as they are.
+    # testing. An empty size stands for each image's own. RATIO_STEP: ratios are drawn at this
+    # distance (PaddleSeg); 0 for any.
     inputs.RESIZE = CfgNode()
     inputs.RESIZE.BASE_SIZE = ()
     inputs.RESIZE.RATIO_RANGE = (0.5, 2.0)
+    inputs.RESIZE.RATIO_STEP = 0.0
     # With INPUT.CROP.ENABLED: no class covers more than this share of a crop (1.0: no limit).
     inputs.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
     # Photometric distortion of brightness, contrast, saturation and hue.
     inputs.COLOR_AUG_SSD = False
+    # PaddleSeg's distortion: brightness, contrast and saturation by up to this share, and hue.
+    inputs.COLOR_JITTER = 0.0
 
 
 def _add_solver(solver: CfgNode) -> None:
     # LR_SCHEDULER_NAME "PolyLR": (1 - progress) ** POLY_LR_POWER from BASE_LR down to MIN_LR.
     solver.POLY_LR_POWER = 0.9
     solver.MIN_LR = 1e-4
+    # No weight decay for parameters in whose names one of these regular expressions is found.
+    solver.NO_DECAY = []
+    # Each process trains its share of IMS_PER_BATCH in this many parts, and steps once.
+    solver.ACCUMULATE = 1
+    # "float16" (with loss scaling) or "bfloat16" on CUDA; a CPU always uses bfloat16.
+    solver.AMP.DTYPE = "float16"
+    # The batch size that this config is meant for. With another IMS_PER_BATCH, learning rates scale
+    # along and iterations and periods inversely. 0: nothing scales.
+    solver.REFERENCE_BATCH_SIZE = 0
 
 
 def _add_test(test: CfgNode) -> None:
     # ContextSegmentor slides a window of (height, width) over the image; empty: the whole image at
-    # once. BATCH_SIZE is how many windows are predicted together.
-    test.SLIDE = CfgNode({"WINDOW": (), "STRIDE": (), "BATCH_SIZE": 4})
+    # once. Published: 769 and 513 for the 769x769 rows, 480 and 320 for PASCAL Context.
+    # BATCH_SIZE is how many windows are predicted together. SUM_ON_CPU keeps the logits of the
+    # whole image (classes x height x width x 4 bytes) in main memory, for images too large for the
+    # GPU's.
+    test.SLIDE = CfgNode({"WINDOW": (), "STRIDE": (), "BATCH_SIZE": 4, "SUM_ON_CPU": False})
+    # Segmentors: with TEST.AUG.ENABLED, --eval-only averages the probabilities of every scale and,
+    # with TEST.AUG.FLIP, of its mirror image ("ms+flip"). Scales refer to INPUT.RESIZE.BASE_SIZE,
+    # as published; where that is empty, to each image's own size (mmsegmentation 1.x).
+    test.AUG.SCALES = PUBLISHED_SCALES

@@ -9,6 +9,7 @@ from .optim import lr_multiplier, optimizer
 from .train import train
 
 model.sem_seg_head.num_classes = 11
+model.pad_size = "${dataloader.train.mapper.augmentations.crop_size}"
 
 dataloader.train.dataset.names = "camvid_sem_seg_train"
 dataloader.train.total_batch_size = 4

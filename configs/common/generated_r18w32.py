@@ -26,6 +26,7 @@ dataloader.train.dataset.names = "generated_sem_seg_train"
 dataloader.train.total_batch_size = 8
 dataloader.train.num_workers = 1
 dataloader.train.mapper.augmentations.base_size = None
+dataloader.train.mapper.augmentations.ratio_range = (1.0, 1.0)
 dataloader.train.mapper.augmentations.crop_size = None
 dataloader.train.mapper.augmentations.photometric = False
 dataloader.test.dataset.names = "generated_sem_seg_val"

@@ -5,7 +5,12 @@ train = dict(
     init_checkpoint="",
     max_iter=40000,
     seed=-1,  # negative: another one each run
-    amp=dict(enabled=False),  # fp16 with loss scaling on CUDA, bfloat16 on a CPU
+    # On CUDA "float16" (with loss scaling) or "bfloat16"; a CPU always uses bfloat16.
+    amp=dict(enabled=False, dtype="float16"),
+    accumulate=1,  # parts in which each process trains its share of a batch before it steps
+    # The batch size that a config is meant for. With another total_batch_size the learning rate
+    # scales along, and iterations and periods inversely; 0: nothing scales.
+    reference_batch_size=0,
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=4000, max_to_keep=3),
     eval_period=4000,

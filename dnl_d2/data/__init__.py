@@ -5,7 +5,6 @@ Importing this package registers all datasets with detectron2.
 
 from dnl_d2.data.augmentation import (
     PhotometricDistortion,
-    RandomResize,
     sem_seg_augmentations,
     test_augmentations,
 )
@@ -18,8 +17,10 @@ from dnl_d2.data.datasets import (
 from dnl_d2.data.images import read_image
 from dnl_d2.data.labels import evaluation_label_reader, read_label
 from dnl_d2.data.mapper import SemSegMapper
+from dnl_d2.data.resize import MultiScaleFlip, RandomResize
 
 __all__ = [
+    "MultiScaleFlip",
     "PhotometricDistortion",
     "RandomResize",
     "SemSegMapper",

@@ -4,66 +4,33 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.data import transforms as T
-from detectron2.projects.point_rend import ColorAugSSDTransform
-from PIL import Image
+from torchvision.transforms import v2
 
+from dnl_d2.data.resize import RandomResize, require_opencv
 from dnl_d2.errors import UsageError
 
+try:
+    from detectron2.projects.point_rend import ColorAugSSDTransform
+except ImportError:  # without OpenCV, which require_opencv() reports
+    ColorAugSSDTransform = None
 
-class LabelSafeResizeTransform(T.ResizeTransform):
-    """detectron2's resize, with labels of any integer type taken from the nearest pixel.
 
-    The parent sends labels that are not uint8 through an interpolation that rejects integers.
+class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
+    """Crops where no class covers too much of the labelled pixels, or after ten tries anywhere.
+
+    detectron2's stays with the tenth try, which has failed too; mmsegmentation draws once more.
     """
 
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """Maps an (H, W) label map to (new_h, new_w)."""
-        if segmentation.dtype == np.uint8:
-            return super().apply_segmentation(segmentation)
-        picture = Image.fromarray(segmentation.astype(np.int32))
-        resized = picture.resize((self.new_w, self.new_h), Image.NEAREST)
-        return np.asarray(resized).astype(segmentation.dtype)
-
-
-class RandomResize(T.Augmentation):
-    """Resizes to fit a randomly scaled base size, keeping the aspect ratio.
-
-    With r drawn uniformly from ``ratio_range`` the picture becomes the largest one whose long side
-    is at most ``r * long`` and whose short side is at most ``r * short``.
-    """
-
-    def __init__(self, base_size: Sequence[int], ratio_range: Sequence[float] = (0.5, 2.0)) -> None:
-        """
-        Args:
-            base_size: (long, short) side in pixels; the order does not matter.
-            ratio_range: (lowest, highest) r; (1, 1) makes the resize deterministic.
-
-        Raises:
-            UsageError: a size or ratio is not positive, or the range is reversed.
-        """
-        super().__init__()
-        if len(base_size) != 2 or min(base_size) <= 0:
-            raise UsageError(
-                f"resize base size {tuple(base_size)} must be (long, short) with both positive"
-            )
-        if len(ratio_range) != 2 or not 0 < ratio_range[0] <= ratio_range[1]:
-            raise UsageError(
-                f"resize ratio range {tuple(ratio_range)} must be (low, high), 0 < low <= high"
-            )
-        self.base_size = (int(max(base_size)), int(min(base_size)))
-        self.ratio_range = (float(ratio_range[0]), float(ratio_range[1]))
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Draws r and returns the resize for an (H, W[, C]) image."""
-        height, width = image.shape[:2]
-        ratio = self._rand_range(*self.ratio_range)
-        scale = ratio * min(
-            self.base_size[0] / max(height, width), self.base_size[1] / min(height, width)
-        )
-        new_height, new_width = (max(1, round(side * scale)) for side in (height, width))
-        if (new_height, new_width) == (height, width):
-            return T.NoOpTransform()
-        return LabelSafeResizeTransform(height, width, new_height, new_width)
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> T.Transform:
+        """Draws the crop for an (H, W[, C]) image and its (H, W) label map."""
+        if self.single_category_max_area < 1.0:
+            for _ in range(10):
+                crop = self.crop_aug.get_transform(image)
+                labels, counts = np.unique(crop.apply_segmentation(sem_seg), return_counts=True)
+                counts = counts[labels != self.ignored_category]
+                if len(counts) > 1 and counts.max() / counts.sum() < self.single_category_max_area:
+                    return crop
+        return self.crop_aug.get_transform(image)
 
 
 class PhotometricDistortion(T.Augmentation):
@@ -71,6 +38,8 @@ class PhotometricDistortion(T.Augmentation):
 
     A thin name for detectron2's SSD transform, which draws from Python's ``random``: seeded by
     ``seed_all_rng`` and anew in every loader worker.
+    The same pixels as mmsegmentation's, whose hue never shifts by the full 18 upwards, only
+    downwards.
     """
 
     def __init__(
@@ -91,9 +60,10 @@ class PhotometricDistortion(T.Augmentation):
             hue: largest shift of the hue, of 180.
 
         Raises:
-            UsageError: another image format.
+            UsageError: another image format, or OpenCV is missing.
         """
         super().__init__()
+        require_opencv()
         if image_format not in ("RGB", "BGR"):
             raise UsageError(
                 f"photometric distortion needs image format RGB or BGR, not {image_format}: "
@@ -112,28 +82,68 @@ class PhotometricDistortion(T.Augmentation):
         )
 
 
+class ColorJitter(T.Augmentation):
+    """PaddleSeg's distortion: brightness, contrast, saturation and hue, each every other time.
+
+    Args:
+        amount: the first three are multiplied by up to 1 - amount and 1 + amount.
+        hue: largest shift of the hue, of 256.
+        image_format: channel order; only "RGB".
+
+    Raises:
+        UsageError: an amount outside [0, 1], a hue outside [0, 128] or another image format.
+    """
+
+    def __init__(self, amount: float, *, hue: int = 18, image_format: str = "RGB") -> None:
+        super().__init__()
+        if image_format != "RGB":
+            raise UsageError(
+                f"colour jitter needs image format RGB, not {image_format}: change INPUT.FORMAT or "
+                "set INPUT.COLOR_JITTER 0"
+            )
+        if not 0 <= amount <= 1 or not 0 <= hue <= 128:
+            raise UsageError(
+                f"colour jitter {amount} (hue {hue}): use 0 to 1 (INPUT.COLOR_JITTER), hue 0 to 128"
+            )
+        self.amount, self.hue = float(amount), hue
+        ranges = dict.fromkeys(("brightness", "contrast", "saturation"), self.amount)
+        steps = [
+            v2.RandomApply([v2.ColorJitter(**{name: extent})], p=0.5)
+            for name, extent in (ranges | {"hue": hue / 256}).items()
+        ]
+        self._distort = v2.RandomOrder(steps)
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Returns the distortion; its values are drawn when it is applied to the image."""
+        return T.PILColorTransform(self._distort)
+
+
 def sem_seg_augmentations(
     *,
     base_size: Sequence[int] | None,
     ratio_range: Sequence[float] = (0.5, 2.0),
+    ratio_step: float = 0.0,
     crop_size: Sequence[int] | None = None,
     max_category_area: float = 0.75,
     ignore_value: int = 255,
     flip: float = 0.5,
     photometric: bool = True,
+    jitter: float = 0.0,
     image_format: str = "RGB",
 ) -> list[T.Augmentation]:
     """The training recipe: resize, crop, flip, photometric distortion.
 
     Args:
-        base_size: (long, short) for :class:`RandomResize`; None or empty for no resize.
+        base_size: (long, short) for :class:`RandomResize`; None or empty: each picture's own.
         ratio_range: scale range around the base size.
+        ratio_step: distance of the scales that are drawn; 0 for any scale.
         crop_size: (height, width) of the crop, cut down to the picture; None for no crop.
         max_category_area: a crop is drawn again, at most ten times, while one class covers more
             than this share of its labelled pixels.
         ignore_value: label value that does not count as a class in the crop.
         flip: probability of a horizontal flip.
-        photometric: whether to distort colours.
+        photometric: whether to distort colours as mmsegmentation does.
+        jitter: how far to distort colours as PaddleSeg does; 0 for not at all.
         image_format: channel order of the images, for the distortion.
 
     Returns:
@@ -143,21 +153,21 @@ def sem_seg_augmentations(
         UsageError: a value out of its range.
     """
     augmentations: list[T.Augmentation] = []
-    if base_size:
-        augmentations.append(RandomResize(base_size, ratio_range))
+    if base_size or tuple(ratio_range) != (1, 1):
+        augmentations.append(RandomResize(base_size, ratio_range, step=ratio_step))
     if crop_size:
         if len(crop_size) != 2 or min(crop_size) < 1:
             raise UsageError(
                 f"crop size {tuple(crop_size)} must be (height, width) in whole pixels"
             )
         size = tuple(int(side) for side in crop_size)
-        augmentations.append(
-            T.RandomCrop_CategoryAreaConstraint("absolute", size, max_category_area, ignore_value)
-        )
+        augmentations.append(CategoryCrop("absolute", size, max_category_area, ignore_value))
     if flip:
         augmentations.append(T.RandomFlip(flip))
     if photometric:
         augmentations.append(PhotometricDistortion(image_format))
+    if jitter:
+        augmentations.append(ColorJitter(jitter, image_format=image_format))
     return augmentations
 
 

@@ -12,6 +12,7 @@ from detectron2.data import transforms as T
 from dnl_d2.data.augmentation import sem_seg_augmentations, test_augmentations
 from dnl_d2.data.images import read_image
 from dnl_d2.data.labels import checked_label, remap_ignored
+from dnl_d2.data.resize import MultiScaleFlip
 from dnl_d2.errors import UsageError
 
 
@@ -30,6 +31,7 @@ class SemSegMapper(DatasetMapper):
         is_train: bool,
         *,
         augmentations: Sequence[T.Augmentation | T.Transform],
+        multi_scale_flip: MultiScaleFlip | None = None,
         image_format: str = "RGB",
         ignore_value: int = 255,
         dataset_ignore_label: int = 255,
@@ -39,6 +41,7 @@ class SemSegMapper(DatasetMapper):
         Args:
             is_train: whether labels are wanted.
             augmentations: applied in order; in test mode a resize at most.
+            multi_scale_flip: in test mode, if enabled, takes the place of ``augmentations``.
             image_format: "RGB", "BGR" or another format detectron2 can read.
             ignore_value: the label value the loss ignores.
             dataset_ignore_label: the label value the dataset ignores; 255 is ignored as well.
@@ -53,6 +56,7 @@ class SemSegMapper(DatasetMapper):
                 f"ignore value {ignore_value} is also one of the {num_classes} classes: set "
                 "MODEL.SEM_SEG_HEAD.IGNORE_VALUE (LazyConfig: ignore_value) outside them"
             )
+        self.multi_scale_flip = multi_scale_flip
         self.ignore_value = ignore_value
         self.dataset_ignore_label = dataset_ignore_label
         self.num_classes = num_classes
@@ -70,11 +74,13 @@ class SemSegMapper(DatasetMapper):
             augmentations = sem_seg_augmentations(
                 base_size=base_size,
                 ratio_range=inputs.RESIZE.RATIO_RANGE,
+                ratio_step=inputs.RESIZE.RATIO_STEP,
                 crop_size=inputs.CROP.SIZE if inputs.CROP.ENABLED else None,
                 max_category_area=inputs.CROP.SINGLE_CATEGORY_MAX_AREA,
                 ignore_value=head.IGNORE_VALUE,
                 flip=_flip_probability(inputs.RANDOM_FLIP),
                 photometric=inputs.COLOR_AUG_SSD,
+                jitter=inputs.COLOR_JITTER,
                 image_format=inputs.FORMAT,
             )
         else:
@@ -82,6 +88,7 @@ class SemSegMapper(DatasetMapper):
         return {
             "is_train": is_train,
             "augmentations": augmentations,
+            "multi_scale_flip": None if is_train else _multi_scale_flip(cfg),
             "image_format": inputs.FORMAT,
             "ignore_value": head.IGNORE_VALUE,
             "dataset_ignore_label": _common_ignore_label(
@@ -98,7 +105,9 @@ class SemSegMapper(DatasetMapper):
 
         Returns:
             The record with "image" (C, H', W') uint8, in training "sem_seg" (H', W') int64, and
-            "height" and "width" of the image before augmentation.
+            "height" and "width" of the image before augmentation. With ``multi_scale_flip``
+            enabled not "image" but "images", one per scale, and "flip", whether their mirror
+            images are to be predicted too: a model that does not know them cannot ignore them.
 
         Raises:
             UsageError: a file is missing or unreadable, sizes differ, or a label value is neither
@@ -107,11 +116,14 @@ class SemSegMapper(DatasetMapper):
         record = copy.deepcopy(dataset_dict)
         image = read_image(record["file_name"], self.image_format)
         self._set_size(record, image)
+        if not self.is_train and self.multi_scale_flip and self.multi_scale_flip.enabled:
+            record["images"] = [_to_tensor(view) for view in self.multi_scale_flip(image)]
+            record["flip"] = self.multi_scale_flip.flip
+            return record
         label = self._label(record, image) if self.is_train else None
         inputs = T.AugInput(image, sem_seg=label)
         self.augmentations(inputs)
-        pixels = np.ascontiguousarray(inputs.image.transpose(2, 0, 1))
-        record["image"] = torch.as_tensor(pixels)
+        record["image"] = _to_tensor(inputs.image)
         if label is not None:
             record["sem_seg"] = torch.as_tensor(inputs.sem_seg.astype(np.int64))
         return record
@@ -148,6 +160,20 @@ def require_same_size(
             f"{label_path} is {label_hw[0]}x{label_hw[1]}: they must match pixel by pixel as "
             "stored (an EXIF rotation of the image is not applied)"
         )
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _multi_scale_flip(cfg: CfgNode) -> MultiScaleFlip:
+    augment = cfg.TEST.AUG
+    return MultiScaleFlip(
+        enabled=augment.ENABLED,
+        base_size=cfg.INPUT.RESIZE.BASE_SIZE,
+        scales=augment.SCALES,
+        flip=augment.FLIP,
+    )
 
 
 def _flip_probability(mode: str) -> float:

@@ -7,10 +7,11 @@ from omegaconf import DictConfig
 
 from dnl_d2.engine import lazy_trainer, yaml_trainer
 from dnl_d2.engine.config import load_config
+from dnl_d2.engine.optimizer import optimizer_params
 from dnl_d2.engine.schedule import PolyParamScheduler
 from dnl_d2.engine.yaml_trainer import Trainer
 
-__all__ = ["PolyParamScheduler", "Trainer", "load_config", "run"]
+__all__ = ["PolyParamScheduler", "Trainer", "load_config", "optimizer_params", "run"]
 
 
 def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dnl_d2.data.check import check_sem_seg_dataset
+from dnl_d2.data.datasets.registration import SEMANTIC
 from dnl_d2.errors import UsageError
 
 
 def check_datasets(
-    names: Sequence[str], *, num_classes: int, max_label_files: int, what: str
+    names: Sequence[str], *, num_classes: int, max_label_files: int, what: str, test: bool = False
 ) -> None:
     """Checks semantic-segmentation datasets against the model that will read them.
 
@@ -19,6 +20,7 @@ def check_datasets(
         num_classes: classes that the model predicts.
         max_label_files: how many labels per dataset to read; 0 for none.
         what: where the names come from, for the message.
+        test: whether they are predicted only, for which a split needs no labels.
 
     Raises:
         UsageError: no dataset, an unregistered name, another number of classes, or what
@@ -39,14 +41,14 @@ def check_datasets(
                 f"{what}: dataset {name} is not in $DETECTRON2_DATASETS={folder}: "
                 f"{' '.join(str(error).split())}"
             ) from error
-        if meta.get("evaluator_type", None) not in ("sem_seg", "cityscapes_sem_seg"):
+        if meta.get("evaluator_type", None) not in SEMANTIC:
             continue
         if len(meta.stuff_classes) != num_classes:
             raise UsageError(
                 f"{what}: {name} has {len(meta.stuff_classes)} classes, "
                 f"but the model predicts num_classes={num_classes}"
             )
-        if max_label_files > 0:
+        if max_label_files > 0 and not (test and _is_unlabelled(records)):
             check_sem_seg_dataset(
                 records,
                 num_classes=num_classes,
@@ -77,4 +79,15 @@ def check_splits(
     """
     used = test if eval_only else {**train, **{k: names for k, names in test.items() if names}}
     for key, names in used.items():
-        check_datasets(names, num_classes=num_classes, max_label_files=max_label_files, what=key)
+        check_datasets(
+            names,
+            num_classes=num_classes,
+            max_label_files=max_label_files,
+            what=key,
+            test=key in test,
+        )
+
+
+def _is_unlabelled(records: Sequence[Mapping]) -> bool:
+    """Whether a split has no labels at all, such as the test split of Cityscapes."""
+    return bool(records) and not any("sem_seg_file_name" in record for record in records)

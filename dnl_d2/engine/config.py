@@ -10,6 +10,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from dnl_d2.config import add_dnl_config
+from dnl_d2.data.datasets.configured import register_configured_folders
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
@@ -52,6 +53,10 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
     except Exception as error:  # yacs raises KeyError, ValueError, AssertionError, YAMLError, ...
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise UsageError(f"{where}: {' '.join(str(text).split())}") from error
+    try:
+        register_configured_folders(cfg.DATASETS.FOLDERS)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     return cfg
 
 

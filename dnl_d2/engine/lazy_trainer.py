@@ -1,4 +1,4 @@
-"""Training and evaluation of LazyConfig files on Detectron2's SimpleTrainer and AMPTrainer."""
+"""Training and evaluation of LazyConfig files on Detectron2's trainers."""
 
 import argparse
 import logging
@@ -6,41 +6,50 @@ import logging
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
-from detectron2.engine import (
-    AMPTrainer,
-    SimpleTrainer,
-    create_ddp_model,
-    default_writers,
-    hooks,
-)
+from detectron2.engine import default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from dnl_d2.engine.accumulation import build_step, check_parts
+from dnl_d2.engine.batch_size import scale_lazy
 from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
 from dnl_d2.engine.prepare import (
-    AutocastInTraining,
+    announce_single_scale,
+    autocast_dtype,
+    data_parallel,
     plain_batch_norm_if_alone,
     set_up,
     usable_device,
 )
 from dnl_d2.errors import UsageError, building
+from dnl_d2.modeling import ContextSegmentor
+
+_MULTI_SCALE = "dataloader.test.mapper.multi_scale_flip.enabled"
 
 
 def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
     """LazyConfig twin of :func:`dnl_d2.engine.yaml_trainer.run`."""
     cfg.train.device = usable_device(cfg.train.device)
+    note = "" if args.eval_only else scale_lazy(cfg)
     if not args.resume:
         check_weights_file(cfg.train.init_checkpoint, "train.init_checkpoint")
     set_up(cfg, args, output_dir=cfg.train.output_dir)
+    if note:
+        logging.getLogger(__name__).info(note)
     _check(cfg, args.eval_only)
     with building("the model"):
         model = instantiate(cfg.model).to(cfg.train.device)
     model = plain_batch_norm_if_alone(model, cfg.train.device)
     if args.eval_only:
+        if OmegaConf.select(cfg, _MULTI_SCALE) and not isinstance(model, ContextSegmentor):
+            raise UsageError(
+                f"{_MULTI_SCALE}: {type(model).__name__} does not average over scales; make it a "
+                "ContextSegmentor"
+            )
         load_for_evaluation(
             model,
             cfg.train.init_checkpoint,
@@ -50,6 +59,9 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
             channel_order=_channel_order(cfg),
         )
         return evaluate(cfg, model)
+    if OmegaConf.select(cfg, _MULTI_SCALE):
+        announce_single_scale()
+        OmegaConf.update(cfg, _MULTI_SCALE, False)
     return _train(cfg, model, resume=args.resume)
 
 
@@ -65,17 +77,16 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
 
 def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
     logging.getLogger(__name__).info(f"Model:\n{model}")
+    device, amp, parts = cfg.train.device, cfg.train.amp, cfg.train.accumulate
+    dtype = autocast_dtype(amp.enabled, amp.dtype, device, "train.amp.dtype")
+    check_parts(parts, cfg.dataloader.train.total_batch_size, "train.accumulate")
     cfg.optimizer.params.model = model
     with building("optimizer and loaders"):
         optimizer = instantiate(cfg.optimizer)
         loader = instantiate(cfg.dataloader.train)
         multiplier = instantiate(cfg.lr_multiplier)
-    parallel = create_ddp_model(model, **cfg.train.ddp)
-    cpu = cfg.train.device == "cpu"
-    if cfg.train.amp.enabled and cpu:
-        parallel = AutocastInTraining(parallel)
-    scaled = cfg.train.amp.enabled and not cpu
-    trainer = (AMPTrainer if scaled else SimpleTrainer)(parallel, loader, optimizer)
+    parallel = data_parallel(model, device, **cfg.train.ddp)
+    trainer = build_step(parallel, loader, optimizer, device=device, dtype=dtype, parts=parts)
     checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
     results: dict = {}
 

@@ -8,6 +8,9 @@ from dnl_d2.errors import UsageError
 class PolyParamScheduler(ParamScheduler):
     """Multiplier (1 - end) (1 - progress) ** power + end of the base learning rate.
 
+    Iteration k of N has progress k / N, as in mmcv 1.x, with which the published models were
+    trained. (mmengine has k / (N - 1): it reaches the end in the last iteration.)
+
     Args:
         power: 0.9 in every published recipe.
         end_value: the last multiplier, minimum learning rate / base learning rate (1e-4 / 0.01).

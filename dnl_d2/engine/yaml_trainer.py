@@ -1,28 +1,39 @@
 """Training and evaluation of YAML configs on Detectron2's DefaultTrainer."""
 
 import argparse
+import logging
 import os
+import weakref
 
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import (
     MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
 )
-from detectron2.engine import DefaultTrainer, hooks
+from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.utils.data import DataLoader
 
 from dnl_d2.data import SemSegMapper
+from dnl_d2.data.datasets.registration import SEMANTIC
+from dnl_d2.engine.accumulation import build_step, check_parts
+from dnl_d2.engine.batch_size import scale_yaml
 from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
+from dnl_d2.engine.optimizer import without_decay
 from dnl_d2.engine.prepare import (
-    AutocastInTraining,
+    announce_single_scale,
+    autocast_dtype,
+    data_parallel,
     plain_batch_norm_if_alone,
     set_up,
     usable_device,
@@ -33,18 +44,35 @@ from dnl_d2.evaluation import build_evaluator
 
 
 class Trainer(DefaultTrainer):
-    """DefaultTrainer with this library's mapper, schedule, evaluators and best checkpoint."""
+    """DefaultTrainer with this library's mapper, schedule, evaluators and best checkpoint.
+
+    Its constructor stands in for DefaultTrainer's, which trains in processes on CUDA only and
+    knows neither bfloat16 nor parts of a batch.
+    """
 
     def __init__(self, cfg: CfgNode):
-        cpu_amp = cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu"
-        if cpu_amp:
-            cfg = cfg.clone()
-            cfg.defrost()
-            cfg.SOLVER.AMP.ENABLED = False
-            cfg.freeze()
-        super().__init__(cfg)
-        if cpu_amp:
-            self._trainer.model = AutocastInTraining(self._trainer.model)
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        solver, device = cfg.SOLVER, cfg.MODEL.DEVICE
+        dtype = autocast_dtype(solver.AMP.ENABLED, solver.AMP.DTYPE, device, "SOLVER.AMP.DTYPE")
+        check_parts(solver.ACCUMULATE, solver.IMS_PER_BATCH, "SOLVER.ACCUMULATE")
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        parallel = data_parallel(model, device, broadcast_buffers=False)
+        self._trainer = build_step(
+            parallel, loader, optimizer, device=device, dtype=dtype, parts=solver.ACCUMULATE
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = DetectionCheckpointer(
+            parallel, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = solver.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -52,6 +80,11 @@ class Trainer(DefaultTrainer):
             raise UsageError(
                 "TEST.SLIDE.WINDOW: SemanticSegmentor does not slide; set MODEL.META_ARCHITECTURE "
                 "to ContextSegmentor"
+            )
+        if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+            raise UsageError(
+                "TEST.AUG.ENABLED: SemanticSegmentor does not average over scales; set "
+                "MODEL.META_ARCHITECTURE to ContextSegmentor"
             )
         return plain_batch_norm_if_alone(super().build_model(cfg), cfg.MODEL.DEVICE)
 
@@ -64,6 +97,14 @@ class Trainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
         mapper = SemSegMapper(cfg, False) if _is_semantic(cfg, [dataset_name]) else None
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = super().build_optimizer(cfg, model)
+        optimizer.param_groups = without_decay(
+            optimizer.param_groups, model, cfg.SOLVER.NO_DECAY, key="SOLVER.NO_DECAY"
+        )
+        return optimizer
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
@@ -104,7 +145,7 @@ def _is_semantic(cfg: CfgNode, names: list[str]) -> bool:
     architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
     semantic = isinstance(architecture, type) and issubclass(architecture, SemanticSegmentor)
     kinds = {MetadataCatalog.get(n).get("evaluator_type", None) for n in names}
-    return semantic and kinds <= {"sem_seg", "cityscapes_sem_seg"}
+    return semantic and kinds <= set(SEMANTIC)
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
@@ -118,10 +159,15 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
     """
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE)
+    note = ""
+    if not args.eval_only:
+        cfg, note = scale_yaml(cfg)
     cfg.freeze()
     if not args.resume:
         check_weights_file(cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS")
     set_up(cfg, args, output_dir=cfg.OUTPUT_DIR)
+    if note:
+        logging.getLogger(__name__).info(note)
     check_splits(
         {"DATASETS.TRAIN": cfg.DATASETS.TRAIN},
         {"DATASETS.TEST": cfg.DATASETS.TEST},
@@ -143,6 +189,12 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
         results = Trainer.test(cfg, model)
         verify_results(cfg, results)
         return results
+    if cfg.TEST.AUG.ENABLED and _is_semantic(cfg, cfg.DATASETS.TEST):
+        announce_single_scale()
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.TEST.AUG.ENABLED = False
+        cfg.freeze()
     with building("model, optimizer and loaders"):
         trainer = Trainer(cfg)
     load_weights(

@@ -3,7 +3,13 @@
 from dnl_d2.modeling import anchors, roi_heads  # noqa: F401  (registers)
 from dnl_d2.modeling.backbone import build_context_resnet
 from dnl_d2.modeling.heads import AsymmetricHead, ContextHead
-from dnl_d2.modeling.losses import CrossEntropyLoss
+from dnl_d2.modeling.losses import (
+    CrossEntropyLoss,
+    DiceLoss,
+    HardPixels,
+    LovaszLoss,
+    SumOfLosses,
+)
 from dnl_d2.modeling.segmentor import ContextSegmentor
 
 __all__ = [
@@ -11,5 +17,9 @@ __all__ = [
     "ContextHead",
     "ContextSegmentor",
     "CrossEntropyLoss",
+    "DiceLoss",
+    "HardPixels",
+    "LovaszLoss",
+    "SumOfLosses",
     "build_context_resnet",
 ]

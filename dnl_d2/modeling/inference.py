@@ -1,6 +1,8 @@
 """Inference by parts, as functions of images and of what predicts them."""
 
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from dnl_d2.layers.functional import full_precision
 
 # (N, C, H, W) images -> (N, K, H, W) logits.
 Predict = Callable[[Tensor], Tensor]
+PROGRESS_SECONDS = 10.0
+_logger = logging.getLogger(__name__)
 
 
 def sliding_window(
@@ -20,17 +24,21 @@ def sliding_window(
     window: Sequence[int],
     stride: Sequence[int],
     batch_size: int = 4,
+    sum_on_cpu: bool = False,
 ) -> Tensor:
     """Predicts overlapping windows and averages the logits where they overlap.
 
     Windows start every ``stride`` pixels; the last one of each axis is pulled back to end with the
     image, so all of them have one size. An axis that is not longer than the window is not divided.
+    Beside what ``predict`` needs for one batch, the memory is that of the result. An image that
+    takes long says every ten seconds how far it is, through :mod:`logging`.
 
     Args:
         images: ``(N, C, H, W)``.
         predict: called with at most ``max(batch_size, N)`` crops at a time.
-        window, stride: (height, width).
+        window, stride: (height, width); published: 769 and 513, PASCAL Context 480 and 320.
         batch_size: crops at a time, which bounds the memory; it does not change the result.
+        sum_on_cpu: keep sum and result in main memory, wherever the images are.
 
     Returns:
         ``(N, K, H, W)`` logits.
@@ -42,18 +50,45 @@ def sliding_window(
     height, width = (min(w, s) for w, s in zip(window, images.shape[-2:], strict=True))
     rows, columns = map(window_starts, images.shape[-2:], window, stride)
     corners = [(y, x) for y in rows for x in columns]
-    total, count = None, images.new_zeros(images.shape[-2:])
+    store = torch.device("cpu") if sum_on_cpu else images.device
+    total, count = None, torch.zeros(images.shape[-2:], device=store)
     together = max(batch_size // len(images), 1)
+    last_said = time.monotonic()
     for first in range(0, len(corners), together):
         group = corners[first : first + together]
         crops = torch.cat([images[..., y : y + height, x : x + width] for y, x in group])
         (logits,) = full_precision(predict(crops))
         if total is None:
-            total = logits.new_zeros(len(images), logits.shape[1], *images.shape[-2:])
-        for (y, x), part in zip(group, logits.split(len(images)), strict=True):
+            shape = (len(images), logits.shape[1], *images.shape[-2:])
+            total = logits.new_zeros(shape, device=store)
+        for (y, x), part in zip(group, logits.to(store).split(len(images)), strict=True):
             total[..., y : y + height, x : x + width] += part
             count[y : y + height, x : x + width] += 1
-    return total / count
+        if time.monotonic() - last_said >= PROGRESS_SECONDS:
+            last_said = time.monotonic()
+            _logger.info("sliding window: %d of %d", first + len(group), len(corners))
+    return total.div_(count)
+
+
+def average_probabilities(images: Iterable[Tensor], predict: Predict, *, flip: bool) -> Tensor:
+    """The mean of the probabilities predicted for several versions of one picture.
+
+    Args:
+        images: ``(C, H, W)`` each, of any sizes.
+        predict: ``(C, H, W)`` image -> ``(K, height, width)`` logits, of one size for all.
+        flip: whether the mirror image of every version counts too.
+
+    Returns:
+        ``(K, height, width)`` probabilities, in at least fp32.
+    """
+    total, number = None, 0
+    for image in images:
+        for mirrored in (False, True) if flip else (False,):
+            logits = predict(image.flip(-1)).flip(-1) if mirrored else predict(image)
+            probabilities = full_precision(logits)[0].softmax(0)
+            total = probabilities if total is None else total.add_(probabilities)
+            number += 1
+    return total.div_(number)
 
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:

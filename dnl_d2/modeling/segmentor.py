@@ -9,19 +9,27 @@ from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.structures import ImageList
 from torch import Tensor
 
-from dnl_d2.modeling.inference import check_window, sliding_window
+from dnl_d2.errors import UsageError
+from dnl_d2.modeling.inference import average_probabilities, check_window, sliding_window
 
 
 @META_ARCH_REGISTRY.register()
 class ContextSegmentor(SemanticSegmentor):
-    """:class:`detectron2.modeling.SemanticSegmentor` that predicts as mmsegmentation does.
+    """:class:`detectron2.modeling.SemanticSegmentor` that trains and predicts as mmsegmentation.
 
-    It can slide a window over the image, and it resizes logits to the size asked for with the
-    head's ``align_corners`` (Detectron2: never aligned). Training is Detectron2's.
+    It can slide a window over the image and average over scales and mirror images, and it resizes
+    logits to the size asked for with the head's ``align_corners`` (Detectron2: never aligned).
+    In training it pads to the size of the crop, so that a picture smaller than it does not change
+    the size of a batch.
 
     Args:
         slide_window, slide_stride: (height, width); both empty for the whole image at once.
+            Published: 769 and 513 for the 769x769 rows, 480 and 320 for PASCAL Context.
         slide_batch_size: windows that are predicted together.
+        slide_sum_on_cpu: keep the logits of a whole image in main memory.
+        pad_size: (height, width) that training pads to at least, images with zeros after
+            normalisation and labels with the ignored value; None or empty: as far as the largest
+            of the batch.
         options: backbone, sem_seg_head, pixel_mean and pixel_std, as in the base class.
     """
 
@@ -32,44 +40,56 @@ class ContextSegmentor(SemanticSegmentor):
         slide_window: Sequence[int] = (),
         slide_stride: Sequence[int] = (),
         slide_batch_size: int = 4,
+        slide_sum_on_cpu: bool = False,
+        pad_size: Sequence[int] | None = None,
         **options,
     ):
         super().__init__(**options)
         if len(slide_window) or len(slide_stride):
             check_window(slide_window, slide_stride, slide_batch_size)
+        if pad_size and (len(pad_size) != 2 or min(pad_size) < 1):
+            raise UsageError(f"pad size {tuple(pad_size)} must be (height, width) in whole pixels")
         self.slide_window = tuple(slide_window)
         self.slide_stride = tuple(slide_stride)
         self.slide_batch_size = slide_batch_size
+        self.slide_sum_on_cpu = slide_sum_on_cpu
+        self.pad_size = tuple(int(side) for side in pad_size or (0, 0))
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        slide, crop = cfg.TEST.SLIDE, cfg.INPUT.CROP
+        # A size that is wrong or missing is for the mapper to report: who trains needs one.
+        cropped = crop.ENABLED and crop.TYPE == "absolute" and min(crop.SIZE) >= 1
         return super().from_config(cfg) | {
-            "slide_window": cfg.TEST.SLIDE.WINDOW,
-            "slide_stride": cfg.TEST.SLIDE.STRIDE,
-            "slide_batch_size": cfg.TEST.SLIDE.BATCH_SIZE,
+            "slide_window": slide.WINDOW,
+            "slide_stride": slide.STRIDE,
+            "slide_batch_size": slide.BATCH_SIZE,
+            "slide_sum_on_cpu": slide.SUM_ON_CPU,
+            "pad_size": crop.SIZE if cropped else None,
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """Losses in training, otherwise ``{"sem_seg": (K, height, width) logits}`` per image."""
+        """Losses in training, otherwise what every image is.
+
+        Args:
+            batched_inputs: "image" ``(C, H, W)``, in training "sem_seg" ``(H, W)``; "height" and
+                "width" of the result, if not the image's. Or "images", one picture at several
+                scales, with "flip", "height" and "width".
+
+        Returns:
+            ``{"sem_seg": (K, height, width)}`` per image: logits, or for "images" the mean of
+            their probabilities.
+        """
         if self.training:
-            return super().forward(batched_inputs)
-        if len({x["image"].shape for x in batched_inputs}) > 1:
+            return self._losses(batched_inputs)
+        if any("images" in x for x in batched_inputs) or (
+            len({x["image"].shape for x in batched_inputs}) > 1
+        ):
             # Each by itself: padding to a common size would take part in the attention.
-            return [result for x in batched_inputs for result in self.forward([x])]
-        normalised = [
-            (x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs
-        ]
-        images = ImageList.from_tensors(
-            normalised,
-            self.backbone.size_divisibility,
-            padding_constraints=self.backbone.padding_constraints,
-        )
-        height, width = images.image_sizes[0]
-        logits = self.predict(images.tensor)[..., :height, :width]
-        return [
-            {"sem_seg": self._resize(part, x.get("height", height), x.get("width", width))}
-            for part, x in zip(logits, batched_inputs, strict=True)
-        ]
+            return [{"sem_seg": self._predict_alone(x)} for x in batched_inputs]
+        sizes = [(x.get("height"), x.get("width")) for x in batched_inputs]
+        results = self._predict_alike([x["image"] for x in batched_inputs], sizes)
+        return [{"sem_seg": result} for result in results]
 
     def predict(self, images: Tensor) -> Tensor:
         """Normalised ``(N, C, H, W)`` images -> ``(N, K, H, W)`` logits, whole or sliding."""
@@ -81,11 +101,56 @@ class ContextSegmentor(SemanticSegmentor):
             window=self.slide_window,
             stride=self.slide_stride,
             batch_size=self.slide_batch_size,
+            sum_on_cpu=self.slide_sum_on_cpu,
         )
 
     def predict_whole(self, images: Tensor) -> Tensor:
         """As :meth:`predict`, in one pass."""
         return self.sem_seg_head(self.backbone(images))[0]
+
+    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        images = [self._padded(self._normalised(x["image"]), 0.0) for x in batched_inputs]
+        ignored = self.sem_seg_head.ignore_value
+        labels = [self._padded(x["sem_seg"].to(self.device), ignored) for x in batched_inputs]
+        features = self.backbone(self._batch(images).tensor)
+        return self.sem_seg_head(features, self._batch(labels, ignored).tensor)[1]
+
+    def _predict_alone(self, inputs: dict[str, Any]) -> Tensor:
+        size = inputs.get("height"), inputs.get("width")
+        if "images" not in inputs:
+            return self._predict_alike([inputs["image"]], [size])[0]
+        return average_probabilities(
+            inputs["images"],
+            lambda image: self._predict_alike([image], [size])[0],
+            flip=inputs["flip"],
+        )
+
+    def _predict_alike(
+        self, images: list[Tensor], sizes: list[tuple[int | None, int | None]]
+    ) -> list[Tensor]:
+        """Logits of images of one size, each resized to its (height, width), None for its own."""
+        batch = self._batch([self._normalised(image) for image in images])
+        height, width = batch.image_sizes[0]
+        logits = self.predict(batch.tensor)[..., :height, :width]
+        return [
+            self._resize(part, height if h is None else h, width if w is None else w)
+            for part, (h, w) in zip(logits, sizes, strict=True)
+        ]
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+
+    def _padded(self, array: Tensor, value: float) -> Tensor:
+        below, right = (max(a - b, 0) for a, b in zip(self.pad_size, array.shape[-2:], strict=True))
+        return F.pad(array, (0, right, 0, below), value=value)
+
+    def _batch(self, arrays: list[Tensor], value: float = 0.0) -> ImageList:
+        return ImageList.from_tensors(
+            arrays,
+            self.backbone.size_divisibility,
+            value,
+            padding_constraints=self.backbone.padding_constraints,
+        )
 
     def _resize(self, logits: Tensor, height: int, width: int) -> Tensor:
         if logits.shape[1:] == (height, width):

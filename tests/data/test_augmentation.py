@@ -2,16 +2,22 @@ import colorsys
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import transforms as T
 from detectron2.utils.env import seed_all_rng
 
 from dnl_d2.data import (
+    MultiScaleFlip,
     PhotometricDistortion,
     RandomResize,
+    resize,
     sem_seg_augmentations,
     test_augmentations,
 )
+from dnl_d2.data.augmentation import CategoryCrop, ColorJitter
 from dnl_d2.errors import UsageError
+
+FIXED = (1.0, 1.0)
 
 
 def apply(augmentation, image, label=None):
@@ -61,6 +67,33 @@ def test_large_label_ids_survive_a_resize():
     label = np.full((4, 4), 65535, np.int32)
     _, resized = apply(RandomResize((9, 7), (1.0, 1.0)), np.zeros((4, 4, 3), np.uint8), label)
     assert (resized == 65535).all()
+
+
+def test_resize_backwards():
+    """As detectron2's augmented test of detectors undoes a resize, boxes included."""
+    transform = RandomResize((40, 30), (1, 1)).get_transform(np.zeros((15, 20, 3), np.uint8))
+    back = transform.inverse()
+    assert type(back) is type(transform)
+    assert back.apply_image(np.zeros((30, 40, 3), np.uint8)).shape == (15, 20, 3)
+    box = np.array([[1.0, 2.0, 7.5, 9.0]])
+    np.testing.assert_allclose(back.apply_box(transform.apply_box(box)), box)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: RandomResize((4, 4)), MultiScaleFlip, PhotometricDistortion],
+    ids=["resize", "multi-scale", "colours"],
+)
+def test_missing_opencv_is_one_line(build, monkeypatch):
+    monkeypatch.setattr(resize, "cv2", None)
+    with pytest.raises(UsageError, match="pip install opencv"):
+        build()
+
+
+@pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (0.5, 0)}, {"base_size": (4,)}])
+def test_bad_scales(options):
+    with pytest.raises(UsageError, match=r"scales|base size"):
+        MultiScaleFlip(**options)
 
 
 @pytest.mark.parametrize("base", [(100,), (0, 10), (10, 20, 30)])
@@ -132,10 +165,15 @@ def test_crop_avoids_one_class_and_ignores_void():
     label[:, :30], label[:, 30:40] = 0, 1
     image = np.zeros((40, 80, 3), np.uint8)
     (crop,) = sem_seg_augmentations(
-        base_size=None, crop_size=(20, 20), max_category_area=0.75, flip=0, photometric=False
+        base_size=None, ratio_range=FIXED, crop_size=(20, 20), flip=0, photometric=False
     )
     (loose,) = sem_seg_augmentations(
-        base_size=None, crop_size=(20, 20), max_category_area=1.0, flip=0, photometric=False
+        base_size=None,
+        ratio_range=FIXED,
+        crop_size=(20, 20),
+        max_category_area=1.0,
+        flip=0,
+        photometric=False,
     )
 
     def times_met(augmentation):
@@ -154,7 +192,9 @@ def test_crop_avoids_one_class_and_ignores_void():
 def test_crop_larger_than_the_picture_keeps_it(rng):
     image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     label = rng.integers(0, 3, (8, 8), dtype=np.uint8)
-    (crop,) = sem_seg_augmentations(base_size=(), crop_size=(100, 5), flip=0, photometric=False)
+    (crop,) = sem_seg_augmentations(
+        base_size=(), ratio_range=FIXED, crop_size=(100, 5), flip=0, photometric=False
+    )
     cropped, cropped_label = apply(crop, image, label)
     assert cropped.shape == (8, 5, 3) and cropped_label.shape == (8, 5)
 
@@ -169,12 +209,60 @@ def test_recipe_order_and_switches():
     full = sem_seg_augmentations(base_size=(64, 32), crop_size=(16, 16))
     assert [type(a) for a in full] == [
         RandomResize,
-        T.RandomCrop_CategoryAreaConstraint,
+        CategoryCrop,
         T.RandomFlip,
         PhotometricDistortion,
     ]
     assert full[1].ignored_category == 255 and full[1].single_category_max_area == 0.75
-    assert sem_seg_augmentations(base_size=None, flip=0, photometric=False) == []
+    assert sem_seg_augmentations(base_size=None, ratio_range=FIXED, flip=0, photometric=False) == []
+
+
+def test_without_a_base_size_each_picture_scales_by_itself():
+    (resize,) = sem_seg_augmentations(
+        base_size=None, ratio_range=(0.5, 2.0), ratio_step=0.25, flip=0, photometric=False
+    )
+    seed_all_rng(1)
+    sizes = set()
+    for _ in range(200):
+        image, _ = apply(resize, np.zeros((40, 80, 3), np.uint8), np.zeros((40, 80), np.uint8))
+        sizes.add(image.shape[:2])
+    # 0.5, 0.75, ..., 2.0 and nothing between
+    assert sizes == {(10 * n, 20 * n) for n in range(2, 9)}
+
+
+def test_steps_end_with_the_range():
+    seed_all_rng(1)
+    resize = RandomResize((100, 100), (0.1, 0.4), step=0.1)
+    drawn = {resize.get_transform(np.zeros((100, 100, 3))).new_h for _ in range(100)}
+    assert drawn == {10, 20, 30, 40}
+    with pytest.raises(UsageError, match="step -1"):
+        RandomResize((100, 100), step=-1)
+
+
+def test_jitter_is_paddlesegs(rng):
+    """Brightness scales all pixels by one factor in the range, every other time; labels stay."""
+    torch.manual_seed(1)
+    image = np.full((4, 5, 3), 100, np.uint8)
+    factors, unchanged = [], 0
+    for _ in range(300):
+        out, label = apply(ColorJitter(0.4, hue=0), image, np.ones((4, 5), np.uint8))
+        assert label.min() == 1 and len(np.unique(out)) == 1
+        factors.append(out[0, 0, 0] / 100)
+        unchanged += bool((out == image).all())
+    # Grey: contrast, saturation and hue change nothing; brightness is drawn every other time.
+    assert 0.6 <= min(factors) < 0.65 and 1.35 < max(factors) <= 1.4
+    assert 120 < unchanged < 180
+    colours = rng.integers(0, 255, (4, 5, 3)).astype(np.uint8)
+    shifted, _ = apply(ColorJitter(0.0, hue=128), colours, np.ones((4, 5), np.uint8))
+    assert shifted.shape == colours.shape
+
+
+@pytest.mark.parametrize("bad", [{"amount": 1.5}, {"amount": 0.1, "hue": 300}])
+def test_bad_jitter(bad):
+    with pytest.raises(UsageError, match="COLOR_JITTER"):
+        ColorJitter(**bad)
+    with pytest.raises(UsageError, match="format RGB"):
+        ColorJitter(0.1, image_format="BGR")
 
 
 def test_image_and_label_move_together(rng):

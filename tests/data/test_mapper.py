@@ -1,5 +1,6 @@
 import copy
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 
 from dnl_d2.config import add_dnl_config
 from dnl_d2.data import (
+    MultiScaleFlip,
     RandomResize,
     SemSegMapper,
     register_sem_seg_folder,
@@ -75,6 +77,28 @@ def test_test_record_keeps_the_original_size(pair):
     assert out["image"].shape == (3, 60, 80)
     assert (out["height"], out["width"]) == (30, 40)
     assert "sem_seg" not in out and out["file_name"] == pair["file_name"]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_multi_scale_record(pair, flip):
+    """Every scale from the file's own pixels; the size asked for stays that of the file."""
+    views = MultiScaleFlip(base_size=(80, 60), scales=(0.5, 1.0), flip=flip)
+    out = make(is_train=False, augmentations=test_augmentations((8, 8)), multi_scale_flip=views)(
+        pair
+    )
+    assert (out["height"], out["width"], out["flip"]) == (30, 40, flip)
+    assert "image" not in out  # for a model that would predict at a single scale
+    original = pixels(pair["file_name"])
+    np.testing.assert_array_equal(out["images"][0].numpy(), original.transpose(2, 0, 1))
+    expected = cv2.resize(original, (80, 60)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(out["images"][1].numpy(), expected)
+    assert len(out["images"]) == 2
+
+
+def test_multi_scale_not_enabled_or_in_training(pair):
+    off = MultiScaleFlip(enabled=False)
+    assert "images" not in make(is_train=False, multi_scale_flip=off)(pair)
+    assert "images" not in make(multi_scale_flip=MultiScaleFlip())(pair)
 
 
 def test_size_is_added_to_a_record_without_it(pair):
@@ -210,6 +234,9 @@ def test_yaml_training_recipe(cfg):
 def test_yaml_defaults_and_test_recipe(cfg, datasets, pair):
     cfg.DATASETS.TEST = (datasets[1],)
     cfg.INPUT.RANDOM_FLIP = "none"
+    (resize,) = SemSegMapper(cfg, True).augmentations.augs
+    assert resize.base_size is None and resize.ratio_range == (0.5, 2.0)
+    cfg.INPUT.RESIZE.RATIO_RANGE = (1, 1)
     assert SemSegMapper(cfg, True).augmentations.augs == []
     assert SemSegMapper(cfg, False).augmentations.augs == []
     assert SemSegMapper(cfg, False).dataset_ignore_label == 255
@@ -218,6 +245,21 @@ def test_yaml_defaults_and_test_recipe(cfg, datasets, pair):
     cfg.INPUT.COLOR_AUG_SSD = True
     out = SemSegMapper(cfg, False)(pair)
     assert out["image"].shape == (3, 60, 80) and out["height"] == 30
+
+
+def test_yaml_multi_scale(cfg):
+    assert not SemSegMapper(cfg, False).multi_scale_flip.enabled
+    cfg.TEST.AUG.ENABLED = True
+    cfg.INPUT.RESIZE.BASE_SIZE = (48, 64)
+    assert SemSegMapper(cfg, True).multi_scale_flip is None
+    views = SemSegMapper(cfg, False).multi_scale_flip
+    assert views.enabled and views.flip and views.base_size == (64, 48)
+    assert views.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+    cfg.TEST.AUG.FLIP = False
+    cfg.TEST.AUG.SCALES = (1.0, 2.0)
+    cfg.INPUT.RESIZE.BASE_SIZE = ()
+    views = SemSegMapper(cfg, False).multi_scale_flip
+    assert (views.base_size, views.scales, views.flip) == (None, (1.0, 2.0), False)
 
 
 def test_yaml_errors(cfg, datasets):

@@ -9,7 +9,7 @@ from argparse import Namespace
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import TrainerBase
+from detectron2.engine import TrainerBase, launch
 from detectron2.layers import get_norm
 from torch import nn
 
@@ -22,6 +22,7 @@ from dnl_d2.engine.prepare import (
     usable_device,
 )
 from dnl_d2.errors import UsageError
+from dnl_d2.modeling import ContextSegmentor
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs", "camvid")
 STEM = os.path.join(CONFIGS, "dnl_r18w32-d8_4k_camvid-240x320")
@@ -301,3 +302,82 @@ def test_lazy_ignore_label_must_be_the_datasets(tmp_path):
     cfg = lazy_config(tmp_path, dataloader__train__mapper__dataset_ignore_label=3)
     with pytest.raises(UsageError, match=r"dataset_ignore_label=3.*ignores 255"):
         run(cfg, arguments())
+
+
+def in_parts(kind, folder, iterations, **more):
+    """A config for batches of 4 in two parts, whose own batch size is 8."""
+    batch, parts, reference, length, rate = {
+        yaml_config: (
+            "SOLVER__IMS_PER_BATCH", "SOLVER__ACCUMULATE", "SOLVER__REFERENCE_BATCH_SIZE",
+            "SOLVER__MAX_ITER", "SOLVER__BASE_LR",
+        ),
+        lazy_config: (
+            "dataloader__train__total_batch_size", "train__accumulate",
+            "train__reference_batch_size", "train__max_iter", "optimizer__lr",
+        ),
+    }[kind]  # fmt: skip
+    options = {batch: 4, parts: 2, reference: 8, length: iterations // 2, rate: 0.02}
+    return kind(folder, **(options | more))
+
+
+@pytest.mark.parametrize("kind", [yaml_config, lazy_config])
+def test_batches_in_parts_with_a_scaled_schedule_and_resuming(kind, tmp_path):
+    sizes = []
+    record = nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: (
+            sizes.append(len(inputs[0]))
+            if isinstance(module, ContextSegmentor) and module.training
+            else None
+        )
+    )
+    try:
+        run(in_parts(kind, tmp_path, 4), arguments())
+        assert "scaled from batches of 8" in (tmp_path / "log.txt").read_text()
+        assert sizes == [2] * 8
+        assert torch.load(tmp_path / "model_final.pth", weights_only=False)["iteration"] == 3
+        run(in_parts(kind, tmp_path, 6), arguments(resume=True))
+    finally:
+        record.remove()
+    assert sizes == [2] * 12
+    final = torch.load(tmp_path / "model_final.pth", weights_only=False)
+    assert final["iteration"] == 5
+    trainer = final["trainer"]
+    groups = trainer.get("_trainer", trainer)["optimizer"]["param_groups"]
+    assert {group["initial_lr"] for group in groups} == {0.01}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (yaml_config, {"SOLVER__ACCUMULATE": 3}, "SOLVER.ACCUMULATE=3: a batch of 4 images"),
+        (lazy_config, {"train__accumulate": 3}, "train.accumulate=3: a batch of 4 images"),
+        (yaml_config, {"SOLVER__AMP__DTYPE": "half"}, "SOLVER.AMP.DTYPE='half': use one of"),
+        (lazy_config, {"train__amp__dtype": "half"}, "train.amp.dtype='half': use one of"),
+        (yaml_config, {"SOLVER__NO_DECAY": "['theta']"}, "SOLVER.NO_DECAY: 'theta' is in the name"),
+        (lazy_config, {"optimizer__params__no_decay": "[theta]"}, "no_decay: 'theta' is in the"),
+        (
+            yaml_config,
+            {"MODEL__SEM_SEG_HEAD__LOSS_CLASS_WEIGHTS": "[1.0, 2.0]"},
+            "2 class weights .*LOSS_CLASS_WEIGHTS.*8 classes",
+        ),
+    ],
+)
+def test_wrong_training_options_are_one_line(kind, options, message, tmp_path):
+    with pytest.raises(UsageError, match=message) as error:
+        run(kind(tmp_path / "out", **options), arguments())
+    assert "\n" not in str(error.value)
+
+
+def train_in_a_process(folder):
+    for kind, length in ((yaml_config, "SOLVER__MAX_ITER"), (lazy_config, "train__max_iter")):
+        run(kind(folder / kind.__name__, **{length: 2}), arguments())
+
+
+def test_two_processes_on_the_cpu(tmp_path):
+    launch(train_in_a_process, 2, dist_url="auto", args=(tmp_path,))
+    for kind in (yaml_config, lazy_config):
+        folder = tmp_path / kind.__name__
+        final = torch.load(folder / "model_final.pth", weights_only=False)
+        assert final["iteration"] == 1
+        assert not any(key.startswith("module.") for key in final["model"])
+        assert 0 <= metrics(folder)[-1]["sem_seg/mIoU"] <= 100

@@ -1,5 +1,8 @@
 """Sliding windows against a loop over pixels, and the segmentor that uses them."""
 
+import itertools
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +13,9 @@ from dnl_d2 import add_dnl_config
 from dnl_d2.engine import load_config
 from dnl_d2.engine.yaml_trainer import _is_semantic
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling import ContextHead, ContextSegmentor, build_context_resnet
+from dnl_d2.modeling import ContextSegmentor, inference
 from dnl_d2.modeling.inference import sliding_window, window_starts
+from tests.modeling.segmentors import image, parts
 
 
 @pytest.mark.parametrize(
@@ -83,6 +87,48 @@ def test_logits_are_summed_in_fp32():
     torch.testing.assert_close(got, images.bfloat16().float())
 
 
+def test_sums_in_main_memory_are_the_same():
+    images = torch.randn(2, 3, 11, 13)
+    options = dict(window=(4, 5), stride=(3, 2))
+    got = sliding_window(images, context, **options, sum_on_cpu=True)
+    assert torch.equal(got, sliding_window(images, context, **options))
+    meta = images.to("meta")
+    assert sliding_window(meta, context, **options).device.type == "meta"
+
+    def on_cpu(crops):  # stands in for a network on another device
+        return torch.zeros(*crops.shape)
+
+    assert sliding_window(meta, on_cpu, **options, sum_on_cpu=True).device.type == "cpu"
+
+
+def test_memory_is_that_of_one_batch_and_the_result():
+    """However many windows there are, only those of one batch exist at a time."""
+    alive, most = weakref.WeakSet(), 0
+
+    def predict(crops):
+        nonlocal most
+        logits = crops[:, :1] * 2
+        alive.add(logits)
+        most = max(most, len(alive))
+        return logits
+
+    sliding_window(torch.zeros(1, 3, 40, 40), predict, window=(4, 4), stride=(2, 2), batch_size=2)
+    assert most <= 2  # the next one is made before the name of the last one is given up
+
+
+def test_a_long_picture_says_how_far_it_is(monkeypatch, caplog):
+    clock = iter(range(0, 1000, 4))  # a window takes four seconds or eight
+    monkeypatch.setattr(inference.time, "monotonic", lambda: next(clock))
+    options = dict(window=(4, 4), stride=(4, 4), batch_size=1)
+    with caplog.at_level("INFO", logger="dnl_d2"):
+        sliding_window(torch.zeros(1, 3, 8, 8), context, **options)
+        assert [r.getMessage() for r in caplog.records] == ["sliding window: 3 of 4"]
+        caplog.clear()
+        clock = itertools.repeat(0)
+        sliding_window(torch.zeros(1, 3, 8, 8), context, **options)
+        assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -101,30 +147,6 @@ def test_bad_windows_are_one_clear_line(options, message):
 
 
 # ---- the segmentor
-
-
-def parts(align_corners=False):
-    torch.manual_seed(0)
-    backbone = build_context_resnet(
-        depth=18, stem_out_channels=8, res2_out_channels=8, output_stride=8
-    )
-    head = ContextHead(
-        backbone.output_shape(),
-        in_features=["res5"],
-        channels=16,
-        norm="BN",
-        num_classes=5,
-        context_block="dnl",
-        align_corners=align_corners,
-    )
-    torch.nn.init.normal_(head.predictor.weight)
-    torch.nn.init.ones_(head.context_block.project.weight)
-    return dict(backbone=backbone, sem_seg_head=head, pixel_mean=[120.0] * 3, pixel_std=[60.0] * 3)
-
-
-def image(height, width, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
 
 
 def test_whole_image_without_aligned_corners_is_detectron2():
@@ -146,6 +168,46 @@ def test_training_is_detectron2():
         for model in (SemanticSegmentor(**made), ContextSegmentor(**made))
     ]
     assert torch.equal(*losses)
+
+
+def test_training_pads_to_a_size():
+    """Each picture by itself to the right and below: larger ones stay."""
+    made = parts()
+    made["sem_seg_head"].dropout.p = 0.0
+    sizes = [(30, 50), (48, 20)]
+    batch = [{"image": image(*size), "sem_seg": torch.randint(0, 5, size)} for size in sizes]
+    padded = {"images": [], "labels": []}
+    for x in batch:
+        normal = (x["image"].float() - 120) / 60
+        height, width = normal.shape[-2:]
+        below, right = max(40 - height, 0), max(60 - width, 0)
+        padded["images"].append(F.pad(normal, (0, right, 0, below)))
+        padded["labels"].append(F.pad(x["sem_seg"], (0, right, 0, below), value=255))
+    # To one size, which is all that Detectron2 does by itself.
+    padded["images"][0] = F.pad(padded["images"][0], (0, 0, 0, 8))
+    padded["labels"][0] = F.pad(padded["labels"][0], (0, 0, 0, 8), value=255)
+    features = made["backbone"](torch.stack(padded["images"]))
+    expected = made["sem_seg_head"](features, torch.stack(padded["labels"]))[1]
+    got = ContextSegmentor(**made, pad_size=[40, 60])(batch)
+    torch.testing.assert_close(got["loss_sem_seg"], expected["loss_sem_seg"])
+    without = ContextSegmentor(**made)(batch)["loss_sem_seg"]
+    assert (without - expected["loss_sem_seg"]).abs() > 1e-4
+
+
+def test_pad_size_from_a_config(root):
+    path = str(root / "configs" / "camvid" / "dnl_r18w32-d8_4k_camvid-240x320")
+    for options, expected in [
+        ([], (240, 320)),
+        (["INPUT.CROP.ENABLED", "False"], (0, 0)),
+        (["INPUT.CROP.SIZE", "(0.9, 0.9)"], (0, 0)),
+    ]:
+        cfg = load_config(path + ".yaml", options)
+        cfg.MODEL.DEVICE = "meta"
+        assert build_model(cfg).pad_size == expected
+    lazy = load_config(path + ".py", ["dataloader.train.mapper.augmentations.crop_size=null"])
+    assert instantiate(lazy.model).pad_size == (0, 0)
+    with pytest.raises(UsageError, match="pad size"):
+        ContextSegmentor(**parts(), pad_size=(4,))
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -207,6 +269,7 @@ def test_windows_in_both_kinds_of_config(root):
     for model in (ours, twin):
         assert type(model) is ContextSegmentor
         assert (model.slide_window, model.slide_stride) == (window, stride)
+        assert model.pad_size == (240, 320) and not model.slide_sum_on_cpu
     twin.load_state_dict(ours.state_dict())
     batch = [{"image": image(49, 65), "height": 98, "width": 130}]
     with torch.no_grad():

@@ -3,10 +3,11 @@
 Models come from the published config files, which the package brings along.
 """
 
+import functools
 import os
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,12 +29,13 @@ def _no_operator(*_args, **_options):
 sys.modules.setdefault("mmcv._ext", _CompiledOperators("mmcv._ext"))
 
 import mmseg  # noqa: E402
+import mmseg.datasets  # noqa: E402  (its transforms)
 import mmseg.models  # noqa: E402
 from mmcv.cnn import ContextBlock, NonLocal2d  # noqa: E402, F401
 from mmengine import Config  # noqa: E402
 from mmengine.structures import PixelData  # noqa: E402
-from mmseg.models.segmentors import EncoderDecoder  # noqa: E402
-from mmseg.registry import MODELS  # noqa: E402
+from mmseg.models.segmentors import EncoderDecoder, SegTTAModel  # noqa: E402
+from mmseg.registry import MODELS, TRANSFORMS  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
 from tests.reference import weights  # noqa: E402
@@ -142,6 +144,51 @@ def predict(
     with torch.no_grad():  # mmsegmentation reads files as BGR
         (result,) = model.eval().test_step({"inputs": [image.flip(0)], "data_samples": [sample]})
     return result.seg_logits.data, result.pred_sem_seg.data[0]
+
+
+def transforms(*options: dict) -> list[Callable[[dict], dict]]:
+    """mmsegmentation's transforms, each from its type and options."""
+    return [TRANSFORMS.build(option) for option in options]
+
+
+def transformed(results: dict, pipeline: Sequence[Callable[[dict], dict]]) -> dict:
+    """What the transforms make of ``results``, one after the other."""
+    return functools.reduce(lambda r, transform: transform(r), pipeline, results)
+
+
+def predict_file(
+    model: EncoderDecoder, path: str, resizes: Sequence[dict], *, flip: bool
+) -> tuple[Tensor, Tensor]:
+    """A picture file -> ``(K, H, W)`` mean probabilities and ``(H, W)`` label map.
+
+    Args:
+        model: the segmentor, which SegTTAModel wraps.
+        path: the picture.
+        resizes: options of Resize, one set for each version of the picture.
+        flip: whether the mirror images are predicted too.
+    """
+    versions = [
+        transforms(*(dict(type="Resize", keep_ratio=True, **options) for options in resizes)),
+        transforms(*(dict(type="RandomFlip", prob=float(mirror)) for mirror in range(1 + flip))),
+        transforms(dict(type="PackSegInputs")),
+    ]
+    pipeline = transforms(
+        dict(type="LoadImageFromFile"), dict(type="TestTimeAug", transforms=versions)
+    )
+    views = transformed({"img_path": path}, pipeline)
+    tester = _KeepsProbabilities(model.eval())
+    with torch.no_grad():
+        (result,) = tester.test_step({key: [[v] for v in value] for key, value in views.items()})
+    return tester.probabilities, result.pred_sem_seg.data
+
+
+class _KeepsProbabilities(SegTTAModel):
+    """What it merges is lost but for the label map."""
+
+    def merge_preds(self, data_samples_list):
+        (samples,) = data_samples_list
+        self.probabilities = torch.stack([s.seg_logits.data.softmax(0) for s in samples]).mean(0)
+        return super().merge_preds(data_samples_list)
 
 
 def losses(model: EncoderDecoder, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dnl_d2.checkpoint.convert import Comparison, compare, convert, detect_source
 from dnl_d2.checkpoint.reading import read_weights
+from dnl_d2.data import MultiScaleFlip, SemSegMapper, test_augmentations
 from dnl_d2.engine import load_config
 from dnl_d2.modeling import ContextSegmentor
 from tests.reference import mmseg
@@ -160,7 +161,7 @@ class Prediction:
     """How far apart two predictions are.
 
     Args:
-        logits: relative difference.
+        logits: relative difference of logits, or the absolute one of probabilities.
         pixels: how many have another class.
         ties: how many of them have two largest logits that differ by less than rounding does.
     """
@@ -182,6 +183,51 @@ def predict(twins: Twins, image: Tensor, size: tuple[int, int] | None = None) ->
     best, second = expected.topk(2, dim=0).values
     ties = different & (best - second < 1e-5 * expected.abs().max())
     return Prediction(relative(got, expected), int(different.sum()), int(ties.sum()))
+
+
+def predict_file(
+    twins: Twins,
+    path: str,
+    *,
+    base_size: Sequence[int] | None,
+    scales: Sequence[float] = (),
+    flip: bool = True,
+) -> Prediction:
+    """Compares what the two make of a picture file, each with its own reading and resizing.
+
+    Args:
+        twins: both in evaluation.
+        path: the picture.
+        base_size: (long, short) to fit; None: as it is.
+        scales: empty for a single scale, whose logits count, otherwise ms+flip. mmsegmentation
+            0.x, whose test code is restated here by means of 1.x's, scales ``base_size``; 1.x, as
+            it does, the picture.
+        flip: with ``scales``.
+    """
+    whole = {"scale": base_size} if base_size else {"scale_factor": 1.0}
+    resizes = [
+        {"scale": tuple(int(side * r) for side in base_size)} if base_size else {"scale_factor": r}
+        for r in scales
+    ] or [whole]
+    expected, labels = mmseg.predict_file(
+        twins.reference, path, resizes, flip=flip and bool(scales)
+    )
+    mapper = SemSegMapper(
+        False,
+        augmentations=test_augmentations(base_size),
+        multi_scale_flip=MultiScaleFlip(base_size=base_size, scales=scales, flip=flip)
+        if scales
+        else None,
+        num_classes=expected.shape[0],
+    )
+    with torch.no_grad():
+        got = twins.ours.eval()([mapper({"file_name": path})])[0]["sem_seg"]
+    got = got if scales else got.softmax(0)
+    assert got.shape == expected.shape
+    different = got.argmax(0) != labels
+    best, second = expected.topk(2, dim=0).values
+    ties = different & (best - second < 1e-6)
+    return Prediction(float((got - expected).abs().max()), int(different.sum()), int(ties.sum()))
 
 
 def slide(twins: Twins, window: Sequence[int], stride: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from detectron2.data import (
 )
 from omegaconf import OmegaConf
 
-from dnl_d2.data import SemSegMapper, sem_seg_augmentations, test_augmentations
+from dnl_d2.data import MultiScaleFlip, SemSegMapper, sem_seg_augmentations, test_augmentations
 from dnl_d2.evaluation import build_evaluator
 
 dataloader = OmegaConf.create()
@@ -30,6 +30,7 @@ dataloader.train = L(build_detection_train_loader)(
         num_classes="${model.sem_seg_head.num_classes}",
     ),
     total_batch_size=8,
+    aspect_ratio_grouping=False,
     num_workers=4,
 )
 dataloader.test = L(build_detection_test_loader)(
@@ -38,6 +39,12 @@ dataloader.test = L(build_detection_test_loader)(
         is_train=False,
         augmentations=L(test_augmentations)(
             base_size="${dataloader.train.mapper.augmentations.base_size}"
+        ),
+        multi_scale_flip=L(MultiScaleFlip)(
+            enabled=False,  # True with --eval-only: the published ms+flip
+            base_size="${..augmentations.base_size}",
+            scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+            flip=True,
         ),
         image_format="${dataloader.train.mapper.image_format}",
         num_classes="${dataloader.train.mapper.num_classes}",

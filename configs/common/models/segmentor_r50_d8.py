@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 
-from dnl_d2.modeling import ContextHead, ContextSegmentor, build_context_resnet
+from dnl_d2.modeling import ContextHead, ContextSegmentor, CrossEntropyLoss, build_context_resnet
 
 model = L(ContextSegmentor)(
     backbone=L(build_context_resnet)(
@@ -23,6 +23,7 @@ model = L(ContextSegmentor)(
         norm="SyncBN",
         num_classes=19,
         align_corners=False,
+        loss=L(CrossEntropyLoss)(average="valid"),
         auxiliary=L(ContextHead)(
             input_shape="${..input_shape}",
             in_features=["res4"],
@@ -31,6 +32,7 @@ model = L(ContextSegmentor)(
             num_classes="${..num_classes}",
             num_convs=1,
             concat_input=False,
+            loss=L(CrossEntropyLoss)(average="valid"),
             loss_weight=0.4,
             align_corners="${..align_corners}",
         ),

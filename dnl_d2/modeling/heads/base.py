@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.functional import full_precision
-from dnl_d2.modeling.losses import CrossEntropyLoss
+from dnl_d2.modeling.losses import CrossEntropyLoss, SumOfLosses, build_loss
 
 
 def conv3x3(in_channels: int, out_channels: int, norm: str) -> Conv2d:
@@ -39,7 +39,8 @@ class SegmentationHead(nn.Module):
         in_features: the ones this head reads.
         channels: width of what :meth:`decode` returns.
         num_classes: number of classes K.
-        loss: module of (logits, targets) with an ``ignore_value``; default cross entropy.
+        loss: module of (logits, targets) with an ``ignore_value``, such as those of
+            :mod:`dnl_d2.modeling.losses`; default cross entropy.
         loss_weight: factor of the loss.
         dropout: channel dropout before the classifier.
         align_corners: how logits are resized.
@@ -77,6 +78,11 @@ class SegmentationHead(nn.Module):
         self.common_stride = input_shape[self.in_features[-1]].stride
         self.num_classes = num_classes
         self.loss = CrossEntropyLoss() if loss is None else loss
+        if getattr(self.loss, "num_classes", None) not in (None, num_classes):
+            raise UsageError(
+                f"{self.loss.num_classes} class weights (MODEL.SEM_SEG_HEAD.LOSS_CLASS_WEIGHTS, "
+                f"or class_weights of the loss), but {num_classes} classes"
+            )
         self.loss_weight = loss_weight
         self.align_corners = align_corners
         self.half_pixel_centers = half_pixel_centers
@@ -89,13 +95,22 @@ class SegmentationHead(nn.Module):
             auxiliary.loss_name = f"{self.loss_name}_auxiliary"
 
     @staticmethod
-    def shared_config(cfg: CfgNode) -> dict:
-        """The arguments of this class that every head reads from MODEL.SEM_SEG_HEAD alike."""
+    def shared_config(cfg: CfgNode, *, auxiliary: bool = False) -> dict:
+        """The arguments of this class that every head reads from MODEL.SEM_SEG_HEAD alike.
+
+        Args:
+            auxiliary: with the loss of the auxiliary head, which is plain cross entropy in every
+                published recipe, also where the head's own loss has weights or more terms.
+        """
         head = cfg.MODEL.SEM_SEG_HEAD
+        if auxiliary:
+            loss = CrossEntropyLoss(ignore_value=head.IGNORE_VALUE, average=head.LOSS_AVERAGE)
+        else:
+            loss = build_loss(head)
         return {
             "num_classes": head.NUM_CLASSES,
             "norm": head.NORM,
-            "loss": CrossEntropyLoss(ignore_value=head.IGNORE_VALUE, average=head.LOSS_AVERAGE),
+            "loss": loss,
             "dropout": head.DROPOUT,
             "align_corners": head.ALIGN_CORNERS,
             "half_pixel_centers": head.HALF_PIXEL_CENTERS,
@@ -115,9 +130,12 @@ class SegmentationHead(nn.Module):
         return self.predictor(self.dropout(self.decode([features[f] for f in self.in_features])))
 
     def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Loss of feature-resolution logits against ``(N, H, W)`` labels."""
+        """Loss of feature-resolution logits against ``(N, H, W)`` labels, term by term."""
         (predictions,) = full_precision(predictions)
         logits = self._resize(predictions, targets.shape[-2:])
+        if isinstance(self.loss, SumOfLosses):
+            terms = self.loss.terms(logits, targets)
+            return {f"{self.loss_name}_{k}": v * self.loss_weight for k, v in terms.items()}
         return {self.loss_name: self.loss(logits, targets) * self.loss_weight}
 
     def forward(

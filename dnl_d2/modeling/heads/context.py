@@ -95,5 +95,5 @@ def build_auxiliary_head(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> 
         num_convs=auxiliary.NUM_CONVS,
         concat_input=auxiliary.CONCAT_INPUT,
         loss_weight=auxiliary.LOSS_WEIGHT,
-        **SegmentationHead.shared_config(cfg),
+        **SegmentationHead.shared_config(cfg, auxiliary=True),
     )

@@ -1,0 +1,190 @@
+"""Resizing as the published recipes do it: OpenCV, bilinear, without antialiasing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data import transforms as T
+
+from dnl_d2.errors import UsageError
+
+try:
+    import cv2
+except ImportError:  # reported by what needs it: models run without
+    cv2 = None
+
+# The scales of the published "ms+flip" results.
+PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+def require_opencv() -> None:
+    """Raises a :class:`UsageError` where OpenCV is missing."""
+    if cv2 is None:
+        raise UsageError(
+            "resizing and colour distortion need OpenCV (module cv2), which cannot be imported: "
+            "pip install opencv-python-headless"
+        )
+
+
+def fitted_size(size: Sequence[int], limits: Sequence[int]) -> tuple[int, int]:
+    """The largest (height, width) of the same aspect ratio that fits (long, short) limits.
+
+    Rounded to whole pixels, halves up, as the public frameworks round; never less than a pixel
+    (they fail there). The order of ``limits`` does not matter.
+    """
+    scale = min(max(limits) / max(size), min(limits) / min(size))
+    height, width = (max(1, int(side * scale + 0.5)) for side in size)
+    return height, width
+
+
+def scaled_size(
+    size: Sequence[int], base_size: Sequence[int] | None, ratio: float
+) -> tuple[int, int]:
+    """The (height, width) of a picture of ``size`` at ``ratio``.
+
+    ``ratio`` scales ``base_size`` (cut to whole pixels), which the picture then fits; without a
+    base size it scales the picture itself (rounded).
+    """
+    if base_size:
+        return fitted_size(size, [int(side * ratio) for side in base_size])
+    return fitted_size(size, [int(side * ratio + 0.5) for side in size])
+
+
+def check_base_size(base_size: Sequence[int]) -> tuple[int, int]:
+    """``base_size`` as (long, short), or a :class:`UsageError`."""
+    if len(base_size) != 2 or min(base_size) <= 0:
+        raise UsageError(
+            f"resize base size {tuple(base_size)} must be (long, short) with both positive"
+        )
+    return int(max(base_size)), int(min(base_size))
+
+
+def resized(array: np.ndarray, size: Sequence[int], *, nearest: bool = False) -> np.ndarray:
+    """An (H, W[, C]) image or label map at another (height, width).
+
+    Args:
+        array: uint8 or float32 to interpolate; any integer type up to int32, or int64 values that
+            fit, to take the nearest pixel.
+        size: (height, width).
+        nearest: take the nearest pixel, as for labels, instead of interpolating.
+
+    Returns:
+        The resized array, of the same type and number of axes.
+    """
+    require_opencv()
+    taken = array
+    if nearest and array.dtype not in (np.uint8, np.int32):
+        taken = array.astype(np.int32)
+    method = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    out = cv2.resize(taken, (size[1], size[0]), interpolation=method)
+    # OpenCV drops an axis of one channel.
+    return out.reshape(*size, *array.shape[2:]).astype(array.dtype, copy=False)
+
+
+class ResizeTransform(T.ResizeTransform):
+    """detectron2's resize with the pixels of OpenCV, also for labels of any integer type.
+
+    detectron2 resizes with Pillow, which averages when it shrinks a picture. The published models
+    were trained and tested without such averaging.
+    """
+
+    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
+        """Interpolates an (H, W[, C]) image; ``interp``, a method of Pillow's, is not looked at."""
+        return resized(img, (self.new_h, self.new_w))
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Takes the nearest pixel of an (H, W) label map."""
+        return resized(segmentation, (self.new_h, self.new_w), nearest=True)
+
+    def inverse(self) -> "ResizeTransform":
+        return ResizeTransform(self.new_h, self.new_w, self.h, self.w)
+
+
+class RandomResize(T.Augmentation):
+    """Resizes to fit a randomly scaled base size, keeping the aspect ratio.
+
+    With r drawn uniformly from ``ratio_range`` the picture becomes the largest one whose long side
+    is at most ``r * long`` and whose short side is at most ``r * short``.
+    """
+
+    def __init__(
+        self,
+        base_size: Sequence[int] | None,
+        ratio_range: Sequence[float] = (0.5, 2.0),
+        *,
+        step: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            base_size: (long, short) side in pixels; the order does not matter. None or empty: each
+                picture's own size.
+            ratio_range: (lowest, highest) r; (1, 1) makes the resize deterministic.
+            step: r is one of the lowest, the lowest + step, ... (PaddleSeg); 0 for any r.
+
+        Raises:
+            UsageError: a size or ratio is not positive, the range is reversed, the step negative,
+                or OpenCV is missing.
+        """
+        super().__init__()
+        require_opencv()
+        self.base_size = check_base_size(base_size) if base_size else None
+        if len(ratio_range) != 2 or not 0 < ratio_range[0] <= ratio_range[1]:
+            raise UsageError(
+                f"resize ratio range {tuple(ratio_range)} must be (low, high), 0 < low <= high"
+            )
+        if step < 0:
+            raise UsageError(f"step {step} of the resize ratio is negative: use 0 for any ratio")
+        self.ratio_range = (float(ratio_range[0]), float(ratio_range[1]))
+        self.step = float(step)
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draws r and returns the resize for an (H, W[, C]) image."""
+        size = image.shape[:2]
+        new_size = scaled_size(size, self.base_size, self._draw())
+        return T.NoOpTransform() if new_size == size else ResizeTransform(*size, *new_size)
+
+    def _draw(self) -> float:
+        low, high = self.ratio_range
+        if not self.step:
+            return self._rand_range(low, high)
+        steps = int((high - low) / self.step + 1e-6)  # 0.3 / 0.1 is 2.9999...
+        return low + self.step * np.random.randint(steps + 1)
+
+
+class MultiScaleFlip:
+    """The pictures of a "ms+flip" test: the stored one at several scales, each also mirrored.
+
+    Args:
+        enabled: whether to test so; False keeps the other values for when it is.
+        base_size: (long, short) that the scales refer to, as the published results do; None or
+            empty: they refer to each picture's own size, as in mmsegmentation 1.x.
+        scales: factors.
+        flip: whether the mirrored picture counts too.
+
+    Raises:
+        UsageError: a value out of its range, or OpenCV is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        enabled: bool = True,
+        base_size: Sequence[int] | None = None,
+        scales: Sequence[float] = PUBLISHED_SCALES,
+        flip: bool = True,
+    ) -> None:
+        if not len(scales) or not all(scale > 0 for scale in scales):
+            raise UsageError(
+                f"scales {tuple(scales)} of a multi-scale test must be one or more positive "
+                "factors (TEST.AUG.SCALES)"
+            )
+        if enabled:
+            require_opencv()
+        self.enabled = enabled
+        self.base_size = check_base_size(base_size) if base_size else None
+        self.scales = tuple(float(scale) for scale in scales)
+        self.flip = flip
+
+    def __call__(self, image: np.ndarray) -> list[np.ndarray]:
+        """The (H, W, C) image at every scale, each made from the original."""
+        size = image.shape[:2]
+        return [resized(image, scaled_size(size, self.base_size, s)) for s in self.scales]

@@ -1,0 +1,85 @@
+"""Parameter groups of the optimizer, for both config systems."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.solver.build import get_default_optimizer_params, reduce_param_groups
+from torch import nn
+
+from dnl_d2.errors import UsageError
+
+
+def optimizer_params(
+    model: nn.Module,
+    *,
+    base_lr: float | None = None,
+    weight_decay: float | None = None,
+    weight_decay_norm: float | None = None,
+    weight_decay_bias: float | None = None,
+    bias_lr_factor: float = 1.0,
+    no_decay: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Detectron2's ``get_default_optimizer_params``, with parameters that do not decay.
+
+    Args:
+        model: whose parameters to optimize.
+        base_lr, weight_decay: None for those of the optimizer.
+        weight_decay_norm, weight_decay_bias: of norms and of biases; None for ``weight_decay``.
+        bias_lr_factor: factor of ``base_lr`` for biases.
+        no_decay: see :func:`without_decay`.
+
+    Raises:
+        UsageError: see :func:`without_decay`.
+    """
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=base_lr,
+        weight_decay=weight_decay,
+        weight_decay_norm=weight_decay_norm,
+        bias_lr_factor=bias_lr_factor,
+        weight_decay_bias=weight_decay_bias,
+    )
+    return without_decay(groups, model, no_decay, key="optimizer.params.no_decay")
+
+
+def without_decay(
+    groups: list[dict[str, Any]], model: nn.Module, patterns: Sequence[str], *, key: str
+) -> list[dict[str, Any]]:
+    """The groups with weight decay 0 for every parameter whose name one of the patterns is in.
+
+    Args:
+        groups: parameter groups of an optimizer; they stay as they are.
+        model: names the parameters.
+        patterns: regular expressions, searched for in names such as
+            ``sem_seg_head.context_block.query.weight``.
+        key: the config key of ``patterns``, for messages.
+
+    Raises:
+        UsageError: a pattern is no regular expression or is in no name of a trained parameter.
+    """
+    if not patterns:
+        return groups
+    if isinstance(patterns, str):
+        raise UsageError(f"{key}: {patterns!r} is not a list of regular expressions")
+    names = {p: name for name, p in model.named_parameters()}
+    trained = {names[p] for group in groups for p in group["params"]}
+    free = set()
+    for pattern in patterns:
+        try:
+            found = {name for name in trained if re.search(pattern, name)}
+        except re.error as error:
+            raise UsageError(f"{key}: {pattern!r} is no regular expression: {error}") from error
+        if not found:
+            raise UsageError(
+                f"{key}: {pattern!r} is in the name of no parameter that is trained; names are "
+                f"such as {max(trained)!r}"
+            )
+        free |= found
+    return reduce_param_groups(
+        [
+            {**group, "params": [p], **({"weight_decay": 0.0} if names[p] in free else {})}
+            for group in groups
+            for p in group["params"]
+        ]
+    )

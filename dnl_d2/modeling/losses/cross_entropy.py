@@ -1,0 +1,121 @@
+"""Cross entropy, with class weights and with online hard example mining."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dnl_d2.errors import UsageError
+from dnl_d2.modeling.losses.base import SegmentationLoss
+
+_AVERAGES = ("valid", "all")
+
+
+class HardPixels:
+    """Online hard example mining, arXiv 1604.03540, by pixels: which ones count.
+
+    Same choice as mmsegmentation's ``OHEMPixelSampler``.
+
+    Args:
+        threshold: pixels count whose label has a smaller probability; None for no threshold.
+        min_kept: the threshold rises to where that many pixels, times the images of the batch,
+            are not above it; without a threshold just that many count, those of largest loss.
+    """
+
+    def __init__(self, *, threshold: float | None = 0.7, min_kept: int = 100000):
+        if threshold is not None and not 0.0 <= threshold <= 1.0:
+            raise UsageError(
+                f"OHEM: the threshold {threshold} is no probability: use 0 to 1, or None"
+            )
+        if min_kept < 1:
+            raise UsageError(f"OHEM: min_kept={min_kept} pixels: use at least 1")
+        self.threshold = threshold
+        self.min_kept = min_kept
+
+    @torch.no_grad()
+    def __call__(self, logits: Tensor, targets: Tensor, losses: Tensor, valid: Tensor) -> Tensor:
+        """A boolean ``(N, H, W)`` mask.
+
+        Args:
+            logits: ``(N, K, H, W)``.
+            targets: ``(N, H, W)`` labels, any class where there is none.
+            losses: ``(N, H, W)`` loss of each pixel.
+            valid: ``(N, H, W)``, where there is a label.
+        """
+        keep = torch.zeros_like(valid)
+        count, kept = int(valid.sum()), self.min_kept * len(targets)
+        if not count:
+            return keep
+        if self.threshold is None:
+            hardest = losses[valid].topk(min(kept, count)).indices
+            chosen = torch.zeros(count, dtype=torch.bool, device=valid.device)
+            chosen[hardest] = True
+        else:
+            log_probability = -F.cross_entropy(logits, targets, reduction="none")[valid]
+            least = log_probability.kthvalue(min(kept, count - 1) + 1).values
+            limit = math.log(self.threshold) if self.threshold else -math.inf
+            chosen = log_probability < least.clamp(min=limit)
+        keep[valid] = chosen
+        return keep
+
+
+class CrossEntropyLoss(SegmentationLoss):
+    """Cross entropy over pixels: sum of w[y] (-log p[y]) / sum of w[y], w = 1 by default.
+
+    Args:
+        average: the pixels of the denominator: ``valid`` for those with a label, ``all`` for
+            ignored ones too (with w = 1), as mmsegmentation does.
+        class_weights: K factors w.
+        ohem: which pixels have a loss. The others keep their place in the denominator, as in
+            mmsegmentation.
+        ignore_value, loss_weight: see :class:`SegmentationLoss`.
+    """
+
+    name = "cross_entropy"
+
+    def __init__(
+        self,
+        *,
+        ignore_value: int = 255,
+        loss_weight: float = 1.0,
+        average: str = "valid",
+        class_weights: Sequence[float] | None = None,
+        ohem: HardPixels | None = None,
+    ):
+        super().__init__(ignore_value=ignore_value, loss_weight=loss_weight)
+        if average not in _AVERAGES:
+            raise UsageError(f"loss average {average!r}: use one of {', '.join(_AVERAGES)}")
+        self.average = average
+        self.ohem = ohem
+        weights = None
+        if class_weights is not None:
+            weights = torch.tensor(_checked(class_weights))
+            self.num_classes = len(weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def compute(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
+        total = self._total(logits, targets, weights)
+        valid, labels = self.labelled(targets)
+        count = valid.sum() if weights is None else (weights[labels] * valid).sum()
+        if self.average == "all":
+            count = count + (~valid).sum()
+        return total / torch.where(count > 0, count, 1)
+
+    def _total(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        options = {"weight": weights, "ignore_index": self.ignore_value}
+        if self.ohem is None:
+            return F.cross_entropy(logits, targets, reduction="sum", **options)
+        losses = F.cross_entropy(logits, targets, reduction="none", **options)
+        valid, labels = self.labelled(targets)
+        return (losses * self.ohem(logits, labels, losses.detach(), valid)).sum()
+
+
+def _checked(class_weights: Sequence[float]) -> list[float]:
+    weights = list(class_weights)
+    numbers = all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights)
+    if not numbers or not any(weights):
+        raise UsageError(f"class weights {weights}: use one number per class, none negative")
+    return [float(w) for w in weights]

@@ -1,0 +1,425 @@
+"""Losses against mmsegmentation's, and where it defines none or another, against plain NumPy."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.config import LazyCall as L
+from detectron2.config import get_cfg, instantiate
+from detectron2.layers import ShapeSpec
+from omegaconf import OmegaConf
+
+from dnl_d2 import add_dnl_config
+from dnl_d2.errors import UsageError
+from dnl_d2.modeling import (
+    ContextHead,
+    CrossEntropyLoss,
+    DiceLoss,
+    HardPixels,
+    LovaszLoss,
+    SumOfLosses,
+)
+from dnl_d2.modeling.losses import build_loss
+from tests.reference import mmseg  # noqa: F401  (makes mmseg importable without compiled parts)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
+
+K = 5
+WEIGHTS = [0.5, 2.0, 1.25, 0.25, 4.0]
+LOSSES = {
+    "cross_entropy": CrossEntropyLoss(),
+    "cross_entropy_all": CrossEntropyLoss(average="all"),
+    "weighted": CrossEntropyLoss(class_weights=WEIGHTS),
+    "ohem": CrossEntropyLoss(ohem=HardPixels(threshold=0.3, min_kept=5)),
+    "ohem_top": CrossEntropyLoss(ohem=HardPixels(threshold=None, min_kept=5)),
+    "dice": DiceLoss(),
+    "dice_joint": DiceLoss(per_class=False),
+    "lovasz": LovaszLoss(),
+    "lovasz_all": LovaszLoss(classes="all"),
+    "lovasz_per_image": LovaszLoss(per_image=True),
+    "sum": SumOfLosses([CrossEntropyLoss(), DiceLoss(loss_weight=3.0)]),
+}
+
+
+def batch(ignored=0.2, batch=3, size=(9, 7), classes=(0, 1, 2, 4), seed=0):
+    """Float64 logits and labels that lack class 3; the last image lacks class 0 too."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(batch, K, *size, generator=generator, dtype=torch.float64)
+    choice = torch.randint(len(classes), (batch, *size), generator=generator)
+    targets = torch.tensor(classes)[choice]
+    targets[-1][targets[-1] == 0] = 1
+    targets[torch.rand(targets.shape, generator=generator) < ignored] = 255
+    return logits, targets
+
+
+def value_and_gradient(loss, logits, targets):
+    logits = logits.clone().requires_grad_()
+    value = loss(logits, targets)
+    (gradient,) = torch.autograd.grad(value, logits)
+    return value.detach(), gradient
+
+
+def assert_equal(ours, theirs, logits, targets, tolerance=1e-12):
+    got = value_and_gradient(ours, logits, targets)
+    expected = value_and_gradient(theirs, logits, targets)
+    for mine, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
+    assert got[1].abs().max() > 1e-4
+
+
+def mmseg_loss(name, **options):
+    from mmseg.registry import MODELS
+
+    return MODELS.build(dict(type=name, **options))
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("average", ["valid", "all"])
+def test_cross_entropy_is_that_of_mmsegmentation(weights, average):
+    theirs = mmseg_loss("CrossEntropyLoss", class_weight=weights, avg_non_ignore=average == "valid")
+    # With weights it looks up that of the ignored label, which so has to be a class: 3, of weight 1
+    # as ignored pixels have here.
+    ignore = 255 if weights is None else 3
+    if weights:
+        weights = [*WEIGHTS[:3], 1.0, WEIGHTS[4]]
+        theirs.class_weight = weights
+    logits, targets = batch()
+    targets[targets == 255] = ignore
+    ours = CrossEntropyLoss(average=average, class_weights=weights, ignore_value=ignore)
+    # mmsegmentation adds 1.2e-7 to the number of pixels.
+    assert_equal(ours, lambda x, y: theirs(x, y, ignore_index=ignore), logits, targets, 1e-8)
+
+
+def test_weighted_cross_entropy_against_pytorch():
+    logits, targets = batch()
+
+    def expected(x, y):
+        return F.cross_entropy(x, y, weight=x.new_tensor(WEIGHTS), ignore_index=255)
+
+    assert_equal(LOSSES["weighted"], expected, logits, targets)
+    assert not LOSSES["weighted"].state_dict()  # checkpoints keep their keys
+
+
+@pytest.mark.parametrize("average", ["valid", "all"])
+@pytest.mark.parametrize(
+    ("threshold", "min_kept"),
+    [(0.7, 1), (0.1, 20), (0.0, 7), (1.0, 2), (0.3, 10**6), (None, 1), (None, 17), (None, 10**6)],
+)
+def test_hard_pixels_are_those_of_mmsegmentation(threshold, min_kept, average):
+    from mmseg.structures.sampler import OHEMPixelSampler
+
+    class Context:
+        ignore_index = 255
+        loss_decode = mmseg_loss("CrossEntropyLoss", avg_non_ignore=average == "valid")
+
+    logits, targets = batch()
+    sampler = OHEMPixelSampler(Context, thresh=threshold, min_kept=max(min_kept, 2))
+    sampler.min_kept = min_kept  # its constructor refuses 1
+
+    def theirs(x, y):
+        weight = sampler.sample(x, y[:, None])
+        assert 0 < weight.sum() <= (y != 255).sum()
+        return Context.loss_decode(x, y, weight=weight, ignore_index=255)
+
+    ours = CrossEntropyLoss(
+        average=average, ohem=HardPixels(threshold=threshold, min_kept=min_kept)
+    )
+    # mmsegmentation rounds the weights' product to 1e-7 of the number of pixels, see above.
+    assert_equal(ours, theirs, logits, targets, 1e-8)
+
+
+def test_hard_pixels_by_hand():
+    """The labels have probabilities 0.9, 0.6 and 0.2; the last pixel is ignored."""
+    p = torch.tensor([0.9, 0.6, 0.2, 0.1], dtype=torch.float64)
+    logits = torch.stack([p.log(), (1 - p).log()])[None, :, None]
+    targets = torch.tensor([[[0, 0, 0, 255]]])
+    for threshold, min_kept, kept in [(0.5, 1, [0.2]), (0.5, 2, [0.2, 0.6]), (None, 1, [0.2])]:
+        loss = CrossEntropyLoss(ohem=HardPixels(threshold=threshold, min_kept=min_kept))
+        assert loss(logits, targets).item() == pytest.approx(-sum(np.log(kept)) / 3)
+
+
+def test_joint_dice_is_that_of_mmsegmentation_without_ignored_pixels():
+    theirs = mmseg_loss("DiceLoss", use_sigmoid=False)
+    logits, targets = batch(ignored=0.0)
+    assert_equal(DiceLoss(per_class=False), theirs, logits, targets, 1e-7)  # its labels are fp32
+
+
+def dice_oracle(logits, targets, per_class, eps=1e-3):
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    values = []
+    for n in range(len(p)):
+        image, sums = [], np.zeros(3)
+        for k in range(K):
+            inside = np.zeros(3)
+            for i, j in np.argwhere(targets[n] != 255):
+                t = float(targets[n, i, j] == k)
+                inside += p[n, k, i, j] * t, p[n, k, i, j] ** 2, t
+            sums += inside
+            if inside[2]:
+                image.append(1 - 2 * inside[0] / (inside[1] + inside[2] + 2 * eps))
+        if image:
+            joint = [1 - 2 * sums[0] / (sums[1] + sums[2] + 2 * eps)]
+            values += image if per_class else joint
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_dice_against_a_loop(per_class):
+    logits, targets = batch()
+    targets[1] = 255  # an image without labels takes no part
+    expected = dice_oracle(logits.numpy(), targets.numpy(), per_class)
+    loss = DiceLoss(per_class=per_class)
+    assert loss(logits, targets).item() == pytest.approx(expected, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda x: loss(x, targets), logits.requires_grad_())
+
+
+def jaccard_extension(errors, foreground):
+    """Algorithm 1 of arXiv 1705.08790 as it defines it: IoU losses of growing sets of errors."""
+    order = np.argsort(-errors, kind="stable")
+    value, before = 0.0, 0.0
+    wrong = np.zeros(len(errors), bool)
+    for i in order:
+        wrong[i] = True
+        union = (foreground | wrong).sum()
+        after = wrong.sum() / union  # 1 - |G minus wrong| / |G or wrong|
+        value += errors[i] * (after - before)
+        before = after
+    return value
+
+
+@pytest.mark.parametrize("classes", ["present", "all"])
+@pytest.mark.parametrize("per_image", [False, True])
+def test_lovasz_against_its_definition(classes, per_image):
+    logits, targets = batch()
+    p, labels = logits.softmax(1).numpy(), targets.numpy()
+    values = []
+    for part in [[n] for n in range(len(p))] if per_image else [list(range(len(p)))]:
+        valid = labels[part] != 255
+        y = labels[part][valid]
+        used = np.unique(y) if classes == "present" else range(K)
+        image = []
+        for k in used:
+            x = p[part][:, k][valid]
+            image.append(jaccard_extension(np.where(y == k, 1 - x, x), y == k))
+        values.append(np.mean(image))
+    loss = LovaszLoss(classes=classes, per_image=per_image)
+    assert loss(logits, targets).item() == pytest.approx(np.mean(values), rel=1e-12)
+
+
+@pytest.mark.parametrize("classes", ["present", "all"])
+@pytest.mark.parametrize("per_image", [False, True])
+def test_lovasz_is_that_of_mmsegmentation(classes, per_image):
+    reduction = "mean" if per_image else "none"
+    theirs = mmseg_loss("LovaszLoss", classes=classes, per_image=per_image, reduction=reduction)
+    logits, targets = batch()
+
+    def expected(x, y):
+        # Its one-hot labels are fp32, which torch.dot does not multiply with fp64.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+            return theirs(x, y, ignore_index=255)
+
+    ours = LovaszLoss(classes=classes, per_image=per_image)
+    assert_equal(ours, expected, logits, targets)
+
+
+def test_lovasz_leaves_images_without_labels_out():
+    logits, targets = batch()
+    loss = LovaszLoss(per_image=True)
+    expected = loss(logits[:2], targets[:2])
+    targets[2] = 255
+    torch.testing.assert_close(loss(logits, targets), expected)
+
+
+def test_lovasz_keeps_one_tensor_more_than_the_softmax():
+    """150 classes of a graph each would keep hundreds of times the softmax's memory."""
+    logits = torch.randn(1, 150, 16, 16, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        loss = LovaszLoss()(logits, torch.randint(0, 150, (1, 16, 16)))
+    assert sum(t.numel() for t in kept) <= 2 * logits.numel() + 10
+    loss.backward()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_without_labels_gives_zero_and_gradients(name):
+    logits, targets = batch(ignored=2.0)
+    value, gradient = value_and_gradient(LOSSES[name], logits, targets)
+    assert value == 0 and torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_ignored_pixels_change_nothing(name):
+    logits, targets = batch()
+    other = torch.where((targets == 255)[:, None], -logits, logits)
+    value, gradient = value_and_gradient(LOSSES[name], logits, targets)
+    torch.testing.assert_close(LOSSES[name](other, targets), value)
+    assert not gradient[(targets == 255)[:, None].expand_as(gradient)].any()
+    loss = copy.deepcopy(LOSSES[name])
+    for part in loss.modules():
+        part.ignore_value = 3
+    torch.testing.assert_close(loss(logits, targets.masked_fill(targets == 255, 3)), value)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_full_precision_under_autocast(name, dtype):
+    logits, targets = batch()
+    low = logits.to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = LOSSES[name](low, targets.byte())
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, LOSSES[name](low.float(), targets))
+
+
+def test_class_weights_of_a_class_that_does_not_count():
+    loss = CrossEntropyLoss(class_weights=[0.0, 1.0, 1.0, 1.0, 1.0])
+    logits, _ = batch()
+    value, gradient = value_and_gradient(loss, logits, torch.zeros(3, 9, 7, dtype=torch.long))
+    assert value == 0 and not gradient.any()
+
+
+def yaml_loss(*options):
+    """The loss of LOSS_ keys and their values."""
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    keys = [f"MODEL.SEM_SEG_HEAD.LOSS_{key}" for key in options[::2]]
+    cfg.merge_from_list([x for pair in zip(keys, options[1::2], strict=True) for x in pair])
+    return build_loss(cfg.MODEL.SEM_SEG_HEAD)
+
+
+OHEM = ("OHEM.ENABLED", True, "OHEM.MIN_KEPT", 5, "OHEM.THRESHOLD")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cross_entropy", ()),
+        ("cross_entropy_all", ("AVERAGE", "all")),
+        ("weighted", ("CLASS_WEIGHTS", str(WEIGHTS))),
+        ("ohem", (*OHEM, 0.3)),
+        ("ohem_top", (*OHEM, "None")),
+        ("sum", ("TERMS.DICE", 3.0)),
+        ("dice", ("TERMS.DICE", 1.0, "TERMS.CROSS_ENTROPY", 0.0)),
+        (
+            "dice_joint",
+            ("TERMS.DICE", 1.0, "TERMS.CROSS_ENTROPY", 0.0, "DICE.PER_CLASS", False),
+        ),
+        (
+            "lovasz_all",
+            ("TERMS.LOVASZ", 1.0, "TERMS.CROSS_ENTROPY", 0.0, "LOVASZ.CLASSES", "all"),
+        ),
+        (
+            "lovasz_per_image",
+            ("TERMS.LOVASZ", 1.0, "TERMS.CROSS_ENTROPY", 0.0, "LOVASZ.PER_IMAGE", True),
+        ),
+    ],
+)
+def test_yaml_keys(name, options):
+    logits, targets = batch()
+    torch.testing.assert_close(yaml_loss(*options)(logits, targets), LOSSES[name](logits, targets))
+
+
+SHAPES = {"res4": ShapeSpec(channels=4, stride=8), "res5": ShapeSpec(channels=8, stride=8)}
+
+
+def test_yaml_and_lazy_heads_have_the_same_losses():
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    cfg.merge_from_list(
+        "MODEL.SEM_SEG_HEAD.IN_FEATURES ['res5'] MODEL.SEM_SEG_HEAD.NORM BN "
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM 4 MODEL.SEM_SEG_HEAD.NUM_CLASSES 5 "
+        "MODEL.SEM_SEG_HEAD.AUXILIARY.LOSS_WEIGHT 0.4 MODEL.SEM_SEG_HEAD.LOSS_TERMS.DICE 3.0 "
+        "MODEL.SEM_SEG_HEAD.LOSS_CLASS_WEIGHTS [0.5,2.0,1.25,0.25,4.0] "
+        "MODEL.SEM_SEG_HEAD.LOSS_OHEM.ENABLED True MODEL.SEM_SEG_HEAD.LOSS_OHEM.MIN_KEPT 9 "
+        "MODEL.SEM_SEG_HEAD.DROPOUT 0.0 MODEL.SEM_SEG_HEAD.AUXILIARY.CONVS_DIM 4".split()
+    )
+    ours = ContextHead(cfg, SHAPES)
+    auxiliary = L(ContextHead)(
+        input_shape=SHAPES, in_features=["res4"], channels=4, norm="BN", num_classes=5,
+        num_convs=1, concat_input=False, loss_weight=0.4, dropout=0.0,
+    )  # fmt: skip
+    lazy = OmegaConf.create(
+        L(ContextHead)(
+            input_shape=None, in_features=["res5"], channels=4, norm="BN", num_classes=5,
+            dropout=0.0,
+            loss=L(SumOfLosses)(
+                losses=[
+                    L(CrossEntropyLoss)(
+                        class_weights=WEIGHTS, ohem=L(HardPixels)(threshold=0.7, min_kept=9)
+                    ),
+                    L(DiceLoss)(loss_weight=3.0),
+                ]
+            ),
+        ),
+        flags={"allow_objects": True},
+    )  # fmt: skip
+    lazy.input_shape = SHAPES
+    twin = instantiate(lazy)
+    twin.auxiliary = instantiate(auxiliary)
+    twin.auxiliary.loss_name = "loss_sem_seg_auxiliary"
+    twin.load_state_dict(ours.state_dict())
+    features = {name: torch.randn(2, s.channels, 5, 6) for name, s in SHAPES.items()}
+    targets = torch.randint(0, K, (2, 33, 41))
+    _, expected = ours.train()(features, targets)
+    _, got = twin.train()(features, targets)
+    names = ["loss_sem_seg_cross_entropy", "loss_sem_seg_dice", "loss_sem_seg_auxiliary"]
+    assert list(expected) == list(got) == names
+    for name in names:
+        torch.testing.assert_close(got[name], expected[name])
+    # The auxiliary head's loss is the plain one.
+    logits = ours.auxiliary._resize(ours.auxiliary.layers(features), (33, 41))
+    torch.testing.assert_close(expected[names[2]], 0.4 * F.cross_entropy(logits, targets))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: yaml_loss("TERMS.CROSS_ENTROPY", 0.0), r"LOSS_TERMS .*one must not be 0"),
+        (lambda: yaml_loss("TERMS.DICE", -1.0), r"LOSS_TERMS .*negative"),
+        (lambda: yaml_loss("CLASS_WEIGHTS", [1.0, -1.0]), "class weights .*negative"),
+        (lambda: yaml_loss("CLASS_WEIGHTS", ["a", 1.0]), "SEM_SEG_HEAD.LOSS_.*class weights"),
+        (lambda: yaml_loss("OHEM.ENABLED", True, "OHEM.THRESHOLD", 7.0), "HEAD.LOSS_.*OHEM.* 7.0"),
+        (lambda: CrossEntropyLoss(class_weights=[]), "one number per class"),
+        (lambda: HardPixels(threshold=1.5), r"threshold 1\.5 is no probability"),
+        (lambda: HardPixels(min_kept=0), "min_kept=0"),
+        (lambda: LovaszLoss(classes="some"), "Lovasz classes 'some'"),
+        (lambda: DiceLoss(loss_weight=0), "loss_weight=0"),
+        (lambda: SumOfLosses([]), "at least one"),
+        (lambda: SumOfLosses([DiceLoss(), DiceLoss()]), "each kind once"),
+        (lambda: SumOfLosses([DiceLoss(), LovaszLoss(ignore_value=0)]), "ignore different labels"),
+        (
+            lambda: ContextHead(
+                SHAPES, in_features=["res5"], num_classes=7, loss=LOSSES["weighted"]
+            ),
+            "5 class weights .*LOSS_CLASS_WEIGHTS.*7 classes",
+        ),
+    ],
+)
+def test_bad_options_are_one_clear_line(build, message):
+    with pytest.raises(UsageError, match=message) as error:
+        build()
+    assert "\n" not in str(error.value)
+
+
+def test_dice_of_a_large_crop_in_fp32():
+    """Half a million probabilities per sum: added up in fp32 one by one, they lose the loss."""
+    logits = torch.zeros(1, 2, 512, 1024)
+    logits[:, 0] = 3.0
+    labels = torch.zeros(1, 512, 1024, dtype=torch.long)
+    expected = DiceLoss()(logits.double(), labels)
+    torch.testing.assert_close(DiceLoss()(logits, labels).double(), expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    "option", [("LOSS_OHEM.ENABLED", True), ("LOSS_CLASS_WEIGHTS", [1.0, 2.0])]
+)
+def test_options_of_a_cross_entropy_that_is_left_out(option):
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    terms = ["LOSS_TERMS.CROSS_ENTROPY", 0.0, "LOSS_TERMS.DICE", 1.0]
+    cfg.MODEL.SEM_SEG_HEAD.merge_from_list([*terms, *option])
+    with pytest.raises(UsageError, match="belong to cross entropy"):
+        build_loss(cfg.MODEL.SEM_SEG_HEAD)
