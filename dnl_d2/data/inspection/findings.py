@@ -1,0 +1,31 @@
+"""One thing that was found, and how it is said in a line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+_NAMED = 3  # how many files a line names
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem of one set.
+
+    Args:
+        level: "error" breaks training or evaluation, "warning" spoils it.
+        code: a name for programs to look for.
+        text: what is wrong and what to do.
+        files: the files concerned, with remarks.
+    """
+
+    level: str
+    code: str
+    text: str
+    files: Sequence[str] = field(default_factory=list)
+
+    def line(self, name: str) -> str:
+        """The finding as one line about the set ``name``."""
+        if not self.files:
+            return f"{self.level}: {name}: {self.text}"
+        count, more = len(self.files), len(self.files) - _NAMED
+        named = ", ".join(self.files[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"{self.level}: {name}: {self.text} ({count} file{'s'[: count - 1]}: {named})"

@@ -1,0 +1,157 @@
+"""Facts about one image and its label, and the same for many pairs in parallel."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from dnl_d2.data.images import load_picture
+from dnl_d2.data.labels import read_label
+from dnl_d2.errors import UsageError
+
+_EXIF_ORIENTATION = 0x0112
+_KEPT = 4096  # distinct values kept of one label, the most frequent ones
+_SMEARED = 8  # so many values that stand alone on half of their pixels are no classes
+
+Pair = tuple[str, str | None]
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image file holds."""
+
+    error: str = ""
+    size: tuple[int, int] = (0, 0)  # height, width
+    mode: str = ""
+    digest: bytes = b""  # of the decoded pixels: equal for pictures that were saved anew
+    constant: bool = False
+    turned: bool = False  # by its EXIF orientation
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What a label file holds."""
+
+    error: str = ""
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    colored: bool = False  # values are then 0xRRGGBB
+    values: dict[int, int] = field(default_factory=dict)  # value -> pixels
+    smeared: bool = False  # by a lossy format, or smoothed at the borders
+
+
+@dataclass(frozen=True)
+class PairFacts:
+    """An image, its label if it has one, and their paths."""
+
+    pair: Pair
+    image: ImageFacts
+    label: LabelFacts | None
+
+
+def scan(pairs: Sequence[Pair], *, workers: int) -> Iterator[PairFacts]:
+    """Reads all pairs in parallel and yields their facts in order, holding few at a time."""
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for start in range(0, len(pairs), 16 * workers):
+                yield from pool.map(scan_pair, pairs[start : start + 16 * workers])
+        except BaseException:  # Ctrl-C: do not read the rest of the batch
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def default_workers() -> int:
+    """One thread per core up to 16: decoding releases Python's lock, counting holds it."""
+    return min(16, os.cpu_count() or 1)
+
+
+def scan_pair(pair: Pair) -> PairFacts:
+    """Reads one pair; a broken file is a fact like any other."""
+    image, label = pair
+    return PairFacts(
+        pair,
+        _attempt(_image_facts, image, ImageFacts),
+        None if label is None else _attempt(_label_facts, label, LabelFacts),
+    )
+
+
+def _attempt(read: Callable, path: str, facts: type):
+    try:
+        return read(path)
+    except UsageError as error:
+        return facts(error=str(error))
+    except Exception as error:  # decoders raise what they like, and the other files are waiting
+        return facts(error=f"{path} cannot be read ({type(error).__name__}: {error})")
+
+
+def _image_facts(path: str) -> ImageFacts:
+    picture = load_picture(path)
+    pixels = np.asarray(picture)
+    extrema = picture.getextrema()
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    digest = hashlib.blake2b(f"{picture.mode} {picture.size}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels))
+    return ImageFacts(
+        size=(picture.height, picture.width),
+        mode=picture.mode,
+        digest=digest.digest(),
+        constant=all(low == high for low, high in bands),
+        turned=picture.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1),
+    )
+
+
+def _label_facts(path: str) -> LabelFacts:
+    picture = load_picture(path, kind="label")
+    try:
+        array, colored = read_label(path), False
+    except UsageError:  # it is a picture, so it holds colours
+        array, colored = _packed(picture), True
+    values, smeared = _values(array)
+    return LabelFacts(
+        size=array.shape[:2],
+        mode=picture.mode,
+        colored=colored,
+        values=dict(values.most_common(_KEPT)),
+        smeared=smeared,
+    )
+
+
+def _packed(picture: Image.Image) -> np.ndarray:
+    rgb = np.asarray(picture.convert("RGB")).astype(np.int32)
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+
+
+def _values(array: np.ndarray) -> tuple[Counter, bool]:
+    """Pixels per value, and whether many values hardly ever touch another pixel of their own.
+
+    Classes form areas. Lossy compression and smoothing fill the borders with values in between.
+    """
+    totals, alone = _count(array), _count(array[_alone(array)])
+    scattered = sum(2 * pixels >= totals[value] for value, pixels in alone.items())
+    return totals, scattered >= _SMEARED
+
+
+def _count(array: np.ndarray) -> Counter:
+    if array.dtype == np.uint8:
+        counts = np.bincount(array.ravel(), minlength=256)
+        found = counts.nonzero()[0]
+        return Counter(dict(zip(found.tolist(), counts[found].tolist(), strict=True)))
+    found, counts = np.unique(array, return_counts=True)
+    return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+
+
+def _alone(array: np.ndarray) -> np.ndarray:
+    """Pixels that differ from all of their up to four neighbours."""
+    alone = np.ones(array.shape, bool)
+    for axis in (0, 1):
+        first = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
+        second = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
+        differs = array[first] != array[second]
+        alone[first] &= differs
+        alone[second] &= differs
+    return alone

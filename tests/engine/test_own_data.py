@@ -1,0 +1,211 @@
+"""Own folders: a few lines of YAML or LazyConfig, trained and evaluated."""
+
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from dnl_d2.data.inspection import folder_set
+from dnl_d2.data.inspection.lines import lazy_config, weight_lines, yaml_config
+from dnl_d2.engine import load_config, run
+from dnl_d2.errors import UsageError
+
+COMMON = Path(__file__).parent.parent.parent / "configs" / "common"
+CLASSES = ["background", "texture_a", "texture_b", "paired", "red", "green", "cyan", "violet"]
+NAMES = ("own_train", "own_val")
+TINY_YAML = """
+    MODEL.RESNETS.STEM_OUT_CHANNELS 16 MODEL.RESNETS.RES2_OUT_CHANNELS 16
+    MODEL.SEM_SEG_HEAD.CONVS_DIM 32 INPUT.RESIZE.BASE_SIZE () INPUT.CROP.SIZE [64,64]
+    SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2 SOLVER.WARMUP_ITERS 0 SOLVER.AMP.ENABLED False
+    DATALOADER.NUM_WORKERS 0 TEST.EVAL_PERIOD 0 MODEL.DEVICE cpu
+""".split()
+TINY_LAZY = """
+    model.backbone.stem_out_channels=16 model.backbone.res2_out_channels=16
+    model.sem_seg_head.input_shape.res4.channels=64
+    model.sem_seg_head.input_shape.res5.channels=128 model.sem_seg_head.channels=32
+    dataloader.train.mapper.augmentations.base_size=null
+    dataloader.train.mapper.augmentations.crop_size=[64,64] dataloader.train.total_batch_size=2
+    dataloader.train.num_workers=0 dataloader.test.num_workers=0 train.max_iter=2
+    train.amp.enabled=false train.eval_period=0 train.log_period=1 train.device=cpu
+""".split()
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    yield
+    for name in NAMES:
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def entry(datasets, monkeypatch):
+    """Returns ``entry(split, **changes)``: an item of DATASETS.FOLDERS; None takes a key out."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+
+    def make(split="train", **changes):
+        made = {
+            "NAME": f"own_{split}",
+            "IMAGES": f"generated/{split}",
+            "LABELS": f"generated/{split}annot",
+            "CLASSES": CLASSES,
+        }
+        return {k: v for k, v in (made | changes).items() if v is not None}
+
+    return make
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(folders, classes=8):
+        text = f"""
+_BASE_: {COMMON}/camvid_r18w32-d8.yaml
+DATASETS:
+  FOLDERS: {json.dumps(folders)}
+  TRAIN: [own_train]
+  TEST: [own_val]
+MODEL: {{SEM_SEG_HEAD: {{NUM_CLASSES: {classes}}}}}
+"""
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return make
+
+
+def arguments(**more):
+    return Namespace(**({"eval_only": False, "resume": False, "config_file": ""} | more))
+
+
+def test_yaml_trains_evaluates_and_its_dump_loads_again(entry, write, tmp_path, datasets):
+    (datasets / "names.txt").write_text("\n".join(CLASSES) + "\n\n")
+    path = write([entry("train", CLASSES="names.txt"), entry("val")])
+    out = tmp_path / "out"
+    results = run(load_config(path, [*TINY_YAML, "OUTPUT_DIR", str(out)]), arguments())
+    assert {f"IoU-{name}" for name in CLASSES} < set(results["sem_seg"])
+
+    for name in NAMES:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    options = ["MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval")]
+    dumped = load_config(str(out / "config.yaml"), options)
+    assert MetadataCatalog.get("own_train").stuff_classes == CLASSES
+    again = run(dumped, arguments(eval_only=True))
+    assert again["sem_seg"] == pytest.approx(results["sem_seg"], nan_ok=True)
+
+
+def test_lazy_config_registers_for_itself(entry, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(f'''
+from detectron2.config import LazyConfig
+from dnl_d2.data import register_sem_seg_folder
+
+for split in ("train", "val"):
+    folders = f"generated/{{split}}", f"generated/{{split}}annot"
+    register_sem_seg_folder(f"own_{{split}}", *folders, classes={CLASSES})
+base = "{os.path.relpath(COMMON, tmp_path)}/camvid_r18w32_d8.py"
+keys = ("dataloader", "lr_multiplier", "model", "optimizer", "train")
+dataloader, lr_multiplier, model, optimizer, train = LazyConfig.load_rel(base, keys)
+dataloader.train.dataset.names, dataloader.test.dataset.names = "own_train", "own_val"
+dataloader.train.mapper.dataset_ignore_label = 255
+model.sem_seg_head.num_classes = 8
+''')
+    cfg = load_config(str(path), [*TINY_LAZY, f"train.output_dir={tmp_path / 'out'}"])
+    results = run(cfg, arguments())
+    assert {f"IoU-{name}" for name in CLASSES} < set(results["sem_seg"])
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("make", [yaml_config, lazy_config])
+def test_the_lines_that_check_dataset_gives_train(datasets, tmp_path, make, validate):
+    lazy = make is lazy_config
+    sets = [
+        folder_set(f"own_{split}", *(str(datasets / f"generated/{split}{end}") for end in ends))
+        for split, ends in (("train", ("", "annot")), ("val", ("", "annot")))
+    ]
+    base = COMMON / ("camvid_r18w32_d8.py" if lazy else "camvid_r18w32-d8.yaml")
+    text = make(
+        sets[0],
+        sets[1] if validate else None,
+        base=os.path.relpath(base, tmp_path),
+        classes=CLASSES,
+        base_size=[96, 72],
+        output_dir=str(tmp_path / "out"),
+        weights=[1.0] * 8,
+    )
+    path = tmp_path / f"mine{base.suffix}"
+    path.write_text(text)
+    tiny = [x for x in TINY_LAZY if validate or ".test." not in x] if lazy else TINY_YAML
+    results = run(load_config(str(path), tiny), arguments())
+    assert ("sem_seg" in results) == validate
+    assert (tmp_path / "out" / "model_final.pth").is_file()
+
+
+def test_the_weight_lines_are_read(tmp_path):
+    weights = [0.5, 1.0, 2.25]
+    in_yaml, in_lazy = weight_lines(weights)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"_BASE_: {COMMON}/camvid_r18w32-d8.yaml\nMODEL:\n  SEM_SEG_HEAD:\n    {in_yaml}\n"
+    )
+    assert list(load_config(str(path)).MODEL.SEM_SEG_HEAD.LOSS_CLASS_WEIGHTS) == weights
+    base = COMMON.parent / "ade20k" / "dnl_r50-d8_80k_ade20k-512x512.py"
+    cfg = load_config(str(base), [in_lazy.replace(" ", "")])
+    assert list(instantiate(cfg.model.sem_seg_head.loss).class_weights) == weights
+
+
+def test_another_number_of_classes_is_one_line(entry, write, tmp_path):
+    path = write([entry("train"), entry("val")], classes=11)
+    with pytest.raises(UsageError, match=r"own_train has 8 classes.*num_classes=11"):
+        run(load_config(path, [*TINY_YAML, "OUTPUT_DIR", str(tmp_path / "out")]), arguments())
+
+
+def test_loading_twice_registers_anew(entry, write):
+    load_config(write([entry("train"), entry("val")]))
+    load_config(write([entry("train", IGNORE_LABEL=7, COLORS=[[1, 2, i] for i in range(8)])]))
+    meta = MetadataCatalog.get("own_train")
+    assert meta.ignore_label == 7 and meta.stuff_colors[2] == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"IMAGE": "x"}, r"FOLDERS\[1\] has no key 'IMAGE'; did you mean IMAGES\?"),
+        ({"images": "x"}, r"FOLDERS\[1\] has no key 'images'; did you mean IMAGES\?"),
+        ({"LABELS": None, "CLASSES": None}, r"FOLDERS\[1\] lacks LABELS, CLASSES"),
+        ({"IMAGES": 3}, r"FOLDERS\[1\]\.IMAGES is a text, not 3"),
+        ({"CLASSES": 8}, r"FOLDERS\[1\]\.CLASSES is a list of names"),
+        ({"CLASSES": []}, r"FOLDERS\[1\]\.CLASSES names no class"),
+        ({"CLASSES": ["a", True]}, r"FOLDERS\[1\]\.CLASSES: True is no text"),
+        ({"CLASSES": ["a", "b", "a"]}, r"FOLDERS\[1\]\.CLASSES: class 'a' is there twice"),
+        ({"CLASSES": "gone.txt"}, r"FOLDERS\[1\]\.CLASSES: .*gone\.txt cannot be read"),
+        ({"COLORS": [[1, 2]]}, r"FOLDERS\[1\]\.COLORS is a list of \[red"),
+        ({"COLORS": [[1, 2, 256]]}, r"FOLDERS\[1\]\.COLORS is a list of \[red"),
+        ({"COLORS": [[1, 2, 3]]}, r"FOLDERS\[1\]\.COLORS has 1 colours for 8"),
+        ({"IGNORE_LABEL": "255"}, r"FOLDERS\[1\]\.IGNORE_LABEL is a whole number"),
+        ({"NAME": "own_train"}, r"FOLDERS\[1\]\.NAME: 'own_train' is there twice"),
+        ({"NAME": "camvid_sem_seg_val"}, r"FOLDERS\[1\]\.NAME: there is a dataset"),
+    ],
+)
+def test_a_wrong_entry_names_file_and_key(entry, write, changes, message):
+    with pytest.raises(UsageError, match=message) as error:
+        load_config(write([entry("train"), entry("val", **changes)]))
+    assert "\n" not in str(error.value) and "mine.yaml" in str(error.value)
+    assert "own_train" not in DatasetCatalog.list()
+
+
+@pytest.mark.parametrize("folders", ["own", {"NAME": "own"}, ["own"]])
+def test_folders_of_another_type_are_named(write, folders):
+    with pytest.raises(UsageError, match=r"FOLDERS"):
+        load_config(write(folders))
+
+
+def test_a_class_file_that_is_no_text_is_named(entry, write, datasets):
+    (datasets / "names.bin").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(UsageError, match=r"CLASSES: .*names\.bin cannot be read"):
+        load_config(write([entry("train", CLASSES="names.bin")]))

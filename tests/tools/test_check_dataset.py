@@ -1,0 +1,209 @@
+"""tools/check_dataset.py as a person runs it."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from dnl_d2.engine import load_config
+
+CLASSES = "background,texture_a,texture_b,paired,red,green,cyan,violet"
+CAMVID = "configs/common/camvid_r18w32"
+
+
+@pytest.fixture(scope="module")
+def command(root):
+    return runpy.run_path(str(root / "tools" / "check_dataset.py"))["command"]
+
+
+@pytest.fixture
+def check(command, root, datasets, tmp_path, monkeypatch, capsys):
+    """Returns ``check(*arguments)``, which runs the tool and returns status, stdout and stderr."""
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            command([*map(str, arguments), "--output", str(tmp_path / "report")])
+        out, err = capsys.readouterr()
+        if isinstance(ended.value.code, str):  # as the interpreter does
+            return SimpleNamespace(returncode=1, stdout=out, stderr=f"{err}{ended.value.code}\n")
+        return SimpleNamespace(returncode=ended.value.code, stdout=out, stderr=err)
+
+    return run
+
+
+@pytest.fixture
+def folders(datasets, tmp_path):
+    """A copy of the generated dataset's folders, as options."""
+    shutil.copytree(datasets / "generated", tmp_path / "data")
+    data = tmp_path / "data"
+    return ["--images", data / "train", "--labels", data / "trainannot"]
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    yield
+    for name in ("mine_train", "mine_val"):
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".py"])
+def test_sound_folders_give_a_config_a_sheet_and_figures(root, check, folders, tmp_path, suffix):
+    written = tmp_path / f"mine{suffix}"
+    data = tmp_path / "data"
+    base = root / (f"{CAMVID}-d8.yaml" if suffix == ".yaml" else f"{CAMVID}_d8.py")
+    result = check(
+        *folders, "--val-images", data / "val", "--val-labels", data / "valannot",
+        "--classes", CLASSES, "--base", base, "--write-config", written,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "errors: 0" in result.stdout and "LOSS_CLASS_WEIGHTS: [" in result.stdout
+    assert Image.open(tmp_path / "report/contact_sheet.png").size[0] > 500
+    figures = json.loads((tmp_path / "report/report.json").read_text())
+    labels = [np.asarray(Image.open(p)) for p in (data / "trainannot").iterdir()]
+    assert figures["sets"]["mine_train"]["values"]["4"]["pixels"] == (np.stack(labels) == 4).sum()
+
+    cfg = load_config(str(written))
+    meta = MetadataCatalog.get("mine_val")
+    assert meta.stuff_classes == CLASSES.split(",")
+    assert len(DatasetCatalog.get("mine_train")) == 8 and len(DatasetCatalog.get("mine_val")) == 4
+    if suffix == ".yaml":
+        assert cfg.DATASETS.TRAIN == ("mine_train",) and cfg.DATASETS.TEST == ("mine_val",)
+        assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 8
+        assert list(cfg.INPUT.RESIZE.BASE_SIZE) == [96, 72]
+        assert cfg.MODEL.RESNETS.DEPTH == 18
+    else:
+        assert cfg.model.sem_seg_head.num_classes == 8 and cfg.model.backbone.depth == 18
+        assert cfg.dataloader.test.dataset.names == "mine_val"
+
+
+def test_the_printed_lines_are_a_config(root, check, folders, tmp_path):
+    result = check(*folders, "--classes", CLASSES, "--base", f"{CAMVID}-d8.yaml", "--name", "mine")
+    lines = result.stdout[result.stdout.index("_BASE_") :]
+    (tmp_path / "mine.yaml").write_text(lines.replace("_BASE_: ", f"_BASE_: {root}/", 1))
+    cfg = load_config(str(tmp_path / "mine.yaml"))
+    assert len(cfg.DATASETS.TEST) == 0 and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 8
+
+
+def test_errors_give_a_status_and_no_config(check, folders, tmp_path):
+    first = sorted((tmp_path / "data/train").iterdir())[0]
+    first.write_bytes(b"text")
+    result = check(*folders, "--classes", CLASSES, "--write-config", tmp_path / "mine.yaml")
+    assert result.returncode == 1
+    (line,) = [x for x in result.stdout.splitlines() if "cannot be read" in x]
+    assert line.startswith("error: mine_train: files cannot be used") and first.name in line
+    assert not (tmp_path / "mine.yaml").exists() and "is not written" in result.stdout
+    assert (tmp_path / "report/report.json").exists()
+
+
+def test_warnings_alone_pass_and_black_and_white_gives_a_script(check, tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).save(tmp_path / "images/a.png")
+    Image.fromarray(np.eye(9, dtype=np.uint8) * 255).save(tmp_path / "labels/a.png")
+    result = check("--images", tmp_path / "images", "--labels", tmp_path / "labels")
+    assert result.returncode == 0 and "warning: mine_train: labels hold 0 and 255" in result.stdout
+    script = tmp_path / "report/convert_labels.py"
+    subprocess.run([sys.executable, str(script)], check=True, timeout=60)
+    ids = np.asarray(Image.open(tmp_path / "labels_ids/a.png"))
+    np.testing.assert_array_equal(ids, np.eye(9))
+
+    script.write_text("edited")
+    result = check("--images", tmp_path / "images", "--labels", tmp_path / "labels")
+    assert "stays as it is" in result.stdout and script.read_text() == "edited"
+
+
+def test_the_report_of_an_earlier_run_is_gone(check, folders, tmp_path):
+    check(*folders, "--classes", CLASSES)
+    assert (tmp_path / "report/contact_sheet.png").exists()
+    for path in (tmp_path / "data/trainannot").iterdir():
+        path.write_bytes(b"text")
+    assert check(*folders, "--classes", CLASSES).returncode == 1
+    assert [p.name for p in (tmp_path / "report").iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".py"])
+def test_a_configs_datasets_are_checked_against_its_model(check, root, suffix):
+    config = f"{CAMVID}-d8.yaml" if suffix == ".yaml" else f"{CAMVID}_d8.py"
+    keys = ("DATASETS.TRAIN", "DATASETS.TEST")
+    if suffix == ".yaml":
+        opts = [keys[0], "('generated_sem_seg_train',)", keys[1], "('generated_sem_seg_val',)"]
+    else:
+        opts = [f"dataloader.{s}.dataset.names=generated_sem_seg_{n}"
+                for s, n in (("train", "train"), ("test", "val"))]  # fmt: skip
+    result = check("--config-file", config, "--opts", *opts)
+    assert result.returncode == 1
+    lines = [x for x in result.stdout.splitlines() if x.startswith("error: ")]
+    assert len(lines) == 2
+    assert all("has 8 classes, but the model predicts 11" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of the arguments --images --dataset --config-file is required"),
+        (["--images", "x"], "--images needs --labels"),
+        (["--dataset", "x", "--classes", "a"], "--classes goes with --images"),
+        (["--images", "x", "--labels", "y", "--val-images", "z"], "go together"),
+        (["--images", "nowhere", "--labels", "y"], "image folder nowhere does not exist"),
+        (["--images", "x", "--labels", "y", "--classes", "a,a"], "'a' is there twice"),
+        (["--images", "x", "--labels", "y", "--classes-file", "gone"], "gone cannot be read"),
+        (["--images", "x", "--labels", "y", "--write-config", "a.txt"], "ends in .yaml or .py"),
+        (["--images", "x", "--labels", "y", "--write-config", "a.py", "--base", "b.py"], "b.py"),
+        (["--images", "x", "--labels", "y", "--write-config", "README.md"], "README.md: exists"),
+        (["--dataset", "nope"], "'nope' is not registered"),
+        (["--config-file", "nope.yaml"], "nope.yaml: no such file"),
+        (["--dataset", "generated_sem_seg_val", "--workers", "0"], "--workers must be at least 1"),
+    ],
+)
+def test_mistakes_end_in_one_line(check, arguments, message):
+    result = check(*arguments)
+    assert result.returncode != 0
+    last = result.stderr.strip().splitlines()[-1]
+    assert ".py: error: " in last and message in last
+
+
+def test_no_place_for_the_report_is_one_line(check, tmp_path):
+    (tmp_path / "report").write_text("in the way")
+    result = check("--dataset", "generated_sem_seg_val")
+    assert result.returncode == 1
+    assert "report: cannot be used" in result.stderr.strip().splitlines()[-1]
+
+
+def test_ctrl_c_leaves_no_report(command, datasets, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+    monkeypatch.setattr("dnl_d2.data.inspection.scan.scan_pair", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        command(["--dataset", "generated_sem_seg_val", "--output", str(tmp_path / "report")])
+    assert ended.value.code == 130 and "interrupted" in capsys.readouterr().err
+    assert list((tmp_path / "report").iterdir()) == []
+
+
+def test_it_starts_as_a_program(root, tmp_path):
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONPATH": str(root)}
+    result = subprocess.run(
+        [sys.executable, "tools/check_dataset.py", "--dataset", "nope"],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("check_dataset.py: error: dataset 'nope' is not registered")

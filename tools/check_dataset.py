@@ -1,0 +1,253 @@
+#!/usr/bin/env python
+"""Reads every image and label of a dataset and says what would go wrong with it.
+
+Examples:
+    tools/check_dataset.py --images data/train --labels data/train_labels --classes road,car
+    tools/check_dataset.py --images data/train --labels data/train_labels --val-images data/val \\
+        --val-labels data/val_labels --classes-file names.txt --write-config mine.yaml
+    tools/check_dataset.py --dataset camvid_sem_seg_train camvid_sem_seg_val
+    tools/check_dataset.py --config-file configs/....yaml
+
+The exit status is 1 if something would break training or evaluation, 0 for warnings alone.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from dnl_d2.data.datasets.configured import check_class_names, read_class_names
+from dnl_d2.data.inspection import (
+    Inspection,
+    LabelledSet,
+    draw_contact_sheet,
+    folder_set,
+    inspect_sets,
+    registered_set,
+)
+from dnl_d2.data.inspection.judge import convertible_colors
+from dnl_d2.data.inspection.lines import (
+    check_base,
+    conversion_script,
+    lazy_config,
+    weight_lines,
+    yaml_config,
+)
+from dnl_d2.data.inspection.report import as_data, as_text
+from dnl_d2.engine import load_config
+from dnl_d2.errors import UsageError, one_line
+from dnl_d2.files import check_folder, write_text
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BASE = os.path.join("configs", "ade20k", "dnl_r50-d8_80k_ade20k-512x512")
+REPORT = ("report.json", "contact_sheet.png")
+FOLDER_OPTIONS = (
+    "labels", "val_images", "val_labels", "classes", "classes_file", "write_config", "base",
+)  # fmt: skip
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_argument_group("what to check, one of").add_mutually_exclusive_group(
+        required=True
+    )
+    what.add_argument("--images", metavar="DIR", help="folder of images, with --labels")
+    what.add_argument("--dataset", nargs="+", metavar="NAME", help="registered; for training first")
+    what.add_argument("--config-file", metavar="FILE", help="its datasets and number of classes")
+    folders = parser.add_argument_group("with --images")
+    folders.add_argument("--labels", metavar="DIR", help="label PNGs of the same stems")
+    folders.add_argument("--val-images", metavar="DIR", help="a second set, for validation")
+    folders.add_argument("--val-labels", metavar="DIR", help="its labels")
+    folders.add_argument("--classes", metavar="A,B,C", help="names of the classes 0, 1, ...")
+    folders.add_argument("--classes-file", metavar="FILE", help="the same, one name a line")
+    folders.add_argument(
+        "--ignore-label", type=int, default=255, help="default: 255, ignored anyway"
+    )
+    folders.add_argument("--name", default="mine", help="of the dataset (default: mine)")
+    folders.add_argument(
+        "--write-config", metavar="FILE", help=".yaml or .py: write a config that trains on it"
+    )
+    folders.add_argument(
+        "--base", metavar="FILE", help=f"of that config (default: {BASE}.yaml, .py)"
+    )
+    parser.add_argument("--opts", nargs="+", default=[], help="overrides of --config-file")
+    parser.add_argument(
+        "--output", default="output/check_dataset", help="folder for what it writes"
+    )
+    parser.add_argument("--pictures", type=int, default=12, help="per set on the contact sheet")
+    parser.add_argument("--workers", type=int, help="threads (default: one per core, up to 16)")
+    args = parser.parse_args(arguments)
+    check_args(parser, args)
+    return args
+
+
+def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program where options do not go together."""
+    for name in ("pictures", "workers"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    given = [name for name in FOLDER_OPTIONS if vars(args)[name]]
+    if args.images is None and given:
+        parser.error(f"--{given[0].replace('_', '-')} goes with --images")
+    if args.images is not None and args.labels is None:
+        parser.error("--images needs --labels")
+    if (args.val_images is None) != (args.val_labels is None):
+        parser.error("--val-images and --val-labels go together")
+    if args.classes and args.classes_file:
+        parser.error("--classes and --classes-file say the same: give one of them")
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.write_config:
+        check_folder(args.write_config)
+        if os.path.exists(args.write_config):
+            raise UsageError(f"--write-config {args.write_config}: exists, give another name")
+        args.base = args.base or os.path.join(ROOT, BASE) + os.path.splitext(args.write_config)[1]
+        check_base(args.base, args.write_config)
+    sets, num_classes = find_sets(args)
+    prepare_folder(args.output)
+    inspection = inspect_sets(sets, num_classes=num_classes, workers=args.workers)
+    print(f"\n{as_text(inspection)}\n")
+    for name, finding in inspection.findings:
+        print(finding.line(name))
+    errors, warnings = inspection.errors, len(inspection.findings) - inspection.errors
+    print(f"errors: {errors}, warnings: {warnings}")
+    if inspection.weights:
+        print_weights(inspection, sets[0].name)
+    write_files(args, inspection)
+    if args.images is not None and inspection.classes and not errors:
+        give_config(args, inspection)
+    elif args.write_config:
+        why = "before the errors are corrected" if errors else "without --classes"
+        print(f"{args.write_config} is not written {why}")
+    return 1 if errors else 0
+
+
+def find_sets(args: argparse.Namespace) -> tuple[list[LabelledSet], int | None]:
+    """The sets to check, that for training first, and the model's number of classes."""
+    if args.dataset:
+        return [registered_set(name) for name in dict.fromkeys(args.dataset)], None
+    if args.config_file:
+        names, num_classes = config_datasets(load_config(args.config_file, args.opts))
+        if not names:
+            raise UsageError(f"{args.config_file} names no dataset")
+        return [registered_set(name) for name in dict.fromkeys(names)], num_classes
+    classes = None
+    if args.classes_file:
+        classes = read_class_names(args.classes_file, "--classes-file")
+    elif args.classes is not None:
+        classes = check_class_names([c.strip() for c in args.classes.split(",")], "--classes")
+    options = {"classes": classes, "ignore_label": args.ignore_label}
+    sets = [folder_set(f"{args.name}_train", args.images, args.labels, **options)]
+    if args.val_images:
+        sets.append(folder_set(f"{args.name}_val", args.val_images, args.val_labels, **options))
+    return sets, None
+
+
+def config_datasets(cfg) -> tuple[list[str], int | None]:
+    """Names of a config's datasets, those for training first, and its number of classes."""
+    if not isinstance(cfg, DictConfig):
+        names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        return names, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    names = []
+    for split in ("train", "test"):
+        value = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names", default=[])
+        names += [value] if isinstance(value, str) else list(value)
+    return names, OmegaConf.select(cfg, "model.sem_seg_head.num_classes")
+
+
+def print_weights(inspection: Inspection, name: str) -> None:
+    in_yaml, in_lazy = weight_lines(inspection.weights)
+    print(
+        f"\nClass weights for {name} by median-frequency balancing (Eigen and Fergus, ICCV 2015): "
+        "median of the frequencies / frequency,\nfrequency = pixels of the class / labelled pixels "
+        f"of the images that hold it; 1 for a class that none holds.\n  YAML, below MODEL: "
+        f"SEM_SEG_HEAD:  {in_yaml}\n  LazyConfig:  {in_lazy}"
+    )
+
+
+def give_config(args: argparse.Namespace, inspection: Inspection) -> None:
+    """Writes the config that trains on the folders, or prints it."""
+    sets = [summary.source for summary in inspection.summaries]
+    sizes = list(inspection.summaries[0].sizes.elements())
+    size = [int(statistics.median(map(side, sizes))) for side in (max, min)]
+    written = args.write_config or "mine.yaml"
+    base = args.base or os.path.join(ROOT, BASE) + ".yaml"
+    make = lazy_config if written.endswith(".py") else yaml_config
+    text = make(
+        sets[0],
+        sets[1] if len(sets) > 1 else None,
+        base=os.path.relpath(base, os.path.dirname(args.write_config or "") or "."),
+        classes=inspection.classes,
+        base_size=size,
+        output_dir=f"output/{args.name}",
+        weights=inspection.weights,
+    )
+    if not args.write_config:
+        print(f"\nTo train on it (--write-config {written} writes this file):\n\n{text}")
+        return
+    write_text(args.write_config, text)
+    print(f"\nTo train on it: tools/train_net.py --config-file {args.write_config}")
+
+
+def write_files(args: argparse.Namespace, inspection: Inspection) -> None:
+    """The figures and the contact sheet, and a script for labels that hold colours."""
+    figures, sheet = (os.path.join(args.output, name) for name in REPORT)
+    write_text(figures, json.dumps(as_data(inspection), indent=1) + "\n")
+    written = [figures]
+    sets = [summary.source for summary in inspection.summaries]
+    classes = inspection.classes or [str(value) for value in range(256)]
+    if draw_contact_sheet(sheet, sets, classes=classes, count=args.pictures):
+        written.append(sheet)
+    print(f"\nWritten: {' '.join(written)}")
+    colors, tolerance = convertible_colors(inspection.summaries)
+    if colors and args.images is not None:
+        folders = [source.folders[1] for source in sets]
+        write_script(
+            os.path.join(args.output, "convert_labels.py"),
+            conversion_script(colors, folders, tolerance=tolerance),
+        )
+
+
+def write_script(path: str, text: str) -> None:
+    """Writes the script, unless there is one: the user may have been at work on it."""
+    if os.path.exists(path):
+        print(f"{path} is there already and stays as it is: remove it to get a new one")
+        return
+    write_text(path, text)
+    print(
+        f"{path} turns the colours of the labels into class ids, in folders beside them: put its "
+        "colours into the order of your classes, then run it"
+    )
+
+
+def prepare_folder(path: str) -> None:
+    """Makes the folder, without the report of an earlier run."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        for name in REPORT:
+            if os.path.exists(os.path.join(path, name)):
+                os.remove(os.path.join(path, name))
+    except OSError as error:
+        raise UsageError(f"--output {path}: cannot be used ({error.strerror})") from error
+
+
+def command(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; always ends in ``SystemExit``."""
+    try:
+        sys.exit(main(parse_args(arguments)))
+    except UsageError as error:
+        sys.exit(f"check_dataset.py: error: {one_line(error)}")
+    except KeyboardInterrupt:
+        print("check_dataset.py: interrupted, the report is not written", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    command()
