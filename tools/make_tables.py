@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes the result tables of README.md and configs/README.md from configs/results.yaml.
+"""Writes the result tables of the READMEs from configs/results.yaml and configs/published.yaml.
 
 Text between ``<!-- results:NAME -->`` and ``<!-- end -->`` is replaced; ``--check`` only reports
 whether a file is out of date.
@@ -15,16 +15,17 @@ from tabulate import tabulate
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FILES = ("README.md", "configs/README.md")
-_BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def overview(rows: list[dict]) -> str:
     """A line for each run: figure, budget, cost and origin."""
-    headers = ["config", "mIoU", "iterations", "s / iter", "memory (MiB)", "commit", "seed"]
+    headers = ["config", "mIoU", "ms+flip", "iterations", "s / iter", "memory (MiB)", "commit", "seed"]
     table = [
         [
             f"`{row['config']}`",
             f"{row['miou']:.2f}",
+            f"{row['ms_flip']:.2f}" if "ms_flip" in row else "-",
             row["iterations"],
             f"{row['seconds_per_iteration']:.2f}",
             row["peak_memory_mib"],
@@ -46,30 +47,65 @@ def classes(rows: list[dict]) -> str:
     return tabulate(table, ["", *names], tablefmt="github", disable_numparse=True) + "\n"
 
 
-TABLES = {"overview": overview, "classes": classes}
+def published(rows: list[dict]) -> str:
+    """Published figures of every recipe of a dataset beside our own."""
+    headers = ["config", "source", "mIoU", "flip", "ms+flip", "memory (GB)", "fps"]
+    headers += ["own mIoU", "own ms+flip"]
+    digits = {"miou": 2, "flip": 2, "ms_flip": 2, "memory_gb": 1, "fps": 2}
+    table = [
+        [
+            f"`{row['config']}`",
+            row.get("source", "-"),
+            *(f"{row[key]:.{n}f}" if key in row else "-" for key, n in digits.items()),
+            *(
+                f"{row['own'][key]:.2f}" if key in row["own"] else "not run"
+                for key in ("miou", "ms_flip")
+            ),
+        ]
+        for row in rows
+    ]
+    return tabulate(table, headers, tablefmt="github", disable_numparse=True) + "\n"
 
 
-def render(text: str, results: dict[str, list[dict]]) -> str:
+TABLES = {"overview": overview, "classes": classes, "published": published}
+
+
+def join(results: dict[str, list[dict]], figures: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """Rows by table name: own runs, and published rows with the own run of that config."""
+    own = {row["config"].removesuffix(".yaml"): row for rows in results.values() for row in rows}
+    tables = {
+        f"{name}_{kind}": rows for name, rows in results.items() for kind in ("overview", "classes")
+    }
+    for dataset, rows in figures.items():
+        tables[f"{dataset}_published"] = [row | {"own": own.get(row["config"], {})} for row in rows]
+    return tables
+
+
+def render(text: str, tables: dict[str, list[dict]]) -> str:
     """``text`` with every block filled in; a block is named ``DATASET_TABLE``."""
 
     def fill(match: re.Match) -> str:
-        dataset, _, table = match[2].rpartition("_")
-        return f"{match[1]}{TABLES[table](results[dataset])}{match[3]}"
+        kind = match[2].rpartition("_")[2]
+        return f"{match[1]}{TABLES[kind](tables[match[2]])}{match[3]}"
 
     return _BLOCK.sub(fill, text)
+
+
+def _read(name: str) -> dict[str, list[dict]]:
+    with open(os.path.join(ROOT, "configs", name)) as file:
+        return yaml.safe_load(file)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if out of date")
     args = parser.parse_args()
-    with open(os.path.join(ROOT, "configs", "results.yaml")) as file:
-        results = yaml.safe_load(file)
+    tables = join(*(_read(name) for name in ("results.yaml", "published.yaml")))
     for name in FILES:
         path = os.path.join(ROOT, name)
         with open(path) as file:
             old = file.read()
-        new = render(old, results)
+        new = render(old, tables)
         if new != old and args.check:
             sys.exit(f"make_tables.py: error: {name} is out of date; run tools/make_tables.py")
         if new != old:

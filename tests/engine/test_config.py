@@ -5,9 +5,9 @@ import os
 
 import pytest
 import torch
-from detectron2.config import get_cfg, instantiate
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_backbone, build_model
-from detectron2.solver import build_optimizer
 
 from dnl_d2 import add_dnl_config
 from dnl_d2.config import context_block_spec
@@ -15,6 +15,7 @@ from dnl_d2.data import SemSegMapper
 from dnl_d2.engine import Trainer, load_config
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
+from dnl_d2.modeling import CrossEntropyLoss, DiceLoss, SumOfLosses
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs")
 YAMLS = sorted(
@@ -22,6 +23,7 @@ YAMLS = sorted(
     for p in glob.glob(os.path.join(CONFIGS, "*", "*.yaml"))
     if os.path.basename(os.path.dirname(p)) != "common"
 )
+TWINS = [name for name in YAMLS if os.path.exists(f"{CONFIGS}/{name[: -len('.yaml')]}.py")]
 DNL = "camvid/dnl_r18w32-d8_4k_camvid-240x320"
 
 
@@ -39,8 +41,14 @@ def described(augmentations):
     return [(type(a).__name__, {k: str(v) for k, v in vars(a).items()}) for a in augmentations.augs]
 
 
+def described_loss(loss):
+    values = {k: v for k, v in vars(loss).items() if not k.startswith("_")}
+    return type(loss), values, dict(loss.named_buffers())
+
+
 def test_there_are_configs():
-    assert path(DNL + ".yaml") in [path(p) for p in YAMLS]
+    assert DNL + ".yaml" in TWINS
+    assert len(TWINS) >= 25 and len(YAMLS) >= 110
 
 
 @pytest.mark.parametrize("name", YAMLS)
@@ -52,11 +60,9 @@ def test_every_config_builds_on_the_meta_device(name):
     assert all(p.is_meta for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", YAMLS)
+@pytest.mark.parametrize("name", TWINS)
 def test_twins_have_equal_keys_and_outputs(name):
     stem = path(name)[: -len(".yaml")]
-    if not os.path.exists(stem + ".py"):
-        pytest.skip("no LazyConfig twin")
     torch.manual_seed(0)
     ours = yaml_model(name)
     twin = instantiate(load_config(stem + ".py").model)
@@ -66,19 +72,24 @@ def test_twins_have_equal_keys_and_outputs(name):
     with torch.no_grad():
         expected = ours.eval()(batch)[0]["sem_seg"]
         assert torch.equal(twin.eval()(batch)[0]["sem_seg"], expected)
+    for key in ("slide_window", "slide_stride", "slide_batch_size", "slide_sum_on_cpu", "pad_size"):
+        assert getattr(ours, key) == getattr(twin, key), key
+    heads = ours.sem_seg_head, twin.sem_seg_head
+    for mine, other in (heads, [head.auxiliary for head in heads]):
+        assert mine.loss_weight == other.loss_weight
+        assert described_loss(mine.loss) == described_loss(other.loss)
 
 
-@pytest.mark.parametrize("name", YAMLS)
+@pytest.mark.parametrize("name", TWINS)
 def test_twins_train_alike(name):
     """Same schedule, optimiser, batch size, data, augmentation, evaluation period and seed."""
     stem = path(name)[: -len(".yaml")]
-    if not os.path.exists(stem + ".py"):
-        pytest.skip("no LazyConfig twin")
     ours, twin = load_config(stem + ".yaml"), load_config(stem + ".py")
     solver = ours.SOLVER
-    weights = torch.nn.ModuleDict({"a": torch.nn.Conv2d(1, 1, 1), "n": torch.nn.BatchNorm2d(1)})
+    block = torch.nn.ModuleDict({name: torch.nn.Conv2d(1, 1, 1) for name in ("query", "key")})
+    weights = torch.nn.ModuleDict({"context_block": block, "n": torch.nn.BatchNorm2d(1)})
     twin.optimizer.params.model = weights
-    optimizers = build_optimizer(ours, weights), instantiate(twin.optimizer)
+    optimizers = Trainer.build_optimizer(ours, weights), instantiate(twin.optimizer)
     for mine, other in zip(*(o.param_groups for o in optimizers), strict=True):
         for key in ("lr", "momentum", "weight_decay", "nesterov"):
             assert mine[key] == other[key], key
@@ -93,13 +104,17 @@ def test_twins_train_alike(name):
     assert multiplier(1.0) * base == pytest.approx(solver.MIN_LR)
     assert twin.train.max_iter == solver.MAX_ITER
     assert twin.train.seed == ours.SEED
-    assert twin.train.amp.enabled == solver.AMP.ENABLED
+    assert twin.train.amp == {"enabled": solver.AMP.ENABLED, "dtype": solver.AMP.DTYPE}
+    assert twin.train.accumulate == solver.ACCUMULATE
+    assert twin.train.reference_batch_size == solver.REFERENCE_BATCH_SIZE
+    assert twin.train.init_checkpoint == ours.MODEL.WEIGHTS
     assert twin.train.eval_period == ours.TEST.EVAL_PERIOD
     assert twin.train.checkpointer.period == solver.CHECKPOINT_PERIOD
     assert twin.train.output_dir == ours.OUTPUT_DIR
     loaders = twin.dataloader
     assert loaders.train.total_batch_size == solver.IMS_PER_BATCH
     assert loaders.train.num_workers == ours.DATALOADER.NUM_WORKERS
+    assert loaders.train.aspect_ratio_grouping == ours.DATALOADER.ASPECT_RATIO_GROUPING is False
     assert [loaders.train.dataset.names] == list(ours.DATASETS.TRAIN)
     assert [loaders.test.dataset.names] == list(ours.DATASETS.TEST)
     for is_train, loader in ((True, loaders.train), (False, loaders.test)):
@@ -107,6 +122,9 @@ def test_twins_train_alike(name):
         assert described(mine.augmentations) == described(other.augmentations)
         for key in ("image_format", "ignore_value", "num_classes", "is_train"):
             assert getattr(mine, key) == getattr(other, key), key
+        if not is_train:
+            scales = mine.multi_scale_flip, other.multi_scale_flip
+            assert vars(scales[0]) == vars(scales[1])
         if is_train:
             assert mine.dataset_ignore_label == other.dataset_ignore_label
 
@@ -214,3 +232,23 @@ def test_fpn_backbones_are_twins(block):
         expected, got = ours(x), twin(x)
     assert list(got) == ["p2", "p3", "p4", "p5", "p6"]
     assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+@pytest.mark.parametrize("stem", [DNL, "cityscapes/dnl_r50-d8_40k_cityscapes-512x1024"])
+def test_another_loss_may_take_the_place_of_a_twins(stem):
+    twin = load_config(path(stem + ".py"), ["model.sem_seg_head.loss.class_weights=[1.0]"])
+    assert twin.model.sem_seg_head.loss.class_weights == [1.0]
+    losses = [L(CrossEntropyLoss)(), L(DiceLoss)(loss_weight=3.0)]
+    for loss in (L(SumOfLosses)(losses=losses), L(DiceLoss)()):
+        twin.model.sem_seg_head.loss = loss
+        with torch.device("meta"):
+            head = instantiate(twin.model).sem_seg_head
+        assert type(head.loss) is loss["_target_"]
+        assert isinstance(head.auxiliary.loss, CrossEntropyLoss)
+
+
+@pytest.mark.parametrize("name", ["segmentor_r50_d8", "segmentor_r18w32_d8"])
+def test_a_shared_model_needs_nothing_around_it(name):
+    with torch.device("meta"):
+        model = instantiate(LazyConfig.load(path(f"common/models/{name}.py")).model)
+    assert model.pad_size == (0, 0)

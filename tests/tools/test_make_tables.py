@@ -30,11 +30,22 @@ def module(root):
 
 def test_blocks_are_filled_and_the_rest_stays(root):
     text = "before\n<!-- results:d_classes -->\nold\n<!-- end -->\nafter\n"
-    got = module(root).render(text, {"d": [ROW]})
+    tables = module(root).join({"d": [ROW]}, {})
+    got = module(root).render(text, tables)
     assert got.startswith("before\n<!-- results:d_classes -->\n| ")
     assert "| DNL | 50.0 | 25.0 |" in " ".join(got.split())
     assert "old" not in got and got.endswith("<!-- end -->\nafter\n")
-    assert module(root).render(got, {"d": [ROW]}) == got
+    assert module(root).render(got, tables) == got
+
+
+def test_published_figures_stand_beside_own_ones(root):
+    rows = [{"config": "d/x", "source": "a zoo", "miou": 78.6, "ms_flip": 80.27}, {"config": "d/y"}]
+    tables = module(root).join({"d": [ROW | {"config": "d/x.yaml"}]}, {"d": rows})
+    text = module(root).render("<!-- results:d_published -->\n<!-- end -->", tables)
+    first, second = text.splitlines()[3:5]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (first, second)]
+    assert cells[0] == ["`d/x`", "a zoo", "78.60", "-", "80.27", "-", "-", "12.35", "not run"]
+    assert cells[1] == ["`d/y`", *["-"] * 6, "not run", "not run"]
 
 
 def test_overview_has_figure_commit_and_hardware(root):

@@ -1,0 +1,10 @@
+"""Twin of voc12aug-512x512.yaml."""
+
+from .published_r50_d8 import dataloader, lr_multiplier, model, optimizer, train
+
+model.sem_seg_head.num_classes = 21
+dataloader.train.dataset.names = "voc_2012_sem_seg_trainaug"
+dataloader.test.dataset.names = "voc_2012_sem_seg_val"
+dataloader.train.total_batch_size = 16
+dataloader.train.mapper.augmentations.base_size = (2048, 512)
+dataloader.train.mapper.augmentations.crop_size = (512, 512)
