@@ -23,6 +23,32 @@ _LAZY_RATES = ("optimizer.lr",)
 _LAZY_ITERATIONS = ("train.max_iter", "train.checkpointer.period", "train.eval_period")
 
 
+class SameBatchSize:
+    """Goes into checkpoints, so that a scaled run is resumed with the batches it was scaled for.
+
+    With others, the iterations done and those to come would not count the same number of images.
+
+    Args:
+        size: images per iteration.
+        scaled: whether the config has a reference batch size.
+    """
+
+    def __init__(self, size: int, *, scaled: bool):
+        self.size = size
+        self.scaled = scaled
+
+    def state_dict(self) -> dict[str, int]:
+        return {"size": self.size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Raises :class:`UsageError` if the schedule is scaled and the size is another."""
+        if self.scaled and state["size"] != self.size:
+            raise UsageError(
+                f"the run was trained in batches of {state['size']}, its schedule is now scaled to "
+                f"{self.size}: resume with {state['size']} images per batch"
+            )
+
+
 def scale_yaml(cfg: CfgNode) -> tuple[CfgNode, str]:
     """The config for its IMS_PER_BATCH instead of its REFERENCE_BATCH_SIZE.
 

@@ -52,7 +52,10 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
         raise
     except Exception as error:  # yacs raises KeyError, ValueError, AssertionError, YAMLError, ...
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise UsageError(f"{where}: {' '.join(str(text).split())}") from error
+        text = " ".join(str(text).split())
+        if "'float'> vs. <class 'int'>" in text:
+            text += " (write the number with a point, such as 3.0)"
+        raise UsageError(f"{where}: {text}") from error
     try:
         register_configured_folders(cfg.DATASETS.FOLDERS)
     except UsageError as error:

@@ -3,7 +3,6 @@
 import argparse
 import logging
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.engine import default_writers, hooks
@@ -12,9 +11,11 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from dnl_d2.checkpoint.training import TrainingCheckpointer
 from dnl_d2.engine.accumulation import build_step, check_parts
-from dnl_d2.engine.batch_size import scale_lazy
+from dnl_d2.engine.batch_size import SameBatchSize, scale_lazy
 from dnl_d2.engine.checks import check_splits
+from dnl_d2.engine.failures import training
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
 from dnl_d2.engine.prepare import (
@@ -25,6 +26,7 @@ from dnl_d2.engine.prepare import (
     set_up,
     usable_device,
 )
+from dnl_d2.engine.values import check_lazy
 from dnl_d2.errors import UsageError, building
 from dnl_d2.modeling import ContextSegmentor
 
@@ -33,6 +35,7 @@ _MULTI_SCALE = "dataloader.test.mapper.multi_scale_flip.enabled"
 
 def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
     """LazyConfig twin of :func:`dnl_d2.engine.yaml_trainer.run`."""
+    check_lazy(cfg)
     cfg.train.device = usable_device(cfg.train.device)
     note = "" if args.eval_only else scale_lazy(cfg)
     if not args.resume:
@@ -67,9 +70,9 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
 
 def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
     """Runs the config's evaluator over its test loader; prints and returns the figures."""
-    results = inference_on_dataset(
-        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-    )
+    with building("test loader and evaluator"):
+        loader, evaluator = map(instantiate, (cfg.dataloader.test, cfg.dataloader.evaluator))
+    results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results
@@ -87,7 +90,12 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
         multiplier = instantiate(cfg.lr_multiplier)
     parallel = data_parallel(model, device, **cfg.train.ddp)
     trainer = build_step(parallel, loader, optimizer, device=device, dtype=dtype, parts=parts)
-    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    batch_size = SameBatchSize(
+        cfg.dataloader.train.total_batch_size, scaled=bool(cfg.train.reference_batch_size)
+    )
+    checkpointer = TrainingCheckpointer(
+        model, cfg.train.output_dir, trainer=trainer, batch_size=batch_size
+    )
     results: dict = {}
 
     def test() -> dict:
@@ -116,7 +124,8 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
         channel_order=_channel_order(cfg),
     )
     start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
-    trainer.train(start, cfg.train.max_iter)
+    with training():
+        trainer.train(start, cfg.train.max_iter)
     return results
 
 

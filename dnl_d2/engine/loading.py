@@ -1,11 +1,13 @@
 """Reading weights into a model so that nothing missing goes unnoticed."""
 
 import os
+import re
 
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from dnl_d2.checkpoint import PublicCheckpointer
+from dnl_d2.checkpoint.training import BEST
 from dnl_d2.errors import UsageError
 
 
@@ -46,7 +48,10 @@ def load_weights(
     source = key
     if resume and checkpointer.has_checkpoint():
         path, source = checkpointer.get_checkpoint_file(), "--resume"
-    check_weights_file(path, source)
+    try:
+        check_weights_file(path, source)
+    except UsageError as error:
+        raise UsageError(f"{error}{_other_checkpoints(path)}") from error
     reader = PublicCheckpointer(
         checkpointer.model,
         checkpointer.save_dir,
@@ -56,14 +61,34 @@ def load_weights(
     try:
         reader.resume_or_load(path, resume=resume)
     except UsageError as error:
-        raise UsageError(f"{source}: {error}") from error
+        others = _other_checkpoints(path) if source == "--resume" else ""
+        raise UsageError(f"{source}: {error}{others}") from error
     except Exception as error:  # the checkpoints' owners raise anything
         reason = " ".join(str(error).split())[:200]
+        if "://" in path:
+            remedy = f'download it elsewhere and set {key} to the file, or to "" to do without'
+            raise UsageError(
+                f"{source}: {path!r} cannot be fetched ({reason}): {remedy}"
+            ) from error
         raise UsageError(
             f"{source}: {path!r} cannot be loaded into this model or run "
             f"({type(error).__name__}: {reason})"
         ) from error
     return reader
+
+
+def _other_checkpoints(path: str) -> str:
+    """What else a run may be resumed from, in words."""
+    folder, name = os.path.split(path)
+    files = os.listdir(folder) if os.path.isdir(folder) else ()
+    unfit = (name, f"{BEST}.pth")
+    others = sorted(f for f in files if re.fullmatch(r"model_.*\.pth", f) and f not in unfit)
+    if not others:
+        return ""
+    return (
+        f"; the folder has {', '.join(others[-3:])} as well: write one of these names into "
+        f"{os.path.join(folder, 'last_checkpoint')}"
+    )
 
 
 def load_for_evaluation(

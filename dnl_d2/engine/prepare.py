@@ -1,6 +1,7 @@
 """Fitting a model to the machine it runs on: device, norms, precision."""
 
 import logging
+import sys
 
 import torch
 from detectron2.engine import create_ddp_model, default_setup
@@ -15,9 +16,12 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 def set_up(cfg, args, *, output_dir: str) -> None:
     """Detectron2's ``default_setup``, whose log also gets what this library has to say."""
-    with building("the output folder"):
+    with building(f"the log and the copy of the config in the output folder {output_dir}"):
         default_setup(cfg, args)
-    setup_logger(output_dir, distributed_rank=comm.get_rank(), name="dnl_d2")
+    logger = setup_logger(output_dir, distributed_rank=comm.get_rank(), name="dnl_d2")
+    for handler in logger.handlers:
+        if getattr(handler, "stream", None) is sys.stdout:  # tracebacks of mistakes: log.txt only
+            handler.setLevel(logging.INFO)
 
 
 def usable_device(device: str) -> str:

@@ -6,7 +6,6 @@ import os
 import weakref
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import (
     MetadataCatalog,
@@ -22,11 +21,13 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.utils.data import DataLoader
 
+from dnl_d2.checkpoint.training import TrainingCheckpointer
 from dnl_d2.data import SemSegMapper
 from dnl_d2.data.datasets.registration import SEMANTIC
 from dnl_d2.engine.accumulation import build_step, check_parts
-from dnl_d2.engine.batch_size import scale_yaml
+from dnl_d2.engine.batch_size import SameBatchSize, scale_yaml
 from dnl_d2.engine.checks import check_splits
+from dnl_d2.engine.failures import training
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
 from dnl_d2.engine.optimizer import without_decay
@@ -39,6 +40,7 @@ from dnl_d2.engine.prepare import (
     usable_device,
 )
 from dnl_d2.engine.schedule import PolyParamScheduler
+from dnl_d2.engine.values import check_yaml
 from dnl_d2.errors import UsageError, building
 from dnl_d2.evaluation import build_evaluator
 
@@ -66,8 +68,13 @@ class Trainer(DefaultTrainer):
             parallel, loader, optimizer, device=device, dtype=dtype, parts=solver.ACCUMULATE
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            parallel, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        self.checkpointer = TrainingCheckpointer(
+            parallel,
+            cfg.OUTPUT_DIR,
+            trainer=weakref.proxy(self),
+            batch_size=SameBatchSize(
+                solver.IMS_PER_BATCH, scaled=bool(solver.REFERENCE_BATCH_SIZE)
+            ),
         )
         self.start_iter = 0
         self.max_iter = solver.MAX_ITER
@@ -157,6 +164,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
     Raises:
         UsageError: see :func:`dnl_d2.engine.checks.check_splits`.
     """
+    check_yaml(cfg)
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE)
     note = ""
@@ -206,5 +214,6 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
     )
     if args.resume and trainer.checkpointer.has_checkpoint():
         trainer.start_iter = trainer.iter + 1  # the checkpoint holds the iteration it ended
-    trainer.train()
+    with training():
+        trainer.train()
     return getattr(trainer, "_last_eval_results", {})

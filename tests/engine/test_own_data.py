@@ -10,6 +10,7 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dnl_d2.data.inspection import folder_set
+from dnl_d2.data.inspection.configs import fitting_crop
 from dnl_d2.data.inspection.lines import lazy_config, weight_lines, yaml_config
 from dnl_d2.engine import load_config, run
 from dnl_d2.errors import UsageError
@@ -83,7 +84,8 @@ def arguments(**more):
 
 
 def test_yaml_trains_evaluates_and_its_dump_loads_again(entry, write, tmp_path, datasets):
-    (datasets / "names.txt").write_text("\n".join(CLASSES) + "\n\n")
+    # As editors on Windows do: a mark at the start, other line ends.
+    (datasets / "names.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*CLASSES, "", ""]).encode())
     path = write([entry("train", CLASSES="names.txt"), entry("val")])
     out = tmp_path / "out"
     results = run(load_config(path, [*TINY_YAML, "OUTPUT_DIR", str(out)]), arguments())
@@ -183,6 +185,7 @@ def test_loading_twice_registers_anew(entry, write):
         ({"CLASSES": []}, r"FOLDERS\[1\]\.CLASSES names no class"),
         ({"CLASSES": ["a", True]}, r"FOLDERS\[1\]\.CLASSES: True is no text"),
         ({"CLASSES": ["a", "b", "a"]}, r"FOLDERS\[1\]\.CLASSES: class 'a' is there twice"),
+        ({"CLASSES": ["a", " "]}, r"FOLDERS\[1\]\.CLASSES: class 1 has no name"),
         ({"CLASSES": "gone.txt"}, r"FOLDERS\[1\]\.CLASSES: .*gone\.txt cannot be read"),
         ({"COLORS": [[1, 2]]}, r"FOLDERS\[1\]\.COLORS is a list of \[red"),
         ({"COLORS": [[1, 2, 256]]}, r"FOLDERS\[1\]\.COLORS is a list of \[red"),
@@ -209,3 +212,21 @@ def test_a_class_file_that_is_no_text_is_named(entry, write, datasets):
     (datasets / "names.bin").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(UsageError, match=r"CLASSES: .*names\.bin cannot be read"):
         load_config(write([entry("train", CLASSES="names.bin")]))
+
+
+def test_an_empty_line_among_the_classes_is_named(entry, write, datasets):
+    (datasets / "names.txt").write_text("a\n\nb\n")
+    with pytest.raises(UsageError, match=r"CLASSES \(.*names\.txt\): class 1 has no name"):
+        load_config(write([entry("train", CLASSES="names.txt")]))
+
+
+@pytest.mark.parametrize("base", ["camvid_r18w32-d8.yaml", "camvid_r18w32_d8.py"])
+def test_the_crop_fits_the_pictures(base):
+    cfg = load_config(str(COMMON / base))  # (240, 320)
+    assert fitting_crop(cfg, (40, 56)) == [40, 56]
+    assert fitting_crop(cfg, (300, 100)) == [240, 100]
+    assert fitting_crop(cfg, (240, 320)) == [] == fitting_crop(cfg, (600, 800))
+    options = ["INPUT.CROP.ENABLED", "False"]
+    if base.endswith(".py"):
+        options = ["dataloader.train.mapper.augmentations.crop_size=null"]
+    assert fitting_crop(load_config(str(COMMON / base), options), (40, 56)) == []

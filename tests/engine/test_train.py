@@ -3,8 +3,6 @@
 import copy
 import json
 import logging
-import os
-from argparse import Namespace
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from detectron2.layers import get_norm
 from torch import nn
 
 from dnl_d2.data import register_sem_seg_folder
-from dnl_d2.engine import Trainer, load_config, run
+from dnl_d2.engine import Trainer, run
 from dnl_d2.engine.checks import check_datasets
 from dnl_d2.engine.prepare import (
     AutocastInTraining,
@@ -23,69 +21,9 @@ from dnl_d2.engine.prepare import (
 )
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
+from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
 
-CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs", "camvid")
-STEM = os.path.join(CONFIGS, "dnl_r18w32-d8_4k_camvid-240x320")
-YAML_OPTIONS = {
-    "DATASETS.TRAIN": "('generated_sem_seg_train',)",
-    "DATASETS.TEST": "('generated_sem_seg_val',)",
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 16,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
-    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 8,
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
-    "INPUT.RESIZE.BASE_SIZE": "()",
-    "INPUT.CROP.SIZE": "[64, 64]",
-    "SOLVER.WARMUP_ITERS": 0,
-    "SOLVER.MAX_ITER": 20,
-    "SOLVER.AMP.ENABLED": False,
-    "DATALOADER.NUM_WORKERS": 0,
-    "TEST.EVAL_PERIOD": 0,
-}
-LAZY_OPTIONS = {
-    "dataloader.train.dataset.names": "generated_sem_seg_train",
-    "dataloader.test.dataset.names": "generated_sem_seg_val",
-    "dataloader.train.mapper.dataset_ignore_label": 255,
-    "dataloader.train.mapper.augmentations.base_size": "null",
-    "dataloader.train.mapper.augmentations.crop_size": "[64,64]",
-    "dataloader.train.num_workers": 0,
-    "dataloader.test.num_workers": 0,
-    "model.backbone.stem_out_channels": 16,
-    "model.backbone.res2_out_channels": 16,
-    "model.sem_seg_head.input_shape.res4.channels": 64,
-    "model.sem_seg_head.input_shape.res5.channels": 128,
-    "model.sem_seg_head.channels": 32,
-    "model.sem_seg_head.num_classes": 8,
-    "train.max_iter": 20,
-    "train.amp.enabled": "false",
-    "train.eval_period": 0,
-    "train.log_period": 5,
-}
-
-
-@pytest.fixture(autouse=True)
-def environment(datasets, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
-    yield
-    for name in ("fvcore", "detectron2", "dnl_d2"):  # default_setup adds one handler per run
-        for handler in logging.getLogger(name).handlers[:]:
-            logging.getLogger(name).removeHandler(handler)
-        logging.getLogger(name).propagate = True
-
-
-def yaml_config(folder, **more):
-    options = YAML_OPTIONS | {"OUTPUT_DIR": str(folder)}
-    options |= {key.replace("__", "."): value for key, value in more.items()}
-    return load_config(STEM + ".yaml", [str(x) for pair in options.items() for x in pair])
-
-
-def lazy_config(folder, **more):
-    options = LAZY_OPTIONS | {"train.output_dir": str(folder)}
-    options |= {key.replace("__", "."): value for key, value in more.items()}
-    return load_config(STEM + ".py", [f"{k}={v}" for k, v in options.items()])
-
-
-def arguments(**more):
-    return Namespace(**({"eval_only": False, "resume": False, "config_file": ""} | more))
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 def metrics(folder):
@@ -278,7 +216,7 @@ def test_no_figure_without_weights(kind, tmp_path):
     ("options", "message"),
     [
         ({"MODEL__SEM_SEG_HEAD__NAME": "NoHead"}, "while building.*NoHead"),
-        ({"MODEL__SEM_SEG_HEAD__NORM": "QN"}, "while building.*QN"),
+        ({"MODEL__SEM_SEG_HEAD__NORM": "QN"}, "SEM_SEG_HEAD.NORM is .QN.: use a norm"),
         ({"SOLVER__LR_SCHEDULER_NAME": "Nope"}, "while building.*Nope"),
         ({"INPUT__CROP__TYPE": "relative"}, "INPUT.CROP.TYPE"),
         ({"MODEL__SEM_SEG_HEAD__CONTEXT__NAME": ""}, "no NAME"),

@@ -1,0 +1,147 @@
+"""Values of a config that no type can check: found wrong before anything is built."""
+
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import get_norm
+from omegaconf import DictConfig, OmegaConf
+
+from dnl_d2.errors import UsageError
+
+# What a value must be: a test, and the words for it.
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _all_numbers(values: Any, above: float = float("-inf")) -> bool:
+    listed = isinstance(values, (list, tuple)) or OmegaConf.is_list(values)
+    return listed and all(_is_number(v) and v > above for v in values)
+
+
+def _is_device(value: Any) -> bool:
+    try:
+        torch.device(value)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def _is_norm(value: Any) -> bool:
+    try:
+        get_norm(value, 32)
+    except Exception:  # whatever a name that is none leads to
+        return False
+    return True
+
+
+POSITIVE_COUNT: Rule = (lambda v: _is_count(v, 1), "a whole number of at least 1")
+COUNT: Rule = (lambda v: _is_count(v, 0), "a whole number of at least 0")
+WHOLE: Rule = (lambda v: _is_count(v, -(2**62)), "a whole number")
+POSITIVE: Rule = (lambda v: _is_number(v) and v > 0, "a number above 0")
+NOT_NEGATIVE: Rule = (lambda v: _is_number(v) and v >= 0, "a number of at least 0")
+SHARE: Rule = (lambda v: _is_number(v) and 0 < v <= 1, "a share above 0, and 1 at most")
+NUMBERS: Rule = (lambda v: _all_numbers(v) and len(v) >= 1, "a list of numbers")
+POSITIVES: Rule = (lambda v: _all_numbers(v, 0) and len(v) >= 1, "a list of numbers above 0")
+SIZE: Rule = (
+    lambda v: _all_numbers(v, 0) and len(v) in (0, 2),
+    "two numbers above 0, or empty",
+)
+PATH: Rule = (lambda v: isinstance(v, str) and bool(v), "a folder")
+DEVICE: Rule = (_is_device, "a device of PyTorch, such as cuda or cpu")
+NORM: Rule = (_is_norm, 'a norm of Detectron2, such as SyncBN, BN, GN, FrozenBN or ""')
+
+_YAML: dict[str, Rule] = {
+    "OUTPUT_DIR": PATH,
+    "MODEL.DEVICE": DEVICE,
+    "MODEL.PIXEL_MEAN": NUMBERS,
+    "MODEL.PIXEL_STD": POSITIVES,
+    "MODEL.RESNETS.NORM": NORM,
+    "MODEL.SEM_SEG_HEAD.NORM": NORM,
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": NOT_NEGATIVE,
+    "MODEL.SEM_SEG_HEAD.AUXILIARY.LOSS_WEIGHT": NOT_NEGATIVE,
+    "INPUT.RESIZE.BASE_SIZE": SIZE,
+    "INPUT.RESIZE.RATIO_RANGE": POSITIVES,
+    "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": SHARE,
+    "DATALOADER.NUM_WORKERS": COUNT,
+    "SOLVER.IMS_PER_BATCH": POSITIVE_COUNT,
+    "SOLVER.MAX_ITER": POSITIVE_COUNT,
+    "SOLVER.CHECKPOINT_PERIOD": POSITIVE_COUNT,
+    "SOLVER.BASE_LR": POSITIVE,
+    "SOLVER.MIN_LR": NOT_NEGATIVE,
+    "SOLVER.POLY_LR_POWER": NOT_NEGATIVE,
+    "TEST.EVAL_PERIOD": COUNT,
+    "TEST.AUG.SCALES": POSITIVES,
+    "TEST.SLIDE.WINDOW": SIZE,
+    "TEST.SLIDE.STRIDE": SIZE,
+}
+_LAZY: dict[str, Rule] = {
+    "train.output_dir": PATH,
+    "train.device": DEVICE,
+    "train.seed": WHOLE,
+    "train.max_iter": POSITIVE_COUNT,
+    "train.accumulate": POSITIVE_COUNT,
+    "train.reference_batch_size": COUNT,
+    "train.check_labels": COUNT,
+    "train.eval_period": COUNT,
+    "train.log_period": POSITIVE_COUNT,
+    "train.checkpointer.period": POSITIVE_COUNT,
+    "train.amp.enabled": (lambda v: isinstance(v, bool), "true or false"),
+    "dataloader.train.total_batch_size": POSITIVE_COUNT,
+    "dataloader.train.num_workers": COUNT,
+    "dataloader.train.mapper.augmentations.base_size": SIZE,
+    "dataloader.train.mapper.augmentations.crop_size": SIZE,
+    "dataloader.train.mapper.augmentations.max_category_area": SHARE,
+    "dataloader.test.num_workers": COUNT,
+    "dataloader.test.mapper.multi_scale_flip.scales": POSITIVES,
+    "model.slide_window": SIZE,
+    "model.slide_stride": SIZE,
+    "model.sem_seg_head.loss_weight": NOT_NEGATIVE,
+    "model.sem_seg_head.auxiliary.loss_weight": NOT_NEGATIVE,
+    "optimizer.lr": POSITIVE,
+    "lr_multiplier.power": NOT_NEGATIVE,
+}
+# Without which a LazyConfig cannot run.
+_NEEDED = tuple(key for key in _LAZY if key.startswith("train."))
+
+
+def check_yaml(cfg: CfgNode) -> None:
+    """Raises :class:`UsageError` for the first value that cannot be meant, naming its key."""
+    _check({key: _select(cfg, key) for key in _YAML}, _YAML)
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "PolyLR" and solver.MIN_LR > solver.BASE_LR:
+        raise UsageError(
+            f"SOLVER.MIN_LR {solver.MIN_LR:g} is above SOLVER.BASE_LR {solver.BASE_LR:g}, from "
+            "which the schedule comes down: lower it too"
+        )
+
+
+def check_lazy(cfg: DictConfig) -> None:
+    """As :func:`check_yaml`; None stands for what a function has by itself."""
+    values = {key: OmegaConf.select(cfg, key) for key in _LAZY}
+    missing = [key for key in _NEEDED if values[key] is None]
+    if missing:
+        raise UsageError(f"{missing[0]} is missing: start from configs/common/train.py")
+    _check({key: value for key, value in values.items() if value is not None}, _LAZY)
+
+
+def _check(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    for key, value in values.items():
+        allowed, words = rules[key]
+        if not allowed(value):
+            raise UsageError(f"{key} is {value!r}: use {words}")
+
+
+def _select(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg

@@ -1,0 +1,166 @@
+"""What goes wrong in the middle of a run: checkpoints survive, and one line says what to do."""
+
+import errno
+import logging
+import os
+
+import pytest
+import torch
+from detectron2.engine import HookBase, TrainerBase
+from torch import nn
+
+from dnl_d2.checkpoint.training import TrainingCheckpointer
+from dnl_d2.engine import run
+from dnl_d2.engine.failures import training
+from dnl_d2.errors import UsageError
+from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("environment")
+KINDS = [yaml_config, lazy_config]
+LENGTH = {yaml_config: "SOLVER__MAX_ITER", lazy_config: "train__max_iter"}
+PERIOD = {yaml_config: "SOLVER__CHECKPOINT_PERIOD", lazy_config: "train__checkpointer__period"}
+RATE = {yaml_config: "SOLVER__BASE_LR", lazy_config: "optimizer__lr"}
+
+
+@pytest.fixture
+def checkpointer(tmp_path):
+    return TrainingCheckpointer(nn.Linear(2, 2), str(tmp_path))
+
+
+def test_an_interrupted_save_keeps_the_earlier_checkpoint(checkpointer, tmp_path, monkeypatch):
+    checkpointer.save("model_0000001")
+    earlier = (tmp_path / "model_0000001.pth").read_bytes()
+    for error in (OSError(errno.ENOSPC, "full"), RuntimeError("unexpected pos 64 vs 0")):
+
+        def fail(content, path, error=error):
+            with open(path, "wb") as file:
+                file.write(b"half")
+            raise error
+
+        monkeypatch.setattr(torch, "save", fail)
+        for name in ("model_0000001", "model_0000002"):
+            with pytest.raises(UsageError, match=rf"{name}.pth: cannot be written"):
+                checkpointer.save(name)
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
+    assert (tmp_path / "model_0000001.pth").read_bytes() == earlier
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
+
+
+def test_a_run_never_goes_on_from_its_best_checkpoint(checkpointer, tmp_path):
+    checkpointer.save("model_best")
+    assert not checkpointer.has_checkpoint()
+    checkpointer.save("model_0000001", iteration=1)
+    checkpointer.save("model_best")
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
+    assert torch.load(tmp_path / "model_0000001.pth")["iteration"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_diverged_run_says_so(kind, tmp_path):
+    with pytest.raises(UsageError, match=r"training diverged: .*lower the learning rate") as error:
+        run(kind(tmp_path, **{RATE[kind]: 1e30}), arguments())
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_is_named_even_if_later_hooks_fail_too(tmp_path, monkeypatch):
+    class Checkpoint(HookBase):
+        def after_step(self):
+            raise UsageError("model_final.pth: cannot be written")
+
+        def after_train(self):
+            raise UsageError("evaluation: cannot write")
+
+    trainer = TrainerBase()
+    trainer.run_step = lambda: None
+    trainer.register_hooks([Checkpoint()])
+    with pytest.raises(UsageError, match="model_final"), training():
+        trainer.train(0, 1)
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(ZeroDivisionError, match="of mine"), training():
+        raise ZeroDivisionError("of mine")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broken_checkpoint_names_the_others(kind, tmp_path):
+    run(kind(tmp_path, **{LENGTH[kind]: 2, PERIOD[kind]: 1}), arguments())
+    final = tmp_path / "model_final.pth"
+    final.write_bytes(final.read_bytes()[:1000])
+    more = {LENGTH[kind]: 3}
+    hint = "model_0000000.pth, model_0000001.pth as well: write one of these names into"
+    with pytest.raises(UsageError, match=rf"--resume: .*{hint}"):
+        run(kind(tmp_path, **more), arguments(resume=True))
+    final.unlink()
+    with pytest.raises(UsageError, match=rf"--resume: there is no weights file.*{hint}"):
+        run(kind(tmp_path, **more), arguments(resume=True))
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    run(kind(tmp_path, **more), arguments(resume=True))
+    assert torch.load(final, weights_only=False)["iteration"] == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scaled_run_resumes_in_batches_of_its_size_only(kind, tmp_path):
+    batch, reference = {
+        yaml_config: ("SOLVER__IMS_PER_BATCH", "SOLVER__REFERENCE_BATCH_SIZE"),
+        lazy_config: ("dataloader__train__total_batch_size", "train__reference_batch_size"),
+    }[kind]
+    run(kind(tmp_path, **{LENGTH[kind]: 1, batch: 2, reference: 4}), arguments())
+    with pytest.raises(UsageError, match=r"--resume: .*in batches of 2.* scaled to 4"):
+        run(kind(tmp_path, **{LENGTH[kind]: 4, batch: 4, reference: 4}), arguments(resume=True))
+    # Without a scaled schedule iterations are iterations.
+    run(kind(tmp_path, **{LENGTH[kind]: 3, batch: 4, reference: 0}), arguments(resume=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (yaml_config, {"SOLVER__MAX_ITER": 0}, "SOLVER.MAX_ITER is 0: use a whole number of at"),
+        (yaml_config, {"SOLVER__BASE_LR": 0.0}, "SOLVER.BASE_LR is 0.0: use a number above 0"),
+        (yaml_config, {"SOLVER__BASE_LR": 1e-5}, "MIN_LR 0.0002 is above SOLVER.BASE_LR 1e-05"),
+        (yaml_config, {"SOLVER__CHECKPOINT_PERIOD": 0}, "SOLVER.CHECKPOINT_PERIOD is 0"),
+        (yaml_config, {"MODEL__DEVICE": "gpu"}, "MODEL.DEVICE is 'gpu': use a device"),
+        (yaml_config, {"MODEL__RESNETS__NORM": "SynchBN"}, "MODEL.RESNETS.NORM is 'SynchBN'"),
+        (yaml_config, {"MODEL__PIXEL_STD": "[0.0, 1.0, 1.0]"}, "PIXEL_STD is .*above 0"),
+        (yaml_config, {"TEST__AUG__SCALES": "('a',)"}, "TEST.AUG.SCALES is"),
+        (yaml_config, {"INPUT__RESIZE__BASE_SIZE": "('a', 'b')"}, "BASE_SIZE is .*two numbers"),
+        (yaml_config, {"MODEL__SEM_SEG_HEAD__AUXILIARY__LOSS_WEIGHT": -1.0}, "AUXILIARY.LOSS_WEI"),
+        (yaml_config, {"INPUT__CROP__SINGLE_CATEGORY_MAX_AREA": 2.0}, "MAX_AREA is 2.0: use a sh"),
+        (lazy_config, {"train__max_iter": "abc"}, "train.max_iter is 'abc': use a whole number"),
+        (lazy_config, {"train__max_iter": 2.5}, "train.max_iter is 2.5"),
+        (lazy_config, {"train__accumulate": "two"}, "train.accumulate is 'two'"),
+        (lazy_config, {"train__seed": "a"}, "train.seed is 'a'"),
+        (lazy_config, {"train__checkpointer__period": 0}, "train.checkpointer.period is 0"),
+        (lazy_config, {"dataloader__test__num_workers": "x"}, "dataloader.test.num_workers is 'x'"),
+        (lazy_config, {"model__slide_window": 33}, "model.slide_window is 33: use two numbers"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_named_with_their_key(kind, options, message, tmp_path):
+    with pytest.raises(UsageError, match=message) as error:
+        run(kind(tmp_path, **options), arguments())
+    assert "\n" not in str(error.value)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_config_without_what_every_run_needs(tmp_path):
+    cfg = lazy_config(tmp_path)
+    del cfg.train.amp
+    with pytest.raises(UsageError, match=r"train.amp.enabled is missing: start from configs"):
+        run(cfg, arguments())
+
+
+def test_weights_that_cannot_be_fetched(tmp_path):
+    cfg = yaml_config(tmp_path, MODEL__WEIGHTS="http://localhost:9/x.pth")
+    with pytest.raises(UsageError, match=r"cannot be fetched.*set MODEL.WEIGHTS to the file"):
+        run(cfg, arguments())
+
+
+def test_mistakes_show_no_traceback(tmp_path, capfd):
+    cfg = yaml_config(tmp_path, MODEL__SEM_SEG_HEAD__NAME="NoHead")
+    with pytest.raises(UsageError, match="NoHead"):
+        run(cfg, arguments())
+    out = capfd.readouterr()
+    assert "Traceback" not in out.out + out.err
+    for handler in logging.getLogger("dnl_d2").handlers:
+        handler.flush()
+    assert "Traceback" in (tmp_path / "log.txt").read_text()
