@@ -18,9 +18,14 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from omegaconf import DictConfig, OmegaConf
+from detectron2.config import CfgNode
+from omegaconf import DictConfig
 
-from dnl_d2.data.datasets.configured import check_class_names, read_class_names
+from dnl_d2.data.datasets.configured import (
+    check_class_names,
+    read_class_names,
+    require_new_name,
+)
 from dnl_d2.data.inspection import (
     Inspection,
     LabelledSet,
@@ -29,6 +34,7 @@ from dnl_d2.data.inspection import (
     inspect_sets,
     registered_set,
 )
+from dnl_d2.data.inspection.configs import config_datasets, fitting_crop
 from dnl_d2.data.inspection.judge import convertible_colors
 from dnl_d2.data.inspection.lines import (
     check_base,
@@ -104,12 +110,7 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 
 def main(args: argparse.Namespace) -> int:
-    if args.write_config:
-        check_folder(args.write_config)
-        if os.path.exists(args.write_config):
-            raise UsageError(f"--write-config {args.write_config}: exists, give another name")
-        args.base = args.base or os.path.join(ROOT, BASE) + os.path.splitext(args.write_config)[1]
-        check_base(args.base, args.write_config)
+    base = load_base(args) if args.images is not None else None
     sets, num_classes = find_sets(args)
     prepare_folder(args.output)
     inspection = inspect_sets(sets, num_classes=num_classes, workers=args.workers)
@@ -122,22 +123,38 @@ def main(args: argparse.Namespace) -> int:
         print_weights(inspection, sets[0].name)
     write_files(args, inspection)
     if args.images is not None and inspection.classes and not errors:
-        give_config(args, inspection)
+        give_config(args, inspection, base)
     elif args.write_config:
         why = "before the errors are corrected" if errors else "without --classes"
         print(f"{args.write_config} is not written {why}")
     return 1 if errors else 0
 
 
+def load_base(args: argparse.Namespace) -> CfgNode | DictConfig:
+    """The config that the new one will change, if all that is known so far allows one."""
+    if args.write_config:
+        check_folder(args.write_config)
+        if os.path.exists(args.write_config):
+            raise UsageError(f"--write-config {args.write_config}: exists, give another name")
+        for split in ("train", "val") if args.val_images else ("train",):
+            require_new_name(f"{args.name}_{split}", "--name")
+    written = args.write_config or "mine.yaml"
+    args.base = args.base or os.path.join(ROOT, BASE) + os.path.splitext(written)[1]
+    check_base(args.base, written)
+    return load_config(args.base)
+
+
 def find_sets(args: argparse.Namespace) -> tuple[list[LabelledSet], int | None]:
     """The sets to check, that for training first, and the model's number of classes."""
     if args.dataset:
-        return [registered_set(name) for name in dict.fromkeys(args.dataset)], None
+        names = dict.fromkeys(args.dataset)
+        return [registered_set(name, for_training=not i) for i, name in enumerate(names)], None
     if args.config_file:
-        names, num_classes = config_datasets(load_config(args.config_file, args.opts))
+        train, test, num_classes = config_datasets(load_config(args.config_file, args.opts))
+        names = dict.fromkeys([*train, *test])
         if not names:
             raise UsageError(f"{args.config_file} names no dataset")
-        return [registered_set(name) for name in dict.fromkeys(names)], num_classes
+        return [registered_set(name, for_training=name in train) for name in names], num_classes
     classes = None
     if args.classes_file:
         classes = read_class_names(args.classes_file, "--classes-file")
@@ -150,18 +167,6 @@ def find_sets(args: argparse.Namespace) -> tuple[list[LabelledSet], int | None]:
     return sets, None
 
 
-def config_datasets(cfg) -> tuple[list[str], int | None]:
-    """Names of a config's datasets, those for training first, and its number of classes."""
-    if not isinstance(cfg, DictConfig):
-        names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-        return names, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    names = []
-    for split in ("train", "test"):
-        value = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names", default=[])
-        names += [value] if isinstance(value, str) else list(value)
-    return names, OmegaConf.select(cfg, "model.sem_seg_head.num_classes")
-
-
 def print_weights(inspection: Inspection, name: str) -> None:
     in_yaml, in_lazy = weight_lines(inspection.weights)
     print(
@@ -172,20 +177,23 @@ def print_weights(inspection: Inspection, name: str) -> None:
     )
 
 
-def give_config(args: argparse.Namespace, inspection: Inspection) -> None:
+def give_config(
+    args: argparse.Namespace, inspection: Inspection, base: CfgNode | DictConfig
+) -> None:
     """Writes the config that trains on the folders, or prints it."""
     sets = [summary.source for summary in inspection.summaries]
     sizes = list(inspection.summaries[0].sizes.elements())
     size = [int(statistics.median(map(side, sizes))) for side in (max, min)]
+    height_width = [int(statistics.median(sides)) for sides in zip(*sizes, strict=True)]
     written = args.write_config or "mine.yaml"
-    base = args.base or os.path.join(ROOT, BASE) + ".yaml"
     make = lazy_config if written.endswith(".py") else yaml_config
     text = make(
         sets[0],
         sets[1] if len(sets) > 1 else None,
-        base=os.path.relpath(base, os.path.dirname(args.write_config or "") or "."),
+        base=os.path.relpath(args.base, os.path.dirname(args.write_config or "") or "."),
         classes=inspection.classes,
         base_size=size,
+        crop_size=fitting_crop(base, height_width),
         output_dir=f"output/{args.name}",
         weights=inspection.weights,
     )

@@ -13,14 +13,23 @@ import sys
 import yaml
 from tabulate import tabulate
 
+from dnl_d2.errors import UsageError, one_line
+from dnl_d2.files import write_text
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FILES = ("README.md", "configs/README.md")
-_BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SOURCES = ("results.yaml", "published.yaml")
+_WHERE = " and ".join(f"configs/{name}" for name in SOURCES)
+# Up to the end, the next block, or where there is neither the end of the text.
+_BLOCK = re.compile(
+    r"(<!-- results:([\w-]+) -->\n).*?(<!-- end -->|(?=<!-- results:)|\Z)", re.DOTALL
+)
 
 
 def overview(rows: list[dict]) -> str:
     """A line for each run: figure, budget, cost and origin."""
-    headers = ["config", "mIoU", "ms+flip", "iterations", "s / iter", "memory (MiB)", "commit", "seed"]
+    headers = ["config", "mIoU", "ms+flip", "iterations", "s / iter", "memory (MiB)"]
+    headers += ["commit", "seed"]
     table = [
         [
             f"`{row['config']}`",
@@ -81,37 +90,66 @@ def join(results: dict[str, list[dict]], figures: dict[str, list[dict]]) -> dict
     return tables
 
 
-def render(text: str, tables: dict[str, list[dict]]) -> str:
-    """``text`` with every block filled in; a block is named ``DATASET_TABLE``."""
+def render(text: str, tables: dict[str, list[dict]], *, path: str) -> str:
+    """Fills in every block of a text; a block is named ``DATASET_TABLE``.
+
+    Args:
+        text: content of a README.
+        tables: rows by table name.
+        path: the README's, for messages.
+
+    Raises:
+        UsageError: a block has no end or an unknown name, or a row lacks a key of its table.
+    """
 
     def fill(match: re.Match) -> str:
-        kind = match[2].rpartition("_")[2]
-        return f"{match[1]}{TABLES[kind](tables[match[2]])}{match[3]}"
+        start, name, end = match.groups()
+        if not end:
+            raise UsageError(f"{path}: block {name} has no <!-- end -->, write one after it")
+        if name not in tables:
+            raise UsageError(f"{path}: no table {name!r}; there are {', '.join(sorted(tables))}")
+        try:
+            return f"{start}{TABLES[name.rpartition('_')[2]](tables[name])}{end}"
+        except KeyError as error:
+            raise UsageError(f"{path}: a row of {name} lacks {error}: see {_WHERE}") from error
 
     return _BLOCK.sub(fill, text)
 
 
 def _read(name: str) -> dict[str, list[dict]]:
-    with open(os.path.join(ROOT, "configs", name)) as file:
-        return yaml.safe_load(file)
+    path = os.path.join(ROOT, "configs", name)
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
+    for dataset, rows in content.items():
+        if not rows or any("config" not in row for row in rows):
+            raise UsageError(f"{path}: {dataset} has no row, or one without config")
+    return content
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if out of date")
     args = parser.parse_args()
-    tables = join(*(_read(name) for name in ("results.yaml", "published.yaml")))
-    for name in FILES:
+    tables = join(*map(_read, SOURCES))
+    changed = {}
+    for name in FILES:  # all of them before the first is written
         path = os.path.join(ROOT, name)
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             old = file.read()
-        new = render(old, tables)
+        new = render(old, tables, path=name)
         if new != old and args.check:
-            sys.exit(f"make_tables.py: error: {name} is out of date; run tools/make_tables.py")
+            raise UsageError(f"{name} is out of date; run tools/make_tables.py")
         if new != old:
-            with open(path, "w") as file:
-                file.write(new)
+            changed[path] = new
+    for path, new in changed.items():
+        write_text(path, new)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UsageError as error:
+        sys.exit(f"make_tables.py: error: {one_line(error)}")

@@ -1,12 +1,13 @@
 """Opening picture files: one place that turns every kind of broken file into a clear line."""
 
+import os
 import struct
 import zlib
 
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dnl_d2.errors import UsageError
 
@@ -49,6 +50,9 @@ def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -
         ) from error
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # whose own text shows Python's file object
+            empty = os.path.isfile(path) and not os.path.getsize(path)
+            reason = "the file is empty" if empty else "it is no picture of a known format"
         raise UsageError(
             f"{kind} {path} cannot be read ({reason}): replace the file or take it off the dataset"
         ) from error

@@ -299,3 +299,10 @@ def test_a_half_written_label_is_found_by_the_check_before_training(root):
     records = DatasetCatalog.get("cityscapes_fine_sem_seg_train")
     with pytest.raises(UsageError, match=r"labelTrainIds\.png cannot be read"):
         check_sem_seg_dataset(records, num_classes=19, ignore_label=255, name="cityscapes")
+
+
+def test_endings_may_be_in_capitals(root):
+    for path in [*root.rglob("*.jpg"), *root.rglob("*_leftImg8bit.png")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    for name, (count, *_) in DATASETS.items():
+        assert len(DatasetCatalog.get(name)) == count

@@ -78,10 +78,17 @@ def test_truncated_file_is_named(save, rng, suffix):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
-def test_file_that_is_no_picture_is_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"no picture", "it is no picture of a known format"),
+        (b"\x89PNG\r\n\x1a\n", "it is no picture of a known format"),
+    ],
+)
+def test_file_that_is_no_picture_is_named(tmp_path, content, reason):
     (tmp_path / "odd.png").write_bytes(content)
-    with pytest.raises(UsageError, match=r"image .*odd\.png cannot be read"):
+    with pytest.raises(UsageError, match=rf"image .*odd\.png cannot be read \({reason}\)"):
         read_image(str(tmp_path / "odd.png"), "RGB")
 
 

@@ -123,6 +123,9 @@ def test_a_line_names_three_files_and_counts_the_rest(make):
         ((1, 2, 3), ABC, {"starts_above_0", "invalid_value"}),
         ((0, 1), ABC, {"class_never_seen"}),
         ((0, 76, 150), None, {"gaps"}),
+        ((0, 76), ABC, {"invalid_value", "class_never_seen"}),
+        (tuple(range(8)), ABC, {"invalid_value"}),
+        ((0, 1, 2, 9), ABC, {"invalid_value"}),
         ((0, 1, 2), None, set()),
         ((255,), ABC, {"all_ignored", "unlabelled_pixels"}),
         ((255, 0, 1, 2), ABC, {"much_ignored"}),
@@ -130,8 +133,13 @@ def test_a_line_names_three_files_and_counts_the_rest(make):
     ],
 )
 def test_values_that_are_not_the_classes(make, values, classes, codes):
-    findings = found(folder_set("t", *make(drawn(*values)), classes=classes))
+    inspection = inspect_sets([folder_set("t", *make(drawn(*values)), classes=classes)])
+    findings = {finding.code: finding for _, finding in inspection.findings}
     assert set(findings) == codes
+    if "binary" in codes:  # with classes, all but the first are lost
+        assert findings["binary"].level == ("error" if classes else "warning")
+    grey = values in ((0, 255), (0, 76, 150), (0, 76))
+    assert bool(convertible_colors(inspection.summaries)[0]) == grey
 
 
 def test_off_by_one_is_told_apart(make):
@@ -223,6 +231,31 @@ def test_two_sets_are_compared(make):
     assert "2 c" in findings["class_lacking"].text
 
 
+def test_a_test_set_may_lack_classes_by_chance(make):
+    val = folder_set("v", *make(drawn(0, 255), folder="val"), classes=ABC)
+    full = folder_set("t", *make(drawn(0, 1, 2)), classes=ABC)
+    assert found(full, val)["binary"].level == "warning"
+    assert found(val, full)["binary"].level == "error"
+
+
+def test_one_folder_for_images_and_labels_is_refused(make, tmp_path):
+    folder = make(drawn(0, 1, 2))[1]
+    (tmp_path / "link").symlink_to(folder)
+    for other in (folder, f"{folder}/", str(tmp_path / "link")):
+        with pytest.raises(UsageError, match="images and labels are both in"):
+            folder_set("t", folder, other)
+
+
+def test_only_labels_are_said_to_hold_ids(make, tmp_path):
+    folders = make(drawn(0, 1, 2))
+    for folder in folders:
+        Image.open(f"{folder}/0.png").save(f"{folder}/0.bmp")
+        os.remove(f"{folder}/0.png")
+    findings = found(folder_set("t", *folders, classes=ABC))
+    assert "JPEG" in findings["label_format"].text
+    assert "JPEG" not in findings["image_format"].text
+
+
 def test_repeated_and_turned_pictures_are_told(make):
     folders = make(*[drawn(0, 1, 2)] * 3)
     Image.open(f"{folders[0]}/0.png").save(f"{folders[0]}/2.png")
@@ -287,9 +320,20 @@ def test_records_without_a_label_are_told(make, name):
     ]
     DatasetCatalog.register(name, lambda: records)
     MetadataCatalog.get(name).set(stuff_classes=ABC, evaluator_type="sem_seg")
-    findings = found(registered_set(name))
-    assert set(findings) == {"unlabelled"}
-    assert findings["unlabelled"].files == [f"{folders[0]}/1.png"]
+    for training in (True, False):
+        findings = found(registered_set(name, for_training=training))
+        assert set(findings) == {"unlabelled"}
+        assert findings["unlabelled"].files == [f"{folders[0]}/1.png"]
+
+
+def test_a_set_without_labels_is_for_prediction_only(make, name):
+    image = f"{make(drawn(0, 1, 2))[0]}/0.png"
+    DatasetCatalog.register(name, lambda: [{"file_name": image}])
+    MetadataCatalog.get(name).set(stuff_classes=ABC, evaluator_type="cityscapes_sem_seg")
+    assert found(registered_set(name))["unlabelled"].level == "error"
+    findings = found(registered_set(name, for_training=False))
+    assert set(findings) == {"prediction_only"}
+    assert findings["prediction_only"].line("x") == ("warning: x: no labels: only for prediction")
 
 
 def test_contact_sheet_shows_the_classes_in_their_colours(make, tmp_path):

@@ -300,6 +300,37 @@ def test_context_json_of_another_form_is_named(change, message, tmp_path):
         prepare("pascal_context", tmp_path)
 
 
+@pytest.mark.parametrize("key", ["images", "annos_segmentation"])
+def test_context_json_without_pictures_is_no_success(key, tmp_path):
+    build_pascal_context(tmp_path, form="json")
+    path = tmp_path / CONTEXT / "trainval_merged.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: []}))
+    with pytest.raises(UsageError, match=rf"{path} has no annotated picture of train: download"):
+        prepare("pascal_context", tmp_path)
+    assert not (tmp_path / CONTEXT / "ImageSets/SegmentationContext").exists()
+
+
+@pytest.mark.parametrize("first", ["mat", "json"])
+def test_context_of_both_forms_is_not_mixed(first, tmp_path):
+    build_pascal_context(tmp_path, form="mat")
+    build_pascal_context(tmp_path, form="json")
+    base = tmp_path / CONTEXT
+    merged, aside = base / "trainval_merged.json", base / "aside.json"
+    if first == "mat":
+        merged.rename(aside)
+    prepare("pascal_context", tmp_path)
+    (aside if first == "mat" else merged).rename(merged if first == "mat" else aside)
+    forms = ("trainval", "trainval_merged.json")
+    made, other = forms if first == "mat" else forms[::-1]
+    with pytest.raises(
+        UsageError, match=rf"made from {made}, not from {other}, .* delete the fold"
+    ):
+        prepare("pascal_context", tmp_path)
+    for folder in (*context_classes.LABELS.values(), context_classes.LISTS):  # as it says
+        shutil.rmtree(base / folder)
+    assert "10 labels written" in prepare("pascal_context", tmp_path)
+
+
 def test_context_half_written_json_is_named(tmp_path):
     build_pascal_context(tmp_path, form="json")
     path = tmp_path / CONTEXT / "trainval_merged.json"

@@ -82,10 +82,13 @@ def test_sound_folders_give_a_config_a_sheet_and_figures(root, check, folders, t
         assert cfg.DATASETS.TRAIN == ("mine_train",) and cfg.DATASETS.TEST == ("mine_val",)
         assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 8
         assert list(cfg.INPUT.RESIZE.BASE_SIZE) == [96, 72]
+        assert list(cfg.INPUT.CROP.SIZE) == [72, 96] and cfg.INPUT.CROP.ENABLED
         assert cfg.MODEL.RESNETS.DEPTH == 18
     else:
         assert cfg.model.sem_seg_head.num_classes == 8 and cfg.model.backbone.depth == 18
         assert cfg.dataloader.test.dataset.names == "mine_val"
+        assert list(cfg.dataloader.train.mapper.augmentations.crop_size) == [72, 96]
+        assert list(cfg.model.pad_size) == [72, 96]
 
 
 def test_the_printed_lines_are_a_config(root, check, folders, tmp_path):
@@ -150,6 +153,40 @@ def test_a_configs_datasets_are_checked_against_its_model(check, root, suffix):
     assert all("has 8 classes, but the model predicts 11" in line for line in lines)
 
 
+@pytest.mark.parametrize("suffix", [".yaml", ".py"])
+def test_a_test_split_without_labels_is_for_prediction(
+    check, tmp_path, datasets, monkeypatch, suffix
+):
+    city = tmp_path / "cityscapes/leftImg8bit/test/berlin"
+    city.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8)
+    Image.fromarray(noise).save(city / "berlin_000000_000019_leftImg8bit.png")
+    (tmp_path / "generated").symlink_to(datasets / "generated")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    labelled, without = "generated_sem_seg_train", "cityscapes_fine_sem_seg_test"
+    config = f"{CAMVID}-d8.yaml" if suffix == ".yaml" else f"{CAMVID}_d8.py"
+    for train, test, level in ((labelled, without, "warning"), (without, labelled, "error")):
+        if suffix == ".yaml":
+            opts = ["DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)"]
+        else:
+            opts = [f"dataloader.train.dataset.names={train}"]
+            opts += [f"dataloader.test.dataset.names={test}"]
+        result = check("--config-file", config, "--opts", *opts)
+        text = "no labels: only for prediction" if level == "warning" else "images have no label"
+        assert f"\n{level}: {without}: {text}" in result.stdout
+        assert (f"error: {without}: images have no label" in result.stdout) == (level == "error")
+
+
+def test_a_taken_name_is_refused_before_anything_is_read(check, folders, tmp_path):
+    written = tmp_path / "mine.yaml"
+    result = check(
+        *folders, "--classes", CLASSES, "--write-config", written, "--name", "camvid_sem_seg"
+    )
+    assert result.returncode == 1 and result.stdout == ""
+    assert "--name: there is a dataset 'camvid_sem_seg_train' already" in result.stderr
+    assert not written.exists() and not (tmp_path / "report").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -159,6 +196,8 @@ def test_a_configs_datasets_are_checked_against_its_model(check, root, suffix):
         (["--images", "x", "--labels", "y", "--val-images", "z"], "go together"),
         (["--images", "nowhere", "--labels", "y"], "image folder nowhere does not exist"),
         (["--images", "x", "--labels", "y", "--classes", "a,a"], "'a' is there twice"),
+        (["--images", "x", "--labels", "y", "--classes", "a,b,"], "class 2 has no name"),
+        (["--images", "tools", "--labels", "tools/."], "images and labels are both in tools"),
         (["--images", "x", "--labels", "y", "--classes-file", "gone"], "gone cannot be read"),
         (["--images", "x", "--labels", "y", "--write-config", "a.txt"], "ends in .yaml or .py"),
         (["--images", "x", "--labels", "y", "--write-config", "a.py", "--base", "b.py"], "b.py"),

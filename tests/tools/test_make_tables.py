@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 
+import pytest
 import yaml
+
+from dnl_d2.errors import UsageError
 
 ROW = {
     "method": "dnl",
@@ -31,17 +34,17 @@ def module(root):
 def test_blocks_are_filled_and_the_rest_stays(root):
     text = "before\n<!-- results:d_classes -->\nold\n<!-- end -->\nafter\n"
     tables = module(root).join({"d": [ROW]}, {})
-    got = module(root).render(text, tables)
+    got = module(root).render(text, tables, path="README.md")
     assert got.startswith("before\n<!-- results:d_classes -->\n| ")
     assert "| DNL | 50.0 | 25.0 |" in " ".join(got.split())
     assert "old" not in got and got.endswith("<!-- end -->\nafter\n")
-    assert module(root).render(got, tables) == got
+    assert module(root).render(got, tables, path="README.md") == got
 
 
 def test_published_figures_stand_beside_own_ones(root):
     rows = [{"config": "d/x", "source": "a zoo", "miou": 78.6, "ms_flip": 80.27}, {"config": "d/y"}]
     tables = module(root).join({"d": [ROW | {"config": "d/x.yaml"}]}, {"d": rows})
-    text = module(root).render("<!-- results:d_published -->\n<!-- end -->", tables)
+    text = module(root).render("<!-- results:d_published -->\n<!-- end -->", tables, path="x")
     first, second = text.splitlines()[3:5]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (first, second)]
     assert cells[0] == ["`d/x`", "a zoo", "78.60", "-", "80.27", "-", "-", "12.35", "not run"]
@@ -54,10 +57,63 @@ def test_overview_has_figure_commit_and_hardware(root):
         assert part in got
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- results:d_classes -->\nold\n", "block d_classes has no <!-- end -->"),
+        (
+            "<!-- results:d_classes -->\ntext\n<!-- results:d_overview -->\n<!-- end -->\n",
+            "block d_classes has no <!-- end -->",
+        ),
+        ("<!-- results:e_classes -->\n<!-- end -->\n", "no table 'e_classes'; there are d_c"),
+        ("<!-- results:d_graph -->\n<!-- end -->\n", "no table 'd_graph'; there are d_c"),
+        ("<!-- results:d_overview -->\n<!-- end -->\n", "a row of d_overview lacks 'seed'"),
+    ],
+)
+def test_mistakes_name_file_and_block(root, text, message):
+    row = {key: value for key, value in ROW.items() if key != "seed"}
+    tables = module(root).join({"d": [row]}, {})
+    with pytest.raises(UsageError, match=f"^README.md: .*{message}"):
+        module(root).render(text, tables, path="README.md")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("d: [{miou: 1}]", "without config"), ("d: []", "d has no row"), ("d: [", "cannot be read")],
+)
+def test_broken_figures_are_one_line(root, tmp_path, content, message):
+    loaded = module(root)
+    loaded.ROOT = str(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/results.yaml").write_text(content)
+    with pytest.raises(UsageError, match=rf"results\.yaml.*{message}") as caught:
+        loaded._read("results.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_all_files_are_filled_or_none(root, tmp_path, monkeypatch):
+    loaded = module(root)
+    loaded.ROOT, loaded.FILES = str(tmp_path), ("a.md", "b.md")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/results.yaml").write_text(yaml.safe_dump({"d": [ROW]}))
+    (tmp_path / "configs/published.yaml").write_text("")
+    block = "<!-- results:d_classes -->\n<!-- end -->\n"
+    (tmp_path / "a.md").write_text(block)
+    (tmp_path / "b.md").write_text(block.replace("<!-- end -->", ""))
+    monkeypatch.setattr(sys, "argv", ["make_tables.py"])
+    with pytest.raises(UsageError, match=r"b\.md: block d_classes has no"):
+        loaded.main()
+    assert (tmp_path / "a.md").read_text() == block
+    (tmp_path / "b.md").write_text(block)
+    loaded.main()
+    assert all("| DNL " in (tmp_path / name).read_text() for name in loaded.FILES)
+
+
 def test_readmes_are_up_to_date(root):
     result = subprocess.run(
         [sys.executable, "tools/make_tables.py", "--check"],
         cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
     )

@@ -37,42 +37,48 @@ def register_configured_folders(folders: Sequence[Mapping[str, Any]]) -> None:
     for number, name in enumerate(names):
         if name in names[:number]:
             raise UsageError(f"{_KEY}[{number}].NAME: {name!r} is there twice, choose another name")
-        if name in DatasetCatalog.list() and name not in _registered:
-            raise UsageError(
-                f"{_KEY}[{number}].NAME: there is a dataset {name!r} already, choose another name"
-            )
+        require_new_name(name, f"{_KEY}[{number}].NAME")
     for arguments in checked:
         register_sem_seg_folder(**arguments)
     _registered.update(names)
 
 
+def require_new_name(name: str, key: str) -> None:
+    """Raises a UsageError if there is a dataset of that name that no config has declared."""
+    if name in DatasetCatalog.list() and name not in _registered:
+        raise UsageError(f"{key}: there is a dataset {name!r} already, choose another name")
+
+
 def read_class_names(path: str, key: str) -> list[str]:
-    """Reads class names from a text file, one a line; empty lines do not count.
+    """Reads class names from a text file, one a line; empty lines at its end do not count.
 
     Raises:
         UsageError: the file cannot be read, or see :func:`check_class_names`.
     """
     try:
-        with PathManager.open(path, "r") as file:
-            names = [line.strip() for line in file.read().splitlines()]
+        with PathManager.open(path, "rb") as file:
+            text = file.read().decode("utf-8-sig")  # some editors start a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"{key}: the file of class names {path} cannot be read ({reason}): give a text file "
             "with one name a line, or the list of names"
         ) from error
-    return check_class_names([name for name in names if name], f"{key} ({path})")
+    names = [line.strip() for line in text.rstrip().splitlines()]
+    return check_class_names(names, f"{key} ({path})")
 
 
 def check_class_names(names: Sequence[str], key: str) -> list[str]:
     """Returns the names as a list.
 
     Raises:
-        UsageError: there is none, one is no text, or one is there twice.
+        UsageError: there is none, one is no text or empty, or one is there twice.
     """
     for number, name in enumerate(names):
         if not isinstance(name, str):  # YAML reads 1, on and no as what they are not
             raise UsageError(f"{key}: {name!r} is no text, write it in quotes")
+        if not name.strip():
+            raise UsageError(f"{key}: class {number} has no name, give it one or take it off")
         if name in names[:number]:
             raise UsageError(f"{key}: class {name!r} is there twice, rename one")
     if not names:

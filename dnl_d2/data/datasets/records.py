@@ -16,6 +16,8 @@ _READERS = 8  # headers read at a time: on a network disk the wait is for the di
 def list_files(folder: str, suffix: str, hint: str) -> dict[str, str]:
     """Lists the files of a folder that end in ``suffix``, by their names without it.
 
+    The suffix may be in capitals.
+
     Raises:
         UsageError: there is no such folder; ``hint`` says what is expected.
     """
@@ -24,7 +26,7 @@ def list_files(folder: str, suffix: str, hint: str) -> dict[str, str]:
     return {
         entry[: -len(suffix)]: os.path.join(folder, entry)
         for entry in sorted(PathManager.ls(folder))
-        if entry.endswith(suffix) and not entry.startswith(".")
+        if entry.lower().endswith(suffix.lower()) and not entry.startswith(".")
     }
 
 

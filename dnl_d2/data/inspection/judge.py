@@ -43,15 +43,20 @@ _BY_FILE = (
 )
 
 
-def judge(summary: SetSummary) -> list[Finding]:
-    """Everything that is to say about one set, errors first."""
+def judge(summary: SetSummary, training: SetSummary) -> list[Finding]:
+    """Everything that is to say about one set, errors first.
+
+    Args:
+        summary: the set.
+        training: that for training, perhaps the same.
+    """
     findings = list(summary.source.findings)
     findings += [
         Finding(level, code, text, summary.files[code])
         for code, level, text in _BY_FILE
         if summary.files[code]
     ]
-    findings += [*_colored(summary), *_values(summary), *_ignored(summary)]
+    findings += [*_colored(summary), *_values(summary, training), *_ignored(summary)]
     if not summary.source.pairs and not any(f.level == "error" for f in findings):
         findings.append(Finding("error", "empty", "there is no image with a label"))
     return sorted(findings, key=lambda finding: finding.level)
@@ -114,8 +119,7 @@ def is_binary(summary: SetSummary) -> bool:
 
 def has_gaps(summary: SetSummary) -> bool:
     """Whether values are far apart although nobody told the classes: greys rather than ids."""
-    seen = summary.seen()
-    return summary.source.classes is None and bool(seen) and 2 * len(seen) <= max(seen)
+    return summary.source.classes is None and _far_apart(summary.seen())
 
 
 def convertible_colors(summaries: Sequence[SetSummary]) -> tuple[list[tuple[int, float]], int]:
@@ -128,7 +132,7 @@ def convertible_colors(summaries: Sequence[SetSummary]) -> tuple[list[tuple[int,
     colors: Counter = Counter()
     for summary in summaries:
         colors.update(summary.colors)
-        if is_binary(summary) or has_gaps(summary) or summary.invalid():
+        if is_binary(summary) or has_gaps(summary) or _only_greys(summary):
             colors.update(_greys(summary))
     total = max(colors.total(), 1)
     smeared = any(summary.files["smeared"] for summary in summaries)
@@ -137,6 +141,16 @@ def convertible_colors(summaries: Sequence[SetSummary]) -> tuple[list[tuple[int,
     if all(code % 0x010101 == 0 for code in main):
         main.sort()
     return [(code, colors[code] / total) for code in main], _TOLERANCE if smeared else 0
+
+
+def _far_apart(values: set[int]) -> bool:
+    return bool(values) and 2 * len(values) <= max(values)
+
+
+def _only_greys(summary: SetSummary) -> bool:
+    """Whether values that are no class are far apart, and those of no class but 0 are there."""
+    wrong = summary.invalid()
+    return bool(wrong) and summary.seen() <= {0} and _far_apart({0, *wrong})
 
 
 def _greys(summary: SetSummary) -> dict[int, int]:
@@ -174,7 +188,7 @@ def _colored(summary: SetSummary) -> list[Finding]:
     return [Finding("error", "colored", text, files)]
 
 
-def _values(summary: SetSummary) -> list[Finding]:
+def _values(summary: SetSummary, training: SetSummary) -> list[Finding]:
     findings = []
     invalid = summary.invalid()
     if invalid:
@@ -189,7 +203,9 @@ def _values(summary: SetSummary) -> list[Finding]:
             "labels hold 0 and 255 only, and 255 is ignored, so nothing but class 0 is learned: "
             "write 1 for white"
         )
-        findings.append(Finding("warning", "binary", text))
+        # Classes that are nowhere in the training set; elsewhere they may be missing by chance.
+        lost = is_binary(training) and (summary.num_classes or 0) > 1
+        findings.append(Finding("error" if lost else "warning", "binary", text))
     elif has_gaps(summary):
         text = (
             f"labels hold the values {_list(sorted(summary.seen()))}, which look like greys: give "

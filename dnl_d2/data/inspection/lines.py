@@ -33,6 +33,8 @@ for source, target in FOLDERS.items():
         Image.fromarray(ids).save(os.path.join(target, os.path.splitext(name)[0] + ".png"))
 '''
 
+_CROP_COMMENT = "# height, width; the base's is larger"
+
 
 def yaml_config(
     train: LabelledSet,
@@ -42,6 +44,7 @@ def yaml_config(
     classes: Sequence[str],
     base_size: Sequence[int],
     output_dir: str,
+    crop_size: Sequence[int] = (),
     weights: Sequence[float] = (),
 ) -> str:
     """A YAML config that trains on ``train`` and evaluates on ``test``, both of two folders.
@@ -52,6 +55,7 @@ def yaml_config(
         classes: names of the classes.
         base_size: long and short side of an image.
         output_dir: where its runs will write.
+        crop_size: (height, width), where the base's does not suit the images.
         weights: of the classes, for a line that is commented out.
     """
     entries = [_entry(part, classes) for part in (train, test) if part is not None]
@@ -61,8 +65,9 @@ def yaml_config(
         f"DATASETS:\n  FOLDERS:\n{folders}\n"
         f"  TRAIN: [{_flow(train.name)}]\n"
         f"  TEST: [{_flow(test.name) if test else ''}]\n"
-        f"INPUT: {{RESIZE: {{BASE_SIZE: {list(base_size)}}}}}  # long, short side of an image\n"
-        f"MODEL:\n  SEM_SEG_HEAD:\n    NUM_CLASSES: {len(classes)}\n"
+        f"INPUT:\n  RESIZE: {{BASE_SIZE: {list(base_size)}}}  # long, short side of an image\n"
+        + (f"  CROP: {{SIZE: {list(crop_size)}}}  {_CROP_COMMENT}\n" if crop_size else "")
+        + f"MODEL:\n  SEM_SEG_HEAD:\n    NUM_CLASSES: {len(classes)}\n"
         + (f"    # {weight_lines(weights)[0]}\n" if weights else "")
         + f"OUTPUT_DIR: {_flow(output_dir)}\n"
     )
@@ -76,6 +81,7 @@ def lazy_config(
     classes: Sequence[str],
     base_size: Sequence[int],
     output_dir: str,
+    crop_size: Sequence[int] = (),
     weights: Sequence[float] = (),
 ) -> str:
     """The same as :func:`yaml_config` as a LazyConfig file."""
@@ -85,6 +91,7 @@ def lazy_config(
         for part in (train, test)
         if part is not None
     ]
+    cropped = f"{tuple(crop_size)}  {_CROP_COMMENT}"
     testing = "del dataloader.test, dataloader.evaluator"
     if test is not None:
         testing = f"dataloader.test.dataset.names = {test.name!r}"
@@ -101,6 +108,7 @@ def lazy_config(
         f"dataloader.train.dataset.names = {train.name!r}",
         f"dataloader.train.mapper.dataset_ignore_label = {train.ignore_label}",
         f"dataloader.train.mapper.augmentations.base_size = {list(base_size)}",
+        *([f"dataloader.train.mapper.augmentations.crop_size = {cropped}"] if crop_size else []),
         testing,
         f"model.sem_seg_head.num_classes = {len(classes)}",
         *([f"# {weight_lines(weights)[1]}"] if weights else []),

@@ -66,7 +66,7 @@ def inspect_sets(
             summary.add(facts)
         summaries.append(summary)
     for summary in summaries:
-        findings += [(summary.source.name, finding) for finding in judge(summary)]
+        findings += [(summary.source.name, finding) for finding in judge(summary, summaries[0])]
     for summary in summaries[1:]:
         overlap = judge_overlap(summaries[0], summary)
         findings += [(summary.source.name, finding) for finding in overlap]

@@ -29,6 +29,7 @@ class LabelledSet:
         colors: an RGB triple per class; None for made-up ones.
         folders: of images and labels, if the set is two folders.
         findings: what was wrong with the list of files.
+        prediction_only: no image has a label, nor needs one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LabelledSet:
     colors: list[Sequence[int]] | None = None
     folders: tuple[str, str] | None = None
     findings: list[Finding] = field(default_factory=list)
+    prediction_only: bool = False
 
 
 def folder_set(
@@ -51,11 +53,16 @@ def folder_set(
     """Pairs the files of two folders by their stems.
 
     Raises:
-        UsageError: a folder does not exist.
+        UsageError: a folder does not exist, or both are one.
     """
     findings: list[Finding] = []
     images = _by_stem(image_dir, "image", findings)
     labels = _by_stem(label_dir, "label", findings)
+    if os.path.samefile(image_dir, label_dir):
+        raise UsageError(
+            f"images and labels are both in {image_dir} ({label_dir} is the same folder): give the "
+            "folder of the labels"
+        )
     lone_images = [path for stem, path in images.items() if stem not in labels]
     lone_labels = [path for stem, path in labels.items() if stem not in images]
     hint = _renaming(images, labels)
@@ -70,11 +77,11 @@ def folder_set(
     return LabelledSet(name, pairs, classes, ignore_label, None, folders, findings)
 
 
-def registered_set(name: str) -> LabelledSet:
+def registered_set(name: str, *, for_training: bool = True) -> LabelledSet:
     """The pairs of a dataset that detectron2 knows.
 
     A dataset that cannot be loaded gives the reason as a finding, and the pairs that its two
-    folders still hold.
+    folders still hold. One that is not for training may do without any label.
 
     Raises:
         UsageError: the name is not registered, or the dataset has no semantic labels.
@@ -95,6 +102,9 @@ def registered_set(name: str) -> LabelledSet:
     except (UsageError, OSError, AssertionError) as error:
         findings.append(Finding("error", "cannot_load", " ".join(str(error).split())))
         pairs = _remaining_pairs(meta)
+    prediction_only = not for_training and bool(pairs) and all(label is None for _, label in pairs)
+    if prediction_only:
+        findings.append(Finding("warning", "prediction_only", "no labels: only for prediction"))
     return LabelledSet(
         name,
         pairs,
@@ -103,6 +113,7 @@ def registered_set(name: str) -> LabelledSet:
         meta.get("stuff_colors", None),
         None,
         findings,
+        prediction_only,
     )
 
 
@@ -137,7 +148,8 @@ def _by_stem(folder: str, kind: str, findings: list[Finding]) -> dict[str, str]:
             files[stem] = path
     kinds = " or ".join(_READ[kind])
     if unread:
-        text = f"{kind}s are not {kinds}: convert them (a class id must not pass through JPEG)"
+        text = f"{kind}s are not {kinds}: convert them"
+        text += " (a class id must not pass through JPEG)" if kind == "label" else ""
         findings.append(Finding("error", f"{kind}_format", text, unread))
     if doubled:
         text = f"{kind}s have the stem of another one in {folder}: keep one file per stem"

@@ -45,7 +45,8 @@ class SetSummary:
         image, label = facts.pair
         self._add_image(image, facts.image)
         if facts.label is None:
-            self.files["unlabelled"].append(image)
+            if not self.source.prediction_only:
+                self.files["unlabelled"].append(image)
             return
         self._add_label(label, facts.label)
         if not facts.image.error and not facts.label.error and facts.image.size != facts.label.size:

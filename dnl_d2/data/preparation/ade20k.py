@@ -41,8 +41,7 @@ def prepare_ade20k(root: str, *, workers: int) -> Report:
         counts[split] = len(labels)
         output = os.path.join(base, "annotations_detectron2", split)
         jobs += [
-            Job(path, path, os.path.join(output, os.path.basename(path)))
-            for path in labels.values()
+            Job(path, path, os.path.join(output, f"{key}.png")) for key, path in labels.items()
         ]
     if not jobs:
         raise UsageError(f"folder {base}/annotations holds no */*.png: {hint}")

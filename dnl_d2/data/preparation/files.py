@@ -34,8 +34,15 @@ def write_label(path: str, label: np.ndarray, colors: Sequence[Sequence[int]] | 
 
 
 def write_lines(path: str, lines: Iterable[str]) -> None:
-    """As :func:`write_label`, for a text with a line feed after each line."""
-    write_file(path, "".join(f"{line}\n" for line in lines).encode())
+    """As :func:`write_label`, for a text with a line feed after each line.
+
+    A file that says the same already is left alone: the folder may be read-only.
+    """
+    content = "".join(f"{line}\n" for line in lines).encode()
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if file.read() == content:
+            return
+    write_file(path, content)
 
 
 def write_file(path: str, content: bytes) -> None:
@@ -52,7 +59,7 @@ def remove_leftovers(folders: Iterable[str]) -> None:
     for folder in folders:
         for entry in os.listdir(folder) if os.path.isdir(folder) else ():
             if entry.endswith(TEMPORARY):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # gone, or not ours to remove: it is never read
                     os.remove(os.path.join(folder, entry))
 
 

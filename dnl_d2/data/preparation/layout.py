@@ -17,14 +17,14 @@ def require_folder(folder: str, hint: str) -> None:
 def find_files(folder: str, suffix: str) -> dict[str, str]:
     """Lists the files of a folder that end in ``suffix`` by their names without it, in order.
 
-    A missing folder counts as empty.
+    A missing folder counts as empty, and the suffix may be in capitals.
     """
     if not os.path.isdir(folder):
         return {}
     return {
         entry[: -len(suffix)]: os.path.join(folder, entry)
         for entry in sorted(os.listdir(folder))
-        if entry.endswith(suffix) and not entry.startswith(".")
+        if entry.lower().endswith(suffix.lower()) and not entry.startswith(".")
     }
 
 

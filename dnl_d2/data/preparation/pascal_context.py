@@ -32,6 +32,8 @@ _NUMBERS = (
 )  # fmt: skip
 _COUNT = 459
 
+_MARK = f"{LISTS}/annotation.txt"  # names what labels and lists were made from
+
 
 def prepare_pascal_context(root: str, *, workers: int) -> Report:
     """Prepares both sorts of label maps and the lists.
@@ -44,8 +46,8 @@ def prepare_pascal_context(root: str, *, workers: int) -> Report:
         workers: number of threads.
 
     Raises:
-        UsageError: a folder or a list is missing, SciPy is, the JSON file cannot be read, or an
-            output cannot be written.
+        UsageError: a folder or a list is missing, SciPy is, the JSON file cannot be read, labels
+            are there that were made from the other annotation, or an output cannot be written.
     """
     base = os.path.join(root, FOLDER)
     hint = f"expected {base}/JPEGImages as VOCtrainval_03-May-2010.tar unpacks"
@@ -101,6 +103,7 @@ def draw_masks(picture: Mapping) -> np.ndarray:
 
 def _from_json(base: str, path: str, report: Report, workers: int) -> dict[str, list[str]]:
     pictures = _read_json(path)
+    _mark(base, path)
     jobs = [
         Job(f"of {key} in {path}", picture, f"{base}/{LABELS[60]}/{key}.png")
         for key, picture in pictures.items()
@@ -120,7 +123,7 @@ def _read_json(path: str) -> dict[str, dict]:
         masks = defaultdict(list)
         for item in content["annos_segmentation"]:
             masks[item["image_id"]].append((item["category_id"], item["segmentation"]))
-        return {
+        pictures = {
             os.path.splitext(image["file_name"])[0]: {**image, "masks": masks[image["image_id"]]}
             for image in content["images"]
             if image["phase"] in OFFICIAL
@@ -128,12 +131,34 @@ def _read_json(path: str) -> dict[str, dict]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UsageError(f"{path} cannot be read ({reason}): download it again") from error
+    for split in OFFICIAL:
+        if not any(each["phase"] == split and each["masks"] for each in pictures.values()):
+            raise UsageError(f"{path} has no annotated picture of {split}: download it again")
+    return pictures
+
+
+def _mark(base: str, annotation: str) -> None:
+    """Notes what is prepared from; refuses to mix it with what was made from another.
+
+    Labels without a note are of mmsegmentation's converter, and taken as they are.
+    """
+    path, name = f"{base}/{_MARK}", os.path.basename(annotation)
+    if os.path.isfile(path):
+        earlier = read_ids(path, "delete it and the labels, and run again")[0]
+        if earlier != name:
+            raise UsageError(
+                f"labels and lists in {base} were made from {earlier}, not from {name}, and the "
+                f"two differ: delete the folders {', '.join(LABELS.values())} and {LISTS} there, "
+                f"or take {name} away"
+            )
+    write_lines(path, [name])
 
 
 def _from_mats(base: str, folder: str, report: Report, workers: int) -> dict[str, list[str]]:
     mat_loader()  # says now, rather than of every file, that SciPy is missing
     hint = f"expected {base} as VOCtrainval_03-May-2010.tar unpacks"
     splits = {split: read_ids(f"{base}/ImageSets/Main/{split}.txt", hint) for split in OFFICIAL}
+    _mark(base, folder)
     mats = find_files(folder, ".mat")
     for split, keys in splits.items():
         report.problems += lacking(keys, mats, f"pictures of {split} have no *.mat in {folder}")
