@@ -27,8 +27,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, instantiate
-from detectron2.modeling import SemanticSegmentor, build_model
+from detectron2.modeling import SemanticSegmentor
 from tabulate import tabulate
 from torch import Tensor, nn
 
@@ -42,8 +41,9 @@ from dnl_d2 import optimize_for_inference
 from dnl_d2.checkpoint import convert, detect_source
 from dnl_d2.checkpoint.convert import compare
 from dnl_d2.engine import load_config
+from dnl_d2.engine.config import build_from_config
 from dnl_d2.engine.prepare import plain_batch_norm_if_alone
-from dnl_d2.errors import UsageError, building, one_line
+from dnl_d2.errors import UsageError, one_line
 from dnl_d2.files import write_text
 from dnl_d2.layers.common import check_count
 from dnl_d2.modeling import AsymmetricHead, ContextHead, ContextSegmentor
@@ -120,15 +120,7 @@ def check(args: argparse.Namespace) -> None:
 
 def build(args: argparse.Namespace) -> SemanticSegmentor:
     """The config's model, on the CPU."""
-    cfg = load_config(args.config_file, args.opts)
-    with building(f"the model of {args.config_file}"):
-        if isinstance(cfg, CfgNode):
-            cfg.MODEL.DEVICE = "cpu"
-            model = build_model(cfg)
-        elif "model" in cfg:
-            model = instantiate(cfg.model)
-        else:
-            raise UsageError(f"{args.config_file}: a LazyConfig without `model`")
+    model = build_from_config(args.config_file, args.opts, device="cpu")
     if not isinstance(model, SemanticSegmentor):
         raise UsageError(
             f"{args.config_file}: {type(model).__name__} is no segmentation model, which is what "

@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-import torch
 import yaml
-from detectron2.config import CfgNode, instantiate
-from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from dnl_d2.checkpoint import openmmlab
@@ -32,8 +29,8 @@ from dnl_d2.checkpoint.naming import group_dropped, shorten
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import InputFormat
 from dnl_d2.checkpoint.writing import check_output, write_weights
-from dnl_d2.engine.config import load_config
-from dnl_d2.errors import UsageError, building
+from dnl_d2.engine.config import build_from_config
+from dnl_d2.errors import UsageError
 from dnl_d2.files import check_folder, write_text
 
 # Code bases that weights can go back to.
@@ -126,15 +123,7 @@ def _check_config_path(path: str) -> None:
 
 def _build(config_file: str, opts: Sequence[str]) -> tuple[Mapping[str, Tensor], bool]:
     """A model's parameters, without memory for them, and whether its shortcuts pool (ResNet-D)."""
-    cfg = load_config(config_file, opts)
-    with building(f"the model of {config_file}"), torch.device("meta"):
-        if isinstance(cfg, CfgNode):
-            cfg.MODEL.DEVICE = "meta"
-            model = build_model(cfg)
-        elif "model" in cfg:
-            model = instantiate(cfg.model)
-        else:
-            raise UsageError(f"{config_file}: a LazyConfig without `model`")
+    model = build_from_config(config_file, opts, device="meta")
     # No parameter tells.
     pooled = any(isinstance(part, nn.AvgPool2d) for part in model.backbone.modules())
     return model.state_dict(), pooled

@@ -77,6 +77,8 @@ def scale_yaml(cfg: CfgNode) -> tuple[CfgNode, str]:
     for key in _RATES + _ITERATIONS:
         node, name = key.split(".")
         old = cfg[node][name]
+        if name == "STEPS" and solver.LR_SCHEDULER_NAME == "PolyLR":
+            continue  # which reads none
         new = _scaled(old, factor, rate=key in _RATES)
         if new != old:
             options += [key, new]

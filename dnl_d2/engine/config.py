@@ -5,13 +5,16 @@ import inspect
 import os
 from collections.abc import Sequence
 
-from detectron2.config import CfgNode, LazyConfig, get_cfg
+import torch
+from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.modeling import build_model
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from dnl_d2.config import add_dnl_config
 from dnl_d2.data.datasets.configured import register_configured_folders
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, building
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
 
@@ -38,6 +41,26 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode | DictConfi
     raise UsageError(f"--config-file {path}: a config ends in .yaml or .py")
 
 
+def build_from_config(path: str, overrides: Sequence[str] = (), *, device: str) -> nn.Module:
+    """The model of a config file of either kind, with initial weights.
+
+    Args:
+        path, overrides: see :func:`load_config`.
+        device: where to build it; ``meta`` for parameters without memory.
+
+    Raises:
+        UsageError: see :func:`load_config`; or it has no model, or one that cannot be built.
+    """
+    cfg = load_config(path, overrides)
+    with building(f"the model of {path}"), torch.device(device):
+        if isinstance(cfg, CfgNode):
+            cfg.MODEL.DEVICE = device
+            return build_model(cfg)
+        if "model" in cfg:
+            return instantiate(cfg.model)
+    raise UsageError(f"{path}: a LazyConfig without `model`")
+
+
 def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
     cfg = get_cfg()
     add_dnl_config(cfg)
@@ -53,6 +76,8 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
     except Exception as error:  # yacs raises KeyError, ValueError, AssertionError, YAMLError, ...
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         text = " ".join(str(text).split())
+        if where == path and "is not iterable" in text:
+            text = "is empty, or has a plain value where keys are expected"
         if "'float'> vs. <class 'int'>" in text:
             text += " (write the number with a point, such as 3.0)"
         raise UsageError(f"{where}: {text}") from error

@@ -13,9 +13,10 @@ from dnl_d2 import add_dnl_config
 from dnl_d2.config import context_block_spec
 from dnl_d2.data import SemSegMapper
 from dnl_d2.engine import Trainer, load_config
+from dnl_d2.engine.config import build_from_config
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
-from dnl_d2.modeling import CrossEntropyLoss, DiceLoss, SumOfLosses
+from dnl_d2.modeling import ContextSegmentor, CrossEntropyLoss, DiceLoss, SumOfLosses
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs")
 YAMLS = sorted(
@@ -192,6 +193,20 @@ def test_unknown_key_in_a_file_is_named(tmp_path):
     with pytest.raises(UsageError, match="NUM_CLASES") as error:
         load_config(str(file))
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "MODEL: 3\n"])
+def test_a_file_without_keys(text, tmp_path):
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"odd.yaml: .*(empty|plain value|Non-existent|mismatch)"):
+        load_config(str(file))
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".py"])
+def test_a_model_is_built_from_either_kind_of_file(suffix):
+    model = build_from_config(path(DNL + suffix), device="meta")
+    assert isinstance(model, ContextSegmentor) and all(p.is_meta for p in model.parameters())
 
 
 def test_missing_base_and_wrong_suffix(tmp_path):
