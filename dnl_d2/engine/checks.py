@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 
 from dnl_d2.data.check import check_sem_seg_dataset
 from dnl_d2.data.datasets.registration import SEMANTIC
@@ -68,6 +69,8 @@ def check_splits(
 ) -> None:
     """Checks what a run will read: training needs no test set, evaluation no training set.
 
+    To be called in all processes; one on each machine reads the files, and the others wait.
+
     Args:
         train: config key to dataset names.
         test: the same for evaluation.
@@ -78,14 +81,16 @@ def check_splits(
         UsageError: see :func:`check_datasets`.
     """
     used = test if eval_only else {**train, **{k: names for k, names in test.items() if names}}
-    for key, names in used.items():
-        check_datasets(
-            names,
-            num_classes=num_classes,
-            max_label_files=max_label_files,
-            what=key,
-            test=key in test,
-        )
+    if comm.get_local_rank() == 0:  # thousands of files: once on each machine
+        for key, names in used.items():
+            check_datasets(
+                names,
+                num_classes=num_classes,
+                max_label_files=max_label_files,
+                what=key,
+                test=key in test,
+            )
+    comm.synchronize()
 
 
 def _is_unlabelled(records: Sequence[Mapping]) -> bool:
