@@ -14,6 +14,7 @@ from dnl_d2.engine import accumulation
 from dnl_d2.engine.accumulation import AccumulateGradients, build_step, check_parts
 from dnl_d2.engine.prepare import AutocastInTraining, autocast_dtype, data_parallel
 from dnl_d2.errors import UsageError
+from tests.processes import leave
 
 
 class Segmentor(nn.Module):
@@ -137,6 +138,7 @@ def train_in_processes(folder):
         assert exchanged == [0] * len(data)
         if rank == 0:
             torch.save(network.state_dict(), f"{folder}/{parts}.pth")
+    leave()
 
 
 def test_two_processes_on_the_cpu(tmp_path):

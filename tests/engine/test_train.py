@@ -22,6 +22,7 @@ from dnl_d2.engine.prepare import (
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
 from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
+from tests.processes import leave
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -309,6 +310,7 @@ def test_wrong_training_options_are_one_line(kind, options, message, tmp_path):
 def train_in_a_process(folder):
     for kind, length in ((yaml_config, "SOLVER__MAX_ITER"), (lazy_config, "train__max_iter")):
         run(kind(folder / kind.__name__, **{length: 2}), arguments())
+    leave()
 
 
 def test_two_processes_on_the_cpu(tmp_path):

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 
 from dnl_d2.evaluation import EVALUATORS
 from tests.evaluation import miniature
+from tests.processes import leave
 
 NAME = "processes_test"
 
@@ -33,4 +34,4 @@ def evaluate_part(rank: int, world: int, records: list[dict], folder: str) -> No
             json.dump({"results": results, "images": numbers}, file)
     miniature.unregister(NAME)
     if world > 1:
-        torch.distributed.destroy_process_group()
+        leave()
