@@ -20,9 +20,10 @@ def training() -> Iterator[None]:
             raise
         if isinstance(known[-1], UsageError):
             raise known[-1] from None
+        what = " ".join(str(known[-1]).partition("!")[0].split())  # behind it all losses follow
         raise UsageError(
-            f"training diverged: {' '.join(str(known[-1]).split())[:80]}; lower the learning rate, "
-            "or look at the labels and the precision. The last checkpoint is from before"
+            f"training diverged: {what}; lower the learning rate, or look at the labels and the "
+            "precision. The last checkpoint is from before"
         ) from error
 
 
