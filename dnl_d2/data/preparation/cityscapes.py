@@ -25,7 +25,7 @@ _GROUP = "group"
 
 
 def prepare_cityscapes(root: str, *, workers: int) -> Report:
-    """Prepares the label maps of all splits that are there (those of test are placeholders).
+    """Prepares the label maps of all splits that are there (in those of test nothing is annotated).
 
     Args:
         root: the folder that holds ``cityscapes``.
