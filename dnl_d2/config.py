@@ -10,19 +10,37 @@ from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
 
 def add_dnl_config(cfg: CfgNode) -> None:
-    """Adds every key of this library, with its default, to ``cfg``."""
+    """Adds every key of this library, with its default, to ``cfg``.
+
+    Keys that are there keep their values: Detectron2's projects have some of the same names.
+    """
+    before = cfg.clone()
     _add_resnet(cfg.MODEL.RESNETS)
     _add_head(cfg.MODEL.SEM_SEG_HEAD)
+    # MeanCascadeROIHeads: factor of all losses of each stage.
+    cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS = (1.0, 0.5, 0.25)
     _add_input(cfg.INPUT)
     _add_solver(cfg.SOLVER)
     _add_test(cfg.TEST)
     # Labels of both splits are read and checked before training: at most this many per split,
-    # spread evenly; 0 leaves the check out.
+    # spread evenly; 0 leaves the check out. Of datasets for detectors: sizes of this many images.
     cfg.DATASETS.CHECK_LABELS = 2000
     # Datasets of your own, for TRAIN and TEST: mappings with NAME, IMAGES and LABELS (folders;
     # relative: below $DETECTRON2_DATASETS), CLASSES (names, or a text file with one a line) and,
     # if wanted, COLORS (RGB per class) and IGNORE_LABEL (255).
     cfg.DATASETS.FOLDERS = []
+    # Datasets of your own for detectors: mappings with NAME, IMAGES (a folder) and JSON (a file of
+    # annotations in COCO's form; relative: below $DETECTRON2_DATASETS).
+    cfg.DATASETS.COCO = []
+    _restore(cfg, before)
+
+
+def _restore(cfg: CfgNode, before: CfgNode) -> None:
+    for key, value in before.items():
+        if isinstance(value, CfgNode):
+            _restore(cfg[key], value)
+        else:
+            cfg[key] = value
 
 
 def context_block_node() -> CfgNode:
@@ -63,6 +81,8 @@ def _add_resnet(resnet: CfgNode) -> None:
     resnet.CONTEXT_STAGES = CfgNode({"RES2": [], "RES3": [], "RES4": [], "RES5": []})
     # "after_conv3" (on the residual branch) or "after_add" (before the last ReLU).
     resnet.CONTEXT_POSITION = "after_conv3"
+    # Whether the padding of a batch stays out of these blocks. The published networks count it in.
+    resnet.CONTEXT_MASK_PADDING = True
 
 
 def _add_head(head: CfgNode) -> None:

@@ -7,6 +7,8 @@ train = dict(
     seed=-1,  # negative: another one each run
     # On CUDA "float16" (with loss scaling) or "bfloat16"; a CPU always uses bfloat16.
     amp=dict(enabled=False, dtype="float16"),
+    # Gradients are scaled down where the norm of all together exceeds this; 0: never.
+    clip_norm=0.0,
     accumulate=1,  # parts in which each process trains its share of a batch before it steps
     # The batch size that a config is meant for. With another total_batch_size the learning rate
     # scales along, and iterations and periods inversely; 0: nothing scales.

@@ -66,7 +66,9 @@ class PublicCheckpointer(DetectionCheckpointer):
                     # A detector of Caffe2, whose names Detectron2 itself knows.
                     return content | {"__author__": "Caffe2", "matching_heuristics": True}
                 raise UsageError(f"{filename}: {error}") from error
-        self._compare_corners({} if source is None else source.settings_of(weights.rest, {}))
+        settings = {} if source is None else source.settings_of(weights.rest, {})
+        self._compare_corners(settings)
+        self._compare_padding(settings, state)
         self.described = describe(state)
         return content | {"model": self._adapt(state, published_format(weights.rest, source))}
 
@@ -118,6 +120,16 @@ class PublicCheckpointer(DetectionCheckpointer):
             _log.warning(
                 f"the published network has align_corners={published}, this model {own}: for its "
                 "own outputs set MODEL.SEM_SEG_HEAD.ALIGN_CORNERS (LazyConfig: align_corners)"
+            )
+
+    def _compare_padding(self, settings: Mapping[str, Any], state: State) -> None:
+        counted = settings.get("MODEL.RESNETS.CONTEXT_MASK_PADDING") is False
+        masked = any(getattr(module, "mask_padding", False) for module in self.model.modules())
+        if counted and masked and any(".context." in key for key in state):
+            _log.warning(
+                "the published network lets the padding of a batch take part in its context "
+                "blocks, this model does not: for its own outputs set "
+                "MODEL.RESNETS.CONTEXT_MASK_PADDING False (LazyConfig: mask_padding)"
             )
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:

@@ -8,18 +8,18 @@ from torch import nn
 
 from dnl_d2.checkpoint import PublicCheckpointer
 from dnl_d2.checkpoint.training import BEST
+from dnl_d2.checkpoint.zoo import resolve_weights
 from dnl_d2.errors import UsageError
 
 
 def check_weights_file(path: str, key: str) -> None:
-    """Raises :class:`UsageError` if ``path`` names a local file that is not there.
+    """Raises :class:`UsageError` if ``path`` is neither a file that is there nor a zoo name.
 
     Args:
-        path: file, ``detectron2://`` name or URL; empty for none.
+        path: see :func:`dnl_d2.checkpoint.zoo.resolve_weights`.
         key: the config key it comes from, for the message.
     """
-    if path and "://" not in path and not os.path.isfile(path):
-        raise UsageError(f"{key}: there is no weights file {path!r}")
+    resolve_weights(path, key)
 
 
 def load_weights(
@@ -34,7 +34,7 @@ def load_weights(
 
     Args:
         checkpointer: of the model, and of the trainer when resuming.
-        path: file to start from where there is nothing to resume.
+        path: file, address or zoo name to start from where there is nothing to resume.
         resume: go on from the last checkpoint of the output folder if there is one.
         key: the config key of ``path``, for the message.
         channel_order: ``RGB`` or ``BGR``, as images reach the model.
@@ -49,7 +49,7 @@ def load_weights(
     if resume and checkpointer.has_checkpoint():
         path, source = checkpointer.get_checkpoint_file(), "--resume"
     try:
-        check_weights_file(path, source)
+        path = resolve_weights(path, source)
     except UsageError as error:
         raise UsageError(f"{error}{_other_checkpoints(path)}") from error
     reader = PublicCheckpointer(

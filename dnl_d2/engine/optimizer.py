@@ -1,13 +1,16 @@
-"""Parameter groups of the optimizer, for both config systems."""
+"""Parameter groups of the optimizer and the clipping of gradients, for both config systems."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.solver.build import get_default_optimizer_params, reduce_param_groups
 from torch import nn
 
 from dnl_d2.errors import UsageError
+
+FULL_MODEL = "full_model"  # SOLVER.CLIP_GRADIENTS.CLIP_TYPE, see clip_total_norm
 
 
 def optimizer_params(
@@ -41,6 +44,20 @@ def optimizer_params(
         weight_decay_bias=weight_decay_bias,
     )
     return without_decay(groups, model, no_decay, key="optimizer.params.no_decay")
+
+
+def clip_total_norm(optimizer: torch.optim.Optimizer, limit: float, norm_type: float = 2.0) -> None:
+    """Scales the gradients of all parameters down where their norm together exceeds ``limit``.
+
+    It happens in each step of ``optimizer``, after a GradScaler has unscaled the gradients. This is
+    ``grad_clip`` of MMDetection; Detectron2's own types clip each parameter by itself.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def clip(*_) -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, limit, norm_type)
+
+    optimizer.register_step_pre_hook(clip)
 
 
 def without_decay(

@@ -8,8 +8,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import get_norm
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigTypeError
 
+from dnl_d2.engine.optimizer import FULL_MODEL
 from dnl_d2.errors import UsageError
+from dnl_d2.modeling.norms import norm_layer
 
 # What a value must be: a test, and the words for it.
 Rule = tuple[Callable[[Any], bool], str]
@@ -59,13 +62,15 @@ SIZE: Rule = (
 PATH: Rule = (lambda v: isinstance(v, str) and bool(v), "a folder")
 DEVICE: Rule = (_is_device, "a device of PyTorch, such as cuda or cpu")
 NORM: Rule = (_is_norm, 'a norm of Detectron2, such as SyncBN, BN, GN, FrozenBN or ""')
+CLIP_TYPE: Rule = (lambda v: v in ("value", "norm", FULL_MODEL), f"value, norm or {FULL_MODEL}")
+RESNET_NORM: Rule = (lambda v: _is_norm(norm_layer(v)), f"{NORM[1]}, or fixBN")
 
 _YAML: dict[str, Rule] = {
     "OUTPUT_DIR": PATH,
     "MODEL.DEVICE": DEVICE,
     "MODEL.PIXEL_MEAN": NUMBERS,
     "MODEL.PIXEL_STD": POSITIVES,
-    "MODEL.RESNETS.NORM": NORM,
+    "MODEL.RESNETS.NORM": RESNET_NORM,
     "MODEL.SEM_SEG_HEAD.NORM": NORM,
     "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": NOT_NEGATIVE,
     "MODEL.SEM_SEG_HEAD.AUXILIARY.LOSS_WEIGHT": NOT_NEGATIVE,
@@ -79,6 +84,8 @@ _YAML: dict[str, Rule] = {
     "SOLVER.BASE_LR": POSITIVE,
     "SOLVER.MIN_LR": NOT_NEGATIVE,
     "SOLVER.POLY_LR_POWER": NOT_NEGATIVE,
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPE,
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": POSITIVE,
     "TEST.EVAL_PERIOD": COUNT,
     "TEST.AUG.SCALES": POSITIVES,
     "TEST.SLIDE.WINDOW": SIZE,
@@ -90,6 +97,7 @@ _LAZY: dict[str, Rule] = {
     "train.seed": WHOLE,
     "train.max_iter": POSITIVE_COUNT,
     "train.accumulate": POSITIVE_COUNT,
+    "train.clip_norm": NOT_NEGATIVE,
     "train.reference_batch_size": COUNT,
     "train.check_labels": COUNT,
     "train.eval_period": COUNT,
@@ -127,7 +135,7 @@ def check_yaml(cfg: CfgNode) -> None:
 
 def check_lazy(cfg: DictConfig) -> None:
     """As :func:`check_yaml`; None stands for what a function has by itself."""
-    values = {key: OmegaConf.select(cfg, key) for key in _LAZY}
+    values = {key: _select_lazy(cfg, key) for key in _LAZY}
     missing = [key for key in _NEEDED if values[key] is None]
     if missing:
         raise UsageError(f"{missing[0]} is missing: start from configs/common/train.py")
@@ -145,3 +153,10 @@ def _select(cfg: CfgNode, key: str) -> Any:
     for name in key.split("."):
         cfg = cfg[name]
     return cfg
+
+
+def _select_lazy(cfg: DictConfig, key: str) -> Any:
+    try:
+        return OmegaConf.select(cfg, key)
+    except ConfigTypeError:  # a list on the way, such as Detectron2's augmentations
+        return None

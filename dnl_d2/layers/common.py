@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
+from dnl_d2.layers.functional import autocast_is_on
 
 Norm = str | Callable[[int], nn.Module] | None
 
@@ -108,7 +109,7 @@ def add_projected(
     """
     dtypes = {x.dtype, context.dtype, project.weight.dtype}
     simple = project.norm is None and project.activation is None and len(dtypes) == 1
-    if not simple or torch.is_autocast_enabled(x.device.type):
+    if not simple or autocast_is_on(x):
         context = context if shared is None else context + shared
         return x + project.from_tokens(context, x.shape[2:])
     # One pass over the map for the residual and all constants, then one product added to it.

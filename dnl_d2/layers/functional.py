@@ -38,6 +38,13 @@ def autocast_off(x: Tensor):
     return nullcontext()
 
 
+def autocast_is_on(x: Tensor) -> bool:
+    """Whether there is autocast on the device of ``x``; on ``meta`` there is never."""
+    kind = x.device.type
+    available = torch.amp.autocast_mode.is_autocast_available(kind)
+    return available and torch.is_autocast_enabled(kind)
+
+
 def masked_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax over the last axis; entries where ``mask`` (broadcastable) is True get exactly 0."""
     if mask is None:

@@ -2,6 +2,7 @@
 
 from dnl_d2.modeling import anchors, roi_heads  # noqa: F401  (registers)
 from dnl_d2.modeling.backbone import build_context_resnet
+from dnl_d2.modeling.batches import SameSizeBatches
 from dnl_d2.modeling.heads import AsymmetricHead, ContextHead
 from dnl_d2.modeling.losses import (
     CrossEntropyLoss,
@@ -20,6 +21,7 @@ __all__ = [
     "DiceLoss",
     "HardPixels",
     "LovaszLoss",
+    "SameSizeBatches",
     "SumOfLosses",
     "build_context_resnet",
 ]

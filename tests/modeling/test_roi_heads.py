@@ -1,4 +1,7 @@
-"""Cascades that average as MMDetection does. Their detections: tests/checkpoint/test_mmdet.py."""
+"""Cascades that are trained and averaged as by MMDetection.
+
+Their detections: tests/checkpoint/test_mmdet.py; their losses: test_cascade_training.py.
+"""
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 
 import dnl_d2.modeling.roi_heads  # noqa: F401
+from dnl_d2 import add_dnl_config
+from dnl_d2.errors import UsageError
 
 _SHAPES = {"p2": ShapeSpec(channels=8, stride=4), "p3": ShapeSpec(channels=8, stride=8)}
 
@@ -17,6 +22,7 @@ _SHAPES = {"p2": ShapeSpec(channels=8, stride=4), "p3": ShapeSpec(channels=8, st
 @pytest.fixture
 def heads():
     cfg = get_cfg()
+    add_dnl_config(cfg)
     cfg.MODEL.MASK_ON = True
     cfg.MODEL.ROI_HEADS.NAME = "MeanCascadeROIHeads"
     cfg.MODEL.ROI_HEADS.IN_FEATURES = list(_SHAPES)
@@ -73,22 +79,74 @@ def test_scores_are_the_softmax_of_mean_logits(heads, features):
         torch.testing.assert_close(found[0].pred_masks[:, 0], of_class)
 
 
-def test_training_reaches_every_head(heads, features):
+def _target():
     target = Instances((64, 64))
     target.gt_boxes = Boxes(torch.tensor([[2.0, 4.0, 30.0, 41.0]]))
     target.gt_classes = torch.tensor([1])
     target.gt_masks = BitMasks(torch.ones(1, 64, 64, dtype=torch.bool))
-    images = ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)])
+    return target
+
+
+def _train(heads, features, targets):
+    images = ImageList(torch.zeros(len(targets), 3, 64, 64), [(64, 64)] * len(targets))
+    proposals = [p for _ in targets for p in _proposals()]
     with EventStorage():
-        _, losses = heads.train()(images, features, _proposals(), [target])
-    box = {f"loss_{kind}_stage{k}" for kind in ("cls", "box_reg") for k in range(3)}
-    assert losses.keys() == box | {"loss_mask"}
+        return heads.train()(images, features, proposals, targets)
+
+
+def test_training_reaches_every_head(heads, features):
+    sampled, losses = _train(heads, features, [_target()])
+    assert len(sampled[0]) == 3  # the ground truth is among them
+    kinds = ("cls", "box_reg", "mask")
+    assert losses.keys() == {f"loss_{kind}_stage{k}" for kind in kinds for k in range(3)}
     sum(losses.values()).backward()
     for name, parameter in heads.named_parameters():
         assert parameter.grad is not None, name
         # The class predictors' weights see all, whatever the boxes are.
         if name.endswith(("cls_score.weight", "predictor.weight", "bbox_pred.weight")):
             assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("objects", [[0], [0, 0]], ids=str)
+def test_images_without_objects_train(heads, features, objects):
+    empty = Instances((64, 64), gt_boxes=Boxes(torch.zeros(0, 4)))
+    empty.gt_classes = torch.zeros(0, dtype=torch.long)
+    empty.gt_masks = BitMasks(torch.zeros(0, 64, 64, dtype=torch.bool))
+    maps = {name: torch.cat([f] * len(objects)) for name, f in features.items()}
+    _, losses = _train(heads, maps, [empty] * len(objects))
+    total = sum(losses.values())
+    assert torch.isfinite(total) and total > 0
+    total.backward()
+    assert all(losses[f"loss_mask_stage{k}"] == 0 for k in range(3))
+
+
+def test_stages_weigh_as_told(heads, features):
+    _, whole = _train(heads, features, [_target()])
+    heads.stage_loss_weights = (1.0, 1.0, 1.0)
+    _, equal = _train(heads, features, [_target()])
+    for name, loss in whole.items():
+        weight = (1.0, 0.5, 0.25)[int(name[-1])]
+        torch.testing.assert_close(loss, equal[name] * weight)
+
+
+def test_one_mask_head_learns_from_every_stage(heads, features):
+    heads.mask_head = heads.mask_head[0]
+    _, losses = _train(heads, features, [_target()])
+    sum(loss for name, loss in losses.items() if "mask" in name).backward()
+    assert all(p.grad.abs().sum() > 0 for p in heads.mask_head.parameters())
+
+
+def test_a_weight_for_each_stage_is_needed():
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    cfg.MODEL.ROI_HEADS.NAME = "MeanCascadeROIHeads"
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = list(_SHAPES)
+    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
+    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
+    cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS = [1.0, 0.5]
+    with pytest.raises(UsageError, match=r"STAGE_LOSS_WEIGHTS \[1\.0, 0\.5\]: .* the 3 stages"):
+        build_roi_heads(cfg, _SHAPES)
 
 
 def test_mask_loss_is_the_mean_of_the_heads(heads):

@@ -16,6 +16,7 @@ from dnl_d2.errors import UsageError
 # inverses, and its own third ones are (30, 30, 15, 15).
 _CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 SETTINGS = {
+    "MODEL.RESNETS.CONTEXT_MASK_PADDING": False,
     "MODEL.RPN.PRE_NMS_TOPK_TEST": 1000,
     "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
     "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": [

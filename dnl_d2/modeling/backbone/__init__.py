@@ -1,13 +1,13 @@
 """Backbones with context blocks in their residual blocks."""
 
-from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
-from dnl_d2.modeling.backbone.resnet import (
-    ContextResNet,
-    build_context_resnet,
+from dnl_d2.modeling.backbone.build import build_context_resnet, expand_inserts
+from dnl_d2.modeling.backbone.entries import (
     build_context_resnet_backbone,
     build_context_resnet_fpn_backbone,
-    expand_inserts,
+    build_context_retinanet_resnet_fpn_backbone,
 )
+from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
+from dnl_d2.modeling.backbone.resnet import ContextResNet
 
 __all__ = [
     "ContextBasicBlock",
@@ -16,5 +16,6 @@ __all__ = [
     "build_context_resnet",
     "build_context_resnet_backbone",
     "build_context_resnet_fpn_backbone",
+    "build_context_retinanet_resnet_fpn_backbone",
     "expand_inserts",
 ]

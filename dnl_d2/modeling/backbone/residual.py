@@ -46,10 +46,20 @@ class _ContextResidual:
         self.position = position
         self.context = build_context_block(spec, self.out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+        """Applies the block.
+
+        Args:
+            x: ``(N, C_in, H, W)``.
+            key_padding_mask: ``(N, H', W')`` at the resolution of the result, for the context
+                block, see :meth:`dnl_d2.layers.base.ContextBlock.forward`.
+
+        Returns:
+            ``(N, C_out, H', W')``.
+        """
         out = self.residual(x)
         if self.context is not None and self.position == "after_conv3":
-            out = self.context(out)
+            out = self.context(out, key_padding_mask)
         if self.pool is not None:
             x = self.pool(x)
         shortcut = x if self.shortcut is None else self.shortcut(x)
@@ -58,7 +68,7 @@ class _ContextResidual:
         else:
             out = out + shortcut
         if self.context is not None and self.position == "after_add":
-            return F.relu(self.context(out))
+            return F.relu(self.context(out, key_padding_mask))
         return F.relu_(out)
 
 

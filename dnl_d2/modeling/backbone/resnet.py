@@ -1,281 +1,96 @@
-"""One builder for every ResNet of this library: YAML and LazyConfig both end here."""
+"""The ResNet whose context blocks know which positions are padding."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from detectron2.modeling.backbone.resnet import BasicStem, ResNet
-from detectron2.projects.deeplab.resnet import DeepLabStem
-from torch import Tensor
+import torch
+from detectron2.modeling.backbone.resnet import ResNet
+from torch import Tensor, nn
 
-from dnl_d2.config import context_block_spec
 from dnl_d2.errors import UsageError
-from dnl_d2.layers.common import check_count
-from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
-from dnl_d2.modeling.backbone.stem import CeilPoolStem
-
-_BLOCKS = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-# V1c: three 3x3 convolutions in place of the 7x7 one, which is DeepLab's stem.
-_STEMS = {
-    "basic": BasicStem,
-    "v1c": DeepLabStem,
-    "deeplab": DeepLabStem,
-    "v1c-ceil": CeilPoolStem,
-}
-# (strides, dilations) of res2 to res5 by output stride.
-_STRIDES = {
-    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
-    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
-    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
-}
-_STAGES = ("res2", "res3", "res4", "res5")
+from dnl_d2.modeling.backbone.padding import content_sizes, padding_mask
 
 
 class ContextResNet(ResNet):
-    """Detectron2's ResNet that also hands over its input, under the key ``"input"``.
+    """Detectron2's ResNet whose context blocks know which positions are padding.
 
-    A head can then resize to the exact image size, which a stride does not tell (769 = 8 * 97 - 7).
+    Args:
+        stem, stages, out_features, freeze_at: as in the base class.
+        mask_padding: whether positions that stand for padding stay out of every context block. In
+            evaluation images of different sizes then do not meet in any layer either: each has
+            the feature maps that it has alone, and zeros behind them.
+        padded_to: the multiple that the model pads the sides of a single image to, for what an
+            image "alone" is; None for the stride of the last stage, which is FPN's (32).
     """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[Sequence[nn.Module]],
+        *,
+        out_features: Sequence[str],
+        freeze_at: int = 0,
+        mask_padding: bool = True,
+        padded_to: int | None = None,
+    ):
+        super().__init__(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+        self.mask_padding = mask_padding
+        self.padded_to = padded_to or self._out_feature_strides[self.stage_names[-1]]
+        self._with_blocks = {
+            name
+            for name, stage in zip(self.stage_names, self.stages, strict=True)
+            if any(block.context is not None for block in stage)
+        }
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {"input": x, **super().forward(x)}
+        """``(N, C, H, W)`` images, normalised and padded with zeros -> feature maps by name.
+
+        The images themselves are among them, as ``"input"``: a head can then resize to their exact
+        size, which a stride does not tell (769 = 8 * 97 - 7).
+        """
+        if x.dim() != 4:
+            raise UsageError(f"a ResNet takes images (N, C, H, W), got {tuple(x.shape)}")
+        if not (self.mask_padding and self._with_blocks):
+            return {"input": x, **self._features(x, None)}
+        sizes = content_sizes(x)
+        # In training batch norm needs the whole batch; a graph cannot depend on what it is fed.
+        whole = self.training or _is_graph() or x.shape[0] == 1
+        return {"input": x, **(self._features if whole else self._by_size)(x, sizes)}
+
+    def _by_size(self, x: Tensor, sizes: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """The features of each image as if only images of its size were in the batch."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, extent in enumerate(zip(*(s.tolist() for s in sizes), strict=True)):
+            alone = (-(-side // self.padded_to) * self.padded_to for side in extent)
+            groups.setdefault(tuple(map(min, alone, x.shape[-2:])), []).append(index)
+        outputs: dict[str, Tensor] = {}
+        for (height, width), indices in groups.items():
+            extents = tuple(s[indices] for s in sizes)
+            for name, part in self._features(x[indices, :, :height, :width], extents).items():
+                if name not in outputs:
+                    stride = self._out_feature_strides[name]
+                    size = (-(-side // stride) for side in x.shape[-2:])
+                    outputs[name] = part.new_zeros(len(x), part.shape[1], *size)
+                outputs[name][indices, :, : part.shape[2], : part.shape[3]] = part
+        return outputs
+
+    def _features(self, x: Tensor, sizes: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
+        outputs = {}
+        x = self.stem(x)
+        if "stem" in self._out_features:
+            outputs["stem"] = x
+        stride = self.stem.stride
+        for name, stage in zip(self.stage_names, self.stages, strict=True):
+            mask, before = None, stride
+            stride = self._out_feature_strides[name]
+            if sizes is not None and name in self._with_blocks:
+                size = [-(-side * before // stride) for side in x.shape[-2:]]
+                mask = padding_mask(sizes, size, stride)
+            for block in stage:
+                x = block(x, mask)
+            if name in self._out_features:
+                outputs[name] = x
+        return outputs
 
 
-def expand_inserts(
-    inserts: Mapping[str, Sequence[int] | str], num_blocks: Mapping[str, int]
-) -> dict[str, set[int]]:
-    """Turns ``{"res4": [-2], "res5": "all"}`` into block indices by stage.
-
-    Args:
-        inserts: stage name to block indices; negative ones count from the end of the stage.
-        num_blocks: number of blocks of every stage that is built.
-
-    Raises:
-        UsageError: a stage or index that the backbone does not have.
-    """
-    expanded = {}
-    for stage, indices in inserts.items():
-        if stage not in num_blocks:
-            raise UsageError(
-                f"context block at stage {stage!r}: this backbone has {', '.join(num_blocks)}"
-            )
-        count = num_blocks[stage]
-        if isinstance(indices, str) or list(indices) == ["all"]:
-            if indices != "all" and list(indices) != ["all"]:
-                raise UsageError(f"context block at {stage}: {indices!r} is not a list or 'all'")
-            indices = range(count)
-        expanded[stage] = set()
-        for index in indices:
-            if isinstance(index, bool) or not isinstance(index, int) or not -count <= index < count:
-                raise UsageError(
-                    f"context block at {stage}[{index}]: {stage} has {count} blocks, "
-                    f"use {-count} to {count - 1}"
-                )
-            expanded[stage].add(index % count)
-    return expanded
-
-
-def build_context_resnet(
-    *,
-    depth: int,
-    in_channels: int = 3,
-    stem: str = "basic",
-    stem_out_channels: int = 64,
-    res2_out_channels: int | None = None,
-    num_groups: int = 1,
-    width_per_group: int = 64,
-    stride_in_1x1: bool = False,
-    output_stride: int = 32,
-    halve_first_dilation: bool = True,
-    shortcut: str = "conv",
-    deform_on: Sequence[str] = (),
-    deform_modulated: bool = False,
-    deform_num_groups: int = 1,
-    norm: str = "BN",
-    out_features: Sequence[str] = ("res5",),
-    freeze_at: int = 0,
-    context: Mapping[str, Any] | None = None,
-    inserts: Mapping[str, Sequence[int] | str] | None = None,
-    position: str = "after_conv3",
-) -> ContextResNet:
-    """Builds a ResNet or ResNeXt with context blocks in any of its residual blocks.
-
-    Args:
-        depth: 18, 34, 50, 101 or 152.
-        in_channels: channels of the input image.
-        stem: ``basic`` (7x7), ``v1c`` (three 3x3 convolutions; also ``deeplab``) or ``v1c-ceil``
-            (its max-pool rounds sizes up, as in the authors' segmentation repositories).
-        stem_out_channels: channels after the stem.
-        res2_out_channels: channels of res2, doubled at each stage; default 64 or, from depth 50
-            on, 256.
-        num_groups, width_per_group: ResNeXt's cardinality and width.
-        stride_in_1x1: where bottlenecks stride (True: MSRA models, False: all others).
-        output_stride: 32, 16 or 8; res4 and res5 are dilated in place of striding.
-        halve_first_dilation: the first block of a dilated stage uses half its dilation (the
-            mmsegmentation convention); False: all of it (PaddleSeg, and "DC5").
-        shortcut: what strides in a shortcut: ``conv``, the 1x1 convolution, or ``avg_pool``,
-            average pooling before it. With the ``v1c`` stem that is ResNet-D, -V1d or -vd.
-        deform_on: stages whose 3x3 convolutions are deformable, such as ``("res4", "res5")``;
-            from depth 50 on.
-        deform_modulated: whether deformable convolutions weigh their samples (version 2).
-        deform_num_groups: groups of channels with offsets of their own.
-        norm: any norm Detectron2 knows, for all convolutions of the ResNet.
-        out_features: feature maps to return; stages after the last one are not built.
-        freeze_at: number of stages to freeze, the stem being the first.
-        context: what :func:`dnl_d2.layers.build_context_block` takes; None for a plain ResNet.
-        inserts: where the blocks go, such as ``{"res4": [-2], "res5": "all"}``.
-        position: ``after_conv3`` or ``after_add``.
-
-    Raises:
-        UsageError: an option out of range, or an insert where there is no block.
-    """
-    for name, value, known in (
-        ("depth", depth, _BLOCKS),
-        ("stem", stem, _STEMS),
-        ("output_stride", output_stride, _STRIDES),
-    ):
-        if value not in known:
-            raise UsageError(f"ResNet {name} {value!r}: use one of {', '.join(map(str, known))}")
-    stages = _built_stages(out_features)
-    num_blocks = dict(zip(stages, _BLOCKS[depth], strict=False))
-    placed = expand_inserts(inserts or {}, num_blocks)
-    if any(placed.values()) and context is None:
-        raise UsageError(f"context blocks are placed at {', '.join(placed)}, but none is named")
-    if context is not None and not any(placed.values()):
-        raise UsageError("a context block is named for the backbone, but no stage to put it in")
-    for number, stage in enumerate(stages, start=2):
-        if freeze_at >= number and placed.get(stage):
-            raise UsageError(
-                f"{stage} is frozen (freeze_at={freeze_at}) but holds a new context block, "
-                f"which could not learn; use freeze_at={number - 1} or less"
-            )
-    basic = depth < 50
-    if basic and num_groups != 1:
-        raise UsageError(f"ResNet-{depth} has no groups; num_groups must be 1, got {num_groups}")
-    check_count(deform_num_groups=deform_num_groups)
-    if deform_on and num_groups * width_per_group % deform_num_groups:
-        raise UsageError(
-            f"deform_num_groups {deform_num_groups} does not divide the {num_groups} x "
-            f"{width_per_group} channels of res2's 3x3 convolutions"
-        )
-    if isinstance(deform_on, str):
-        raise UsageError(f"deform_on takes a list of stages, got {deform_on!r}")
-    for stage in deform_on:
-        if stage not in stages:
-            raise UsageError(f"deform_on: {stage!r} is none of the stages {', '.join(stages)}")
-    if basic and deform_on:
-        raise UsageError(f"ResNet-{depth} has no deformable convolutions; use depth 50 or more")
-
-    channels = stem_out_channels
-    out_channels = res2_out_channels or (64 if basic else 256)
-    bottleneck = num_groups * width_per_group
-    strides, dilations = _STRIDES[output_stride]
-    built = []
-    for stage, stride, dilation in zip(stages, strides, dilations, strict=False):
-        count = num_blocks[stage]
-        first = dilation // 2 if halve_first_dilation and dilation > 1 else dilation
-        options = {
-            "stride_per_block": [stride] + [1] * (count - 1),
-            "dilation_per_block": [first] + [dilation] * (count - 1),
-            "context_per_block": [
-                context if i in placed.get(stage, ()) else None for i in range(count)
-            ],
-            "position": position,
-            "shortcut": shortcut,
-            "norm": norm,
-        }
-        if not basic:
-            options |= {
-                "bottleneck_channels": bottleneck,
-                "num_groups": num_groups,
-                "stride_in_1x1": stride_in_1x1,
-                "deform": stage in deform_on,
-                "deform_modulated": deform_modulated,
-                "deform_num_groups": deform_num_groups,
-            }
-        block = ContextBasicBlock if basic else ContextBottleneckBlock
-        built.append(
-            ResNet.make_stage(
-                block, count, in_channels=channels, out_channels=out_channels, **options
-            )
-        )
-        channels, out_channels, bottleneck = out_channels, out_channels * 2, bottleneck * 2
-    first_layers = _STEMS[stem](in_channels=in_channels, out_channels=stem_out_channels, norm=norm)
-    return ContextResNet(first_layers, built, out_features=list(out_features), freeze_at=freeze_at)
-
-
-def _built_stages(out_features: Sequence[str]) -> tuple[str, ...]:
-    for feature in out_features:
-        if feature not in ("stem", *_STAGES):
-            raise UsageError(f"out_features: {feature!r} is none of stem, {', '.join(_STAGES)}")
-    if not out_features:
-        raise UsageError("out_features must name at least one feature map")
-    last = max((_STAGES.index(f) + 1 for f in out_features if f != "stem"), default=1)
-    return _STAGES[:last]
-
-
-@BACKBONE_REGISTRY.register()
-def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextResNet:
-    """YAML entry: reads MODEL.RESNETS, MODEL.BACKBONE.FREEZE_AT and calls build_context_resnet."""
-    resnet = cfg.MODEL.RESNETS
-    deform = list(resnet.DEFORM_ON_PER_STAGE)
-    if len(deform) != len(_STAGES) or not all(isinstance(on, bool) for on in deform):
-        raise UsageError(
-            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE {deform}: four values, True or False, for "
-            f"{', '.join(_STAGES)}"
-        )
-    if resnet.RES5_DILATION not in (1, 2):
-        raise UsageError(
-            f"MODEL.RESNETS.RES5_DILATION {resnet.RES5_DILATION}: use 1 or 2, or OUTPUT_STRIDE"
-        )
-    built = _built_stages(resnet.OUT_FEATURES)  # flags of later stages are for nobody
-    deformed = dict(zip(_STAGES, resnet.DEFORM_ON_PER_STAGE, strict=True))
-    output_stride, halve = resnet.OUTPUT_STRIDE, resnet.HALVE_FIRST_DILATION
-    if resnet.RES5_DILATION == 2:  # Detectron2's own way to say "DC5"
-        output_stride, halve = 16, False
-    spec = context_block_spec(resnet.CONTEXT)
-    inserts = {s: list(resnet.CONTEXT_STAGES[s.upper()]) for s in _STAGES}
-    return build_context_resnet(
-        depth=resnet.DEPTH,
-        in_channels=input_shape.channels,
-        stem=resnet.STEM_TYPE,
-        stem_out_channels=resnet.STEM_OUT_CHANNELS,
-        res2_out_channels=resnet.RES2_OUT_CHANNELS,
-        num_groups=resnet.NUM_GROUPS,
-        width_per_group=resnet.WIDTH_PER_GROUP,
-        stride_in_1x1=resnet.STRIDE_IN_1X1,
-        output_stride=output_stride,
-        halve_first_dilation=halve,
-        shortcut=resnet.SHORTCUT,
-        deform_on=[stage for stage in built if deformed[stage]],
-        deform_modulated=resnet.DEFORM_MODULATED,
-        deform_num_groups=resnet.DEFORM_NUM_GROUPS,
-        norm=resnet.NORM,
-        out_features=resnet.OUT_FEATURES,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        context=spec,
-        inserts={stage: where for stage, where in inserts.items() if where},
-        position=resnet.CONTEXT_POSITION,
-    )
-
-
-@BACKBONE_REGISTRY.register()
-def build_context_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """YAML entry: Detectron2's FPN over :func:`build_context_resnet_backbone`."""
-    return FPN(
-        bottom_up=build_context_resnet_backbone(cfg, input_shape),
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+def _is_graph() -> bool:
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()

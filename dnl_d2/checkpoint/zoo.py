@@ -1,0 +1,108 @@
+"""Weights by name: the models of Detectron2's zoo and the ImageNet files they start from."""
+
+import ast
+import difflib
+import functools
+import importlib.util
+import logging
+import os
+import re
+
+from detectron2.checkpoint.catalog import ModelCatalog
+
+from dnl_d2.errors import UsageError
+
+_log = logging.getLogger(__name__)
+
+# What Detectron2's own configs start from, below detectron2://. Not every name that one would
+# expect is there: torchvision/R-101 is not.
+_STARTS = (
+    "ImageNetPretrained/MSRA/R-50",
+    "ImageNetPretrained/MSRA/R-101",
+    "ImageNetPretrained/torchvision/R-50",
+    "ImageNetPretrained/FAIR/X-101-32x8d",
+    "DeepLab/R-52",
+    "DeepLab/R-103",
+)
+_SCHEDULE = r"_\d+(x|ep_LSJ)$"
+
+
+def resolve_weights(name: str, key: str = "MODEL.WEIGHTS") -> str:
+    """The file or address that ``name`` stands for.
+
+    A name is that of a zoo config, such as
+    ``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml``, or of an ImageNet file, such as
+    ``ImageNetPretrained/MSRA/R-50.pkl``. The ending may be left out, and so may folders and the
+    schedule (``_3x``) as long as only one model remains.
+
+    Args:
+        name: a local file, which goes before a name; an address; a name; or empty for none.
+        key: the config key it comes from, for the message.
+
+    Returns:
+        ``name`` itself, or an address that Detectron2 can fetch.
+
+    Raises:
+        UsageError: neither a file nor a name, or a name of several models.
+    """
+    if not name or "://" in name or os.path.isfile(name):
+        return name
+    stem = re.sub(r"\.(yaml|py|pkl)$", "", name)
+    found = [stem] if stem in addresses() else _spellings().get(stem, [])
+    if len(found) > 1:
+        raise UsageError(
+            f"{key}: there is no file {name!r}, and in Detectron2's model zoo it may be any of "
+            f"{', '.join(found)}: write one of these"
+        )
+    if not found:
+        close = _close_to(stem)
+        hint = f"; Detectron2's model zoo has {', '.join(close)}" if close else ""
+        raise UsageError(f"{key}: there is no weights file {name!r}{hint}")
+    _log.info(f"{key}: {name} of Detectron2's model zoo, {addresses()[found[0]]}")
+    return addresses()[found[0]]
+
+
+@functools.cache
+def addresses() -> dict[str, str]:
+    """Every name, without its ending, and where Detectron2 finds the file."""
+    prefix = "ImageNetPretrained/"
+    caffe2 = {prefix + n: f"catalog://{prefix}{n}" for n in ModelCatalog.C2_IMAGENET_MODELS}
+    starts = {name: f"detectron2://{name}.pkl" for name in _STARTS}
+    trained = {name: f"detectron2://{name}/{file}" for name, file in _trained_models().items()}
+    return {**caffe2, **starts, **trained}
+
+
+def _trained_models() -> dict[str, str]:
+    """Config names and files of Detectron2's own table.
+
+    The table is read, not imported: some versions of its module need pkg_resources, which new
+    versions of setuptools have no longer.
+    """
+    folder = importlib.util.find_spec("detectron2.model_zoo").submodule_search_locations[0]
+    with open(os.path.join(folder, "model_zoo.py"), encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    tables = [
+        node.value for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+        and getattr(node.targets[0], "id", "") == "CONFIG_PATH_TO_URL_SUFFIX"
+    ]  # fmt: skip
+    return ast.literal_eval(tables[0])
+
+
+@functools.cache
+def _spellings() -> dict[str, list[str]]:
+    """Names without their schedule or first folders, and which names each may stand for."""
+    spellings: dict[str, list[str]] = {}
+    for name in addresses():
+        for full in dict.fromkeys([name, re.sub(_SCHEDULE, "", name)]):
+            parts = full.split("/")
+            for start in range(len(parts)):
+                spellings.setdefault("/".join(parts[start:]), []).append(name)
+    return spellings
+
+
+def _close_to(stem: str) -> list[str]:
+    """The names that may be meant, best first."""
+    spellings = {spelling.lower(): names for spelling, names in _spellings().items()}
+    close = difflib.get_close_matches(stem.lower(), spellings, n=3, cutoff=0.85)
+    return list(dict.fromkeys(name for c in close for name in spellings[c]))[:4]

@@ -1,0 +1,47 @@
+"""Where a batch of images is padding: what a context block must not look at.
+
+Detectron2's models put images of different sizes into one tensor, each in the upper left corner and
+zeros around it, and hand a backbone that tensor alone. So the padding is found there: the last rows
+and columns in which every channel is exactly zero. No 8-bit pixel becomes zero by the ImageNet mean
+(no whole number); where a mean is one, last rows of just that colour count as padding too.
+"""
+
+import torch
+from torch import Tensor
+
+
+def content_sizes(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Heights and widths of the images in a batch, its padding left out.
+
+    Args:
+        images: ``(N, C, H, W)``, normalised, then padded with zeros below and on the right.
+
+    Returns:
+        Two integer tensors ``(N,)``; an image of zeros alone has the size of the batch.
+    """
+    content = (images != 0).any(1)
+    return _extent(content.any(2)), _extent(content.any(1))
+
+
+def padding_mask(sizes: tuple[Tensor, Tensor], size: tuple[int, int], stride: int) -> Tensor:
+    """Boolean ``(N, *size)``, True where a position of a feature map stands for padding.
+
+    Position i stands for pixel i * stride, the middle of what a convolution with that stride sees.
+
+    Args:
+        sizes: see :func:`content_sizes`.
+        size: of the feature map.
+        stride: of the feature map, in pixels.
+    """
+    rows, columns = (
+        torch.arange(length, device=extent.device) * stride >= extent[:, None]
+        for length, extent in zip(size, sizes, strict=True)
+    )
+    return rows[:, :, None] | columns[:, None, :]
+
+
+def _extent(there: Tensor) -> Tensor:
+    """``(N, L)`` -> one more than the last position that is true, or L where none is."""
+    length = there.shape[1]
+    last = (there * torch.arange(1, length + 1, device=there.device)).amax(1)
+    return torch.where(last == 0, length, last)

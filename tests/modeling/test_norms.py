@@ -1,0 +1,68 @@
+"""The norm that GCNet calls fixBN."""
+
+import pytest
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.solver.build import get_default_optimizer_params
+from torch import nn
+
+from dnl_d2.engine.values import check_yaml
+from dnl_d2.errors import UsageError
+from dnl_d2.modeling import build_context_resnet
+from dnl_d2.modeling.norms import FixedBatchNorm2d
+from tests.modeling.configs import config
+
+
+@pytest.fixture
+def loaded():
+    """A norm as a checkpoint leaves it, and the same norm of PyTorch."""
+    torch.manual_seed(0)
+    norm, plain = FixedBatchNorm2d(4), nn.BatchNorm2d(4)
+    state = {k: torch.rand_like(v) + 0.5 for k, v in norm.state_dict().items() if v.dim()}
+    state["num_batches_tracked"] = torch.tensor(3)
+    norm.load_state_dict(state)
+    plain.load_state_dict(state)
+    return norm, plain
+
+
+def test_it_trains_as_other_norms_evaluate(loaded):
+    norm, plain = loaded
+    x = torch.randn(3, 4, 5, 6)
+    before = {k: v.clone() for k, v in norm.named_buffers()}
+    out = norm.train()(x)
+    assert torch.equal(out, plain.eval()(x))
+    frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(norm)
+    assert isinstance(frozen, FrozenBatchNorm2d)
+    torch.testing.assert_close(frozen(x), out)
+    for name, buffer in norm.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
+def test_weight_and_bias_learn(loaded):
+    norm, plain = loaded
+    x = torch.randn(3, 4, 5, 6)
+    norm.train()(x).square().sum().backward()
+    plain.eval()(x).square().sum().backward()
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(norm.get_parameter(name).grad, parameter.grad)
+
+
+def test_a_backbone_of_it():
+    model = build_context_resnet(depth=18, norm="fixBN", freeze_at=2)
+    kinds = [type(m) for m in model.modules() if type(m).__name__.endswith("BatchNorm2d")]
+    assert kinds.count(FixedBatchNorm2d) == 15  # res3 to res5
+    assert kinds.count(FrozenBatchNorm2d) == 5  # the stem and res2
+    # Detectron2 treats them as norms: WEIGHT_DECAY_NORM is theirs.
+    groups = get_default_optimizer_params(model, base_lr=1.0, weight_decay=0.1, weight_decay_norm=9)
+    norms = {id(p) for g in groups if g["weight_decay"] == 9 for p in g["params"]}
+    assert norms == {id(p) for n, p in model.named_parameters() if ".norm." in n}
+
+
+def test_only_backbones_of_this_library_know_it():
+    cfg = config(NORM="fixBN")
+    check_yaml(cfg)
+    cfg.MODEL.SEM_SEG_HEAD.NORM = "fixBN"
+    with pytest.raises(UsageError, match=r"MODEL\.SEM_SEG_HEAD\.NORM is 'fixBN': use a norm"):
+        check_yaml(cfg)
+    with pytest.raises(UsageError, match=r"MODEL\.RESNETS\.NORM .* or fixBN"):
+        check_yaml(config(NORM="fixedBN"))
