@@ -11,7 +11,9 @@ from dnl_d2.data.augmentation import (
 from dnl_d2.data.check import check_sem_seg_dataset
 from dnl_d2.data.datasets import (
     generate_dataset,
+    generate_instances,
     load_sem_seg_folder,
+    register_coco_dataset,
     register_sem_seg_folder,
 )
 from dnl_d2.data.images import read_image
@@ -27,9 +29,11 @@ __all__ = [
     "check_sem_seg_dataset",
     "evaluation_label_reader",
     "generate_dataset",
+    "generate_instances",
     "load_sem_seg_folder",
     "read_image",
     "read_label",
+    "register_coco_dataset",
     "register_sem_seg_folder",
     "sem_seg_augmentations",
     "test_augmentations",

@@ -1,62 +1,75 @@
 """What can be found wrong before training starts."""
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
 from detectron2.utils import comm
 
 from dnl_d2.data.check import check_sem_seg_dataset
-from dnl_d2.data.datasets.registration import SEMANTIC
+from dnl_d2.data.datasets.cityscapes_instances import list_cityscapes_instances
+from dnl_d2.data.instance_check import check_class_count, check_coco_dataset
+from dnl_d2.engine.task import Task
 from dnl_d2.errors import UsageError
+from dnl_d2.evaluation.lvis import require_lvis
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A dataset and where it is named."""
+
+    name: str
+    what: str
+    test: bool
+    max_files: int
+
+    @property
+    def meta(self) -> Metadata:
+        return MetadataCatalog.get(self.name)
+
+    def load(self) -> list[dict]:
+        try:
+            return DatasetCatalog.get(self.name)
+        except (FileNotFoundError, NotADirectoryError, AssertionError) as error:
+            folder = os.environ.get("DETECTRON2_DATASETS", "datasets")
+            raise UsageError(
+                f"{self.what}: dataset {self.name} is not in $DETECTRON2_DATASETS={folder}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
 
 
 def check_datasets(
-    names: Sequence[str], *, num_classes: int, max_label_files: int, what: str, test: bool = False
+    names: Sequence[str], *, task: Task, max_files: int, what: str, test: bool = False
 ) -> None:
-    """Checks semantic-segmentation datasets against the model that will read them.
+    """Checks datasets against the model that will read them.
 
     Args:
-        names: registered datasets; those of other tasks are left to Detectron2's own checks.
-        num_classes: classes that the model predicts.
-        max_label_files: how many labels per dataset to read; 0 for none.
+        names: registered datasets; those of other tasks are only loaded.
+        task: what the model reads.
+        max_files: how many labels (for detectors: headers of images) per dataset to read; 0: none.
         what: where the names come from, for the message.
         test: whether they are predicted only, for which a split needs no labels.
 
     Raises:
         UsageError: no dataset, an unregistered name, another number of classes, or what
-            :func:`dnl_d2.data.check.check_sem_seg_dataset` finds.
+            :func:`dnl_d2.data.check.check_sem_seg_dataset` or
+            :func:`dnl_d2.data.instance_check.check_coco_dataset` finds.
     """
     if not names:
         raise UsageError(f"{what} names no dataset")
     for name in names:
         if name not in DatasetCatalog.list():
-            close = ", ".join(n for n in DatasetCatalog.list() if "sem_seg" in n)
-            raise UsageError(f"{what}: dataset {name!r} is not registered; there are {close}")
-        meta = MetadataCatalog.get(name)
-        try:
-            records = DatasetCatalog.get(name)
-        except (FileNotFoundError, AssertionError) as error:
-            folder = os.environ.get("DETECTRON2_DATASETS", "datasets")
+            close = difflib.get_close_matches(name, DatasetCatalog.list(), n=6, cutoff=0.3)
             raise UsageError(
-                f"{what}: dataset {name} is not in $DETECTRON2_DATASETS={folder}: "
-                f"{' '.join(str(error).split())}"
-            ) from error
-        if meta.get("evaluator_type", None) not in SEMANTIC:
-            continue
-        if len(meta.stuff_classes) != num_classes:
-            raise UsageError(
-                f"{what}: {name} has {len(meta.stuff_classes)} classes, "
-                f"but the model predicts num_classes={num_classes}"
+                f"{what}: dataset {name!r} is not registered; the closest names are "
+                f"{', '.join(close) or 'none'}"
             )
-        if max_label_files > 0 and not (test and _is_unlabelled(records)):
-            check_sem_seg_dataset(
-                records,
-                num_classes=num_classes,
-                ignore_label=meta.get("ignore_label", 255),
-                name=name,
-                max_label_files=max_label_files,
-            )
+        split = _Split(name, what, test, max_files)
+        check = _CHECKS.get(split.meta.get("evaluator_type", None), _only_load)
+        check(split, task)
 
 
 def check_splits(
@@ -64,8 +77,8 @@ def check_splits(
     test: Mapping[str, Sequence[str]],
     *,
     eval_only: bool,
-    num_classes: int,
-    max_label_files: int,
+    task: Task,
+    max_files: int,
 ) -> None:
     """Checks what a run will read: training needs no test set, evaluation no training set.
 
@@ -75,7 +88,7 @@ def check_splits(
         train: config key to dataset names.
         test: the same for evaluation.
         eval_only: whether nothing is trained.
-        num_classes, max_label_files: see :func:`check_datasets`.
+        task, max_files: see :func:`check_datasets`.
 
     Raises:
         UsageError: see :func:`check_datasets`.
@@ -83,16 +96,84 @@ def check_splits(
     used = test if eval_only else {**train, **{k: names for k, names in test.items() if names}}
     if comm.get_local_rank() == 0:  # thousands of files: once on each machine
         for key, names in used.items():
-            check_datasets(
-                names,
-                num_classes=num_classes,
-                max_label_files=max_label_files,
-                what=key,
-                test=key in test,
-            )
+            check_datasets(names, task=task, max_files=max_files, what=key, test=key in test)
     comm.synchronize()
+
+
+def _only_load(split: _Split, task: Task) -> None:
+    split.load()
+
+
+def _check_sem_seg(split: _Split, task: Task) -> None:
+    records, classes = split.load(), split.meta.stuff_classes
+    if task.num_classes is None:
+        return
+    if len(classes) != task.num_classes:
+        raise UsageError(
+            f"{split.what}: {split.name} has {len(classes)} classes, "
+            f"but the model predicts num_classes={task.num_classes}"
+        )
+    if split.max_files > 0 and not (split.test and _is_unlabelled(records)):
+        check_sem_seg_dataset(
+            records,
+            num_classes=task.num_classes,
+            ignore_label=split.meta.get("ignore_label", 255),
+            name=split.name,
+            max_label_files=split.max_files,
+        )
 
 
 def _is_unlabelled(records: Sequence[Mapping]) -> bool:
     """Whether a split has no labels at all, such as the test split of Cityscapes."""
     return bool(records) and not any("sem_seg_file_name" in record for record in records)
+
+
+def _check_coco(split: _Split, task: Task, *, image_key: str = "file_name") -> None:
+    meta = split.meta
+    meta.get("set_paths", lambda: None)()  # $DETECTRON2_DATASETS may have changed
+    if not os.path.isfile(meta.get("json_file", "")):
+        split.load()  # which sets the file, says how to get it, or has none
+    instances, classes = task.instances, meta.get("thing_classes", None)
+    if instances is None:
+        return
+    if classes:  # a loader of one's own may leave out some categories of the file
+        check_class_count(len(classes), f"dataset {split.name}", instances)
+        instances = replace(instances, num_classes=None)
+    if meta.get("json_file", None):
+        check_coco_dataset(
+            split.name,
+            meta.json_file,
+            meta.get("image_root", None),
+            task=instances,
+            test=split.test,
+            max_image_files=split.max_files,
+            image_key=image_key,
+        )
+
+
+def _check_lvis(split: _Split, task: Task) -> None:
+    require_lvis()
+    _check_coco(split, task, image_key="coco_url")
+
+
+def _check_cityscapes_instances(split: _Split, task: Task) -> None:
+    """Looks for the files only: to read all labels takes minutes."""
+    meta, instances = split.meta, task.instances
+    meta.get("set_paths", lambda: None)()
+    if not split.test:
+        list_cityscapes_instances(meta.image_dir, meta.gt_dir)
+    if instances is None:
+        return
+    what = f"dataset {split.name}"
+    check_class_count(len(meta.thing_classes), what, instances)
+    if not split.test and instances.masks and instances.mask_format != "bitmask":
+        raise UsageError(f"{what} has masks of pixels: set {instances.format_key} to bitmask")
+
+
+_CHECKS = {
+    "sem_seg": _check_sem_seg,
+    "cityscapes_sem_seg": _check_sem_seg,
+    "coco": _check_coco,
+    "lvis": _check_lvis,
+    "cityscapes_instance": _check_cityscapes_instances,
+}

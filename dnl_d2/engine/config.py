@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dnl_d2.config import add_dnl_config
-from dnl_d2.data.datasets.configured import register_configured_folders
+from dnl_d2.data.datasets.configured import register_configured
 from dnl_d2.errors import UsageError, building
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
@@ -82,7 +82,7 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
             text += " (write the number with a point, such as 3.0)"
         raise UsageError(f"{where}: {text}") from error
     try:
-        register_configured_folders(cfg.DATASETS.FOLDERS)
+        register_configured(cfg.DATASETS)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     return cfg

@@ -18,6 +18,7 @@ from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.failures import training
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
+from dnl_d2.engine.optimizer import clip_total_norm
 from dnl_d2.engine.prepare import (
     announce_single_scale,
     autocast_dtype,
@@ -26,9 +27,10 @@ from dnl_d2.engine.prepare import (
     set_up,
     usable_device,
 )
+from dnl_d2.engine.task import task_of_lazy
 from dnl_d2.engine.values import check_lazy
 from dnl_d2.errors import UsageError, building
-from dnl_d2.modeling import ContextSegmentor
+from dnl_d2.modeling import ContextSegmentor, SameSizeBatches
 
 _MULTI_SCALE = "dataloader.test.mapper.multi_scale_flip.enabled"
 
@@ -72,7 +74,7 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
     """Runs the config's evaluator over its test loader; prints and returns the figures."""
     with building("test loader and evaluator"):
         loader, evaluator = map(instantiate, (cfg.dataloader.test, cfg.dataloader.evaluator))
-    results = inference_on_dataset(model, loader, evaluator)
+    results = inference_on_dataset(SameSizeBatches(model), loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results
@@ -88,6 +90,8 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict:
         optimizer = instantiate(cfg.optimizer)
         loader = instantiate(cfg.dataloader.train)
         multiplier = instantiate(cfg.lr_multiplier)
+    if cfg.train.clip_norm:
+        clip_total_norm(optimizer, cfg.train.clip_norm)
     parallel = data_parallel(model, device, **cfg.train.ddp)
     trainer = build_step(parallel, loader, optimizer, device=device, dtype=dtype, parts=parts)
     batch_size = SameBatchSize(
@@ -144,15 +148,15 @@ def _channel_order(cfg: DictConfig) -> str | None:
 
 
 def _check(cfg: DictConfig, eval_only: bool) -> None:
-    num_classes = OmegaConf.select(cfg, "model.sem_seg_head.num_classes")
-    if num_classes is None:
+    task = task_of_lazy(cfg)
+    if task.num_classes is None and task.instances is None:
         return
     check_splits(
         {"dataloader.train.dataset.names": _names(cfg, "train")},
         {"dataloader.test.dataset.names": _names(cfg, "test")},
         eval_only=eval_only,
-        num_classes=num_classes,
-        max_label_files=cfg.train.check_labels,
+        task=task,
+        max_files=cfg.train.check_labels,
     )
     label = OmegaConf.select(cfg, "dataloader.train.mapper.dataset_ignore_label")
     for name in _names(cfg, "train"):

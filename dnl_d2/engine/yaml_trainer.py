@@ -25,12 +25,13 @@ from dnl_d2.checkpoint.training import TrainingCheckpointer
 from dnl_d2.data import SemSegMapper
 from dnl_d2.data.datasets.registration import SEMANTIC
 from dnl_d2.engine.accumulation import build_step, check_parts
+from dnl_d2.engine.augmented_test import augmented_detector, check_augmented_test
 from dnl_d2.engine.batch_size import SameBatchSize, scale_yaml
 from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.failures import training
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
-from dnl_d2.engine.optimizer import without_decay
+from dnl_d2.engine.optimizer import FULL_MODEL, clip_total_norm, without_decay
 from dnl_d2.engine.prepare import (
     announce_single_scale,
     autocast_dtype,
@@ -40,6 +41,7 @@ from dnl_d2.engine.prepare import (
     usable_device,
 )
 from dnl_d2.engine.schedule import PolyParamScheduler
+from dnl_d2.engine.task import task_of_yaml
 from dnl_d2.engine.values import check_yaml
 from dnl_d2.errors import UsageError, building
 from dnl_d2.evaluation import build_evaluator
@@ -88,11 +90,7 @@ class Trainer(DefaultTrainer):
                 "TEST.SLIDE.WINDOW: SemanticSegmentor does not slide; set MODEL.META_ARCHITECTURE "
                 "to ContextSegmentor"
             )
-        if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
-            raise UsageError(
-                "TEST.AUG.ENABLED: SemanticSegmentor does not average over scales; set "
-                "MODEL.META_ARCHITECTURE to ContextSegmentor"
-            )
+        check_augmented_test(cfg)
         return plain_batch_norm_if_alone(super().build_model(cfg), cfg.MODEL.DEVICE)
 
     @classmethod
@@ -107,10 +105,18 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        clip = cfg.SOLVER.CLIP_GRADIENTS
+        clip_all = clip.ENABLED and clip.CLIP_TYPE == FULL_MODEL
+        if clip_all:  # not a type of Detectron2's
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
         optimizer = super().build_optimizer(cfg, model)
         optimizer.param_groups = without_decay(
             optimizer.param_groups, model, cfg.SOLVER.NO_DECAY, key="SOLVER.NO_DECAY"
         )
+        if clip_all:
+            clip_total_norm(optimizer, clip.CLIP_VALUE, clip.NORM_TYPE)
         return optimizer
 
     @classmethod
@@ -136,6 +142,15 @@ class Trainer(DefaultTrainer):
     ) -> DatasetEvaluator:
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         return build_evaluator(dataset_name, folder)
+
+    @classmethod
+    def test_augmented(cls, cfg: CfgNode, model: nn.Module) -> dict:
+        """Evaluates at several scales; every figure's name ends in ``_TTA``, as in Detectron2."""
+        logging.getLogger(__name__).info("once more, at the scales of TEST.AUG")
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, model, evaluators)
+        return {f"{key}_TTA": figures for key, figures in results.items()}
 
     def build_hooks(self) -> list[hooks.HookBase]:
         built = super().build_hooks()
@@ -165,6 +180,8 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
         UsageError: see :func:`dnl_d2.engine.checks.check_splits`.
     """
     check_yaml(cfg)
+    if args.eval_only:
+        check_augmented_test(cfg)
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE)
     note = ""
@@ -180,8 +197,8 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
         {"DATASETS.TRAIN": cfg.DATASETS.TRAIN},
         {"DATASETS.TEST": cfg.DATASETS.TEST},
         eval_only=args.eval_only,
-        num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-        max_label_files=cfg.DATASETS.CHECK_LABELS,
+        task=task_of_yaml(cfg),
+        max_files=cfg.DATASETS.CHECK_LABELS,
     )
     if args.eval_only:
         with building("the model"):
@@ -195,9 +212,12 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
             channel_order=cfg.INPUT.FORMAT,
         )
         results = Trainer.test(cfg, model)
+        augmented = augmented_detector(cfg, model)
+        if augmented is not None:
+            results.update(Trainer.test_augmented(cfg, augmented))
         verify_results(cfg, results)
         return results
-    if cfg.TEST.AUG.ENABLED and _is_semantic(cfg, cfg.DATASETS.TEST):
+    if cfg.TEST.AUG.ENABLED:
         announce_single_scale()
         cfg = cfg.clone()
         cfg.defrost()

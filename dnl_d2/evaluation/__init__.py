@@ -2,6 +2,17 @@
 
 from dnl_d2.evaluation.build import EVALUATORS, build_evaluator
 from dnl_d2.evaluation.cityscapes import CityscapesSemSegEvaluator
+from dnl_d2.evaluation.cityscapes_instance import CityscapesInstanceEvaluator
+from dnl_d2.evaluation.coco import COCOEvaluator
+from dnl_d2.evaluation.lvis import LVISEvaluator
 from dnl_d2.evaluation.sem_seg import SemSegEvaluator
 
-__all__ = ["EVALUATORS", "CityscapesSemSegEvaluator", "SemSegEvaluator", "build_evaluator"]
+__all__ = [
+    "EVALUATORS",
+    "COCOEvaluator",
+    "CityscapesInstanceEvaluator",
+    "CityscapesSemSegEvaluator",
+    "LVISEvaluator",
+    "SemSegEvaluator",
+    "build_evaluator",
+]

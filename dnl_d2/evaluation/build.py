@@ -3,45 +3,29 @@
 import os
 
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import (
-    CityscapesInstanceEvaluator,
-    COCOEvaluator,
-    COCOPanopticEvaluator,
-    DatasetEvaluator,
-    DatasetEvaluators,
-    LVISEvaluator,
-)
+from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator, DatasetEvaluators
 
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation.cityscapes import CityscapesSemSegEvaluator
+from dnl_d2.evaluation.cityscapes_instance import CityscapesInstanceEvaluator
+from dnl_d2.evaluation.coco import COCOEvaluator
+from dnl_d2.evaluation.lvis import LVISEvaluator
 from dnl_d2.evaluation.sem_seg import SemSegEvaluator
 
 
-def _sem_seg(name: str, output_dir: str) -> DatasetEvaluator:
-    return SemSegEvaluator(name, output_dir=os.path.join(output_dir, name))
-
-
-def _cityscapes_sem_seg(name: str, output_dir: str) -> DatasetEvaluator:
-    return CityscapesSemSegEvaluator(name, output_dir=os.path.join(output_dir, name))
-
-
-def _coco(name: str, output_dir: str) -> DatasetEvaluator:
-    return COCOEvaluator(name, output_dir=output_dir)
-
-
-def _panoptic(name: str, output_dir: str) -> DatasetEvaluator:
-    parts = [_coco(name, output_dir), COCOPanopticEvaluator(name, output_dir)]
-    return DatasetEvaluators([_sem_seg(name, output_dir), *parts])
+def _panoptic(name: str, *, output_dir: str) -> DatasetEvaluator:
+    kinds = (SemSegEvaluator, COCOEvaluator, COCOPanopticEvaluator)
+    return DatasetEvaluators([kind(name, output_dir=output_dir) for kind in kinds])
 
 
 EVALUATORS = {
-    "sem_seg": _sem_seg,
-    "coco": _coco,
+    "sem_seg": SemSegEvaluator,
+    "coco": COCOEvaluator,
     "coco_panoptic_seg": _panoptic,
-    "lvis": lambda name, output_dir: LVISEvaluator(name, output_dir=output_dir),
-    # Detectron2's own imports a package that is not public since December 2024.
-    "cityscapes_sem_seg": _cityscapes_sem_seg,
-    "cityscapes_instance": lambda name, output_dir: CityscapesInstanceEvaluator(name),
+    "lvis": LVISEvaluator,
+    # Detectron2's own import a package that is not public since December 2024.
+    "cityscapes_sem_seg": CityscapesSemSegEvaluator,
+    "cityscapes_instance": CityscapesInstanceEvaluator,
 }
 
 
@@ -50,7 +34,7 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
 
     Args:
         dataset_name: its metadata's ``evaluator_type`` is a key of :data:`EVALUATORS`.
-        output_dir: evaluators of semantic segmentation write to its folder ``dataset_name``.
+        output_dir: the evaluator writes to its folder ``dataset_name``.
 
     Raises:
         UsageError: the dataset's metadata name no evaluator_type, or one not in the table; or what
@@ -62,4 +46,4 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
             f"dataset {dataset_name!r} has evaluator_type {kind!r}; set its metadata to one of "
             f"{', '.join(EVALUATORS)}"
         )
-    return EVALUATORS[kind](dataset_name, output_dir)
+    return EVALUATORS[kind](dataset_name, output_dir=os.path.join(output_dir, dataset_name))

@@ -11,6 +11,7 @@ from torch import nn
 
 from dnl_d2 import add_dnl_config
 from dnl_d2.engine import Trainer, load_config, optimizer_params
+from dnl_d2.engine.optimizer import clip_total_norm
 from dnl_d2.errors import UsageError
 from tests.reference import mmseg, parity
 
@@ -127,6 +128,53 @@ def test_clipping_and_resuming_work_with_groups(twins):
     for p in twins.ours.parameters():
         p.grad = None
     assert options_by_name(again, twins.ours) == options_by_name(optimizer, twins.ours)
+
+
+def step_of(optimizer, parameters, gradients):
+    """By how much a step changes each parameter."""
+    before = [p.detach().clone() for p in parameters]
+    for p, gradient in zip(parameters, gradients, strict=True):
+        p.grad = gradient.clone()
+    optimizer.step()
+    return [p.detach() - b for p, b in zip(parameters, before, strict=True)]
+
+
+@pytest.mark.parametrize(("norm_type", "norm"), [(2.0, 5.0), (1.0, 7.0), (float("inf"), 4.0)])
+def test_the_norm_of_all_gradients_is_clipped(norm_type, norm):
+    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+    gradients = [torch.tensor([3.0, 0.0]), torch.tensor([4.0])]
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    clip_total_norm(optimizer, 2.0, norm_type)
+    for got, gradient in zip(step_of(optimizer, parameters, gradients), gradients, strict=True):
+        torch.testing.assert_close(got, -gradient * 2.0 / norm)
+    small = [g / 10 for g in gradients]
+    for got, gradient in zip(step_of(optimizer, parameters, small), small, strict=True):
+        torch.testing.assert_close(got, -gradient)
+
+
+def test_the_norm_of_all_gradients_is_clipped_behind_a_grad_scaler():
+    parameter = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    clip_total_norm(optimizer, 1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale((parameter * torch.tensor([3.0, 4.0])).sum()).backward()
+    scaler.step(optimizer)
+    torch.testing.assert_close(parameter.detach(), torch.tensor([-0.6, -0.8]))
+
+
+def test_clipping_by_yaml(twins):
+    cfg = twins.cfg.clone()
+    cfg.SOLVER.NO_DECAY = BLOCK
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
+    cfg.SOLVER.WEIGHT_DECAY = cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    optimizer = Trainer.build_optimizer(cfg, twins.ours)
+    assert cfg.SOLVER.CLIP_GRADIENTS.ENABLED and type(optimizer) is torch.optim.SGD
+    parameters = [p for p in twins.ours.parameters() if p.requires_grad]
+    changes = step_of(optimizer, parameters, [torch.ones_like(p) for p in parameters])
+    total = torch.stack([c.double().square().sum() for c in changes]).sum().sqrt()
+    assert total.item() == pytest.approx(0.5 * cfg.SOLVER.BASE_LR, rel=1e-3)
 
 
 @pytest.mark.parametrize(

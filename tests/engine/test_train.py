@@ -19,6 +19,7 @@ from dnl_d2.engine.prepare import (
     plain_batch_norm_if_alone,
     usable_device,
 )
+from dnl_d2.engine.task import Task
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
 from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
@@ -150,7 +151,8 @@ def test_missing_cuda_falls_back_to_the_cpu_and_says_so(caplog):
 
 def test_checks_before_training():
     def check(names, num_classes=8):
-        check_datasets(names, num_classes=num_classes, max_label_files=10, what="DATASETS.TRAIN")
+        task = Task(num_classes=num_classes)
+        check_datasets(names, task=task, max_files=10, what="DATASETS.TRAIN")
 
     check(["generated_sem_seg_train"])
     with pytest.raises(UsageError, match="names no dataset"):

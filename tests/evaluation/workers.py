@@ -28,7 +28,7 @@ def evaluate_part(rank: int, world: int, records: list[dict], folder: str) -> No
     numbers = list(InferenceSampler(len(records)))
     for kind in ("sem_seg", "cityscapes_sem_seg"):
         own = os.path.join(folder, str(rank), kind)
-        evaluator = EVALUATORS[kind](NAME, own)
+        evaluator = EVALUATORS[kind](NAME, output_dir=own)
         results = miniature.evaluate(evaluator, [records[i] for i in numbers], numbers)
         with open(f"{own}.json", "w") as file:
             json.dump({"results": results, "images": numbers}, file)

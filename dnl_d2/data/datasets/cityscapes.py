@@ -60,8 +60,8 @@ def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict]:
     Raises:
         UsageError: a folder is missing or empty, or a picture or a label has no counterpart.
     """
-    images = _by_city(image_dir, IMAGE_SUFFIX)
-    labels = _by_city(gt_dir, LABEL_SUFFIX)
+    images = files_by_city(image_dir, IMAGE_SUFFIX, _HINT)
+    labels = files_by_city(gt_dir, LABEL_SUFFIX, _HINT)
     require_all(images, labels, f"images in {image_dir} have no *{LABEL_SUFFIX} in {gt_dir}", _HINT)
     require_all(labels, images, f"labels in {gt_dir} have no image in {image_dir}", _HINT)
     return make_records(list(images.values()), [labels[key] for key in images])
@@ -69,20 +69,25 @@ def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict]:
 
 def load_cityscapes_images(image_dir: str, gt_dir: str) -> list[dict]:
     """As :func:`load_cityscapes` for the test split, whose labels are not public."""
-    images = _by_city(image_dir, IMAGE_SUFFIX)
+    images = files_by_city(image_dir, IMAGE_SUFFIX, _HINT)
     return make_records(list(images.values()), None)
 
 
-def _by_city(folder: str, suffix: str) -> dict[str, str]:
+def files_by_city(folder: str, suffix: str, hint: str) -> dict[str, str]:
+    """Lists ``folder/CITY/*suffix`` by ``CITY/`` and the name without the suffix.
+
+    Raises:
+        UsageError: there is no such folder or no such file; ``hint`` says what is expected.
+    """
     if not PathManager.isdir(folder):
-        raise UsageError(f"folder {folder} does not exist: {_HINT}")
+        raise UsageError(f"folder {folder} does not exist: {hint}")
     files = {}
     for city in sorted(PathManager.ls(folder)):
         if PathManager.isdir(os.path.join(folder, city)):
-            found = list_files(os.path.join(folder, city), suffix, _HINT)
+            found = list_files(os.path.join(folder, city), suffix, hint)
             files.update({f"{city}/{key}": path for key, path in found.items()})
     if not files:
-        raise UsageError(f"folder {folder} holds no */*{suffix}: {_HINT}")
+        raise UsageError(f"folder {folder} holds no */*{suffix}: {hint}")
     return files
 
 

@@ -1,4 +1,4 @@
-"""Datasets of two folders that a YAML config declares: the key DATASETS.FOLDERS."""
+"""Datasets that a YAML config declares: the keys DATASETS.FOLDERS and DATASETS.COCO."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -7,22 +7,24 @@ from typing import Any
 from detectron2.data import DatasetCatalog
 from detectron2.utils.file_io import PathManager
 
+from dnl_d2.data.datasets.coco import register_coco_dataset
 from dnl_d2.data.datasets.folder import register_sem_seg_folder
 from dnl_d2.data.datasets.registration import dataset_path
 from dnl_d2.errors import UsageError
 
-_KEY = "DATASETS.FOLDERS"
-_REQUIRED = ("NAME", "IMAGES", "LABELS", "CLASSES")
-_OPTIONAL = ("COLORS", "IGNORE_LABEL")
+# Keys of an entry that it needs, and others that it may have.
+_FOLDER_KEYS = (("NAME", "IMAGES", "LABELS", "CLASSES"), ("COLORS", "IGNORE_LABEL"))
+_COCO_KEYS = (("NAME", "IMAGES", "JSON"), ())
 _registered: set[str] = set()  # by this module: a config may be loaded twice
 
 
-def register_configured_folders(folders: Sequence[Mapping[str, Any]]) -> None:
-    """Registers what ``cfg.DATASETS.FOLDERS`` lists; nothing where an entry is wrong.
+def register_configured(datasets: Mapping[str, Any]) -> None:
+    """Registers what ``cfg.DATASETS`` lists in FOLDERS and COCO; nothing where an entry is wrong.
 
     Args:
-        folders: mappings with NAME, IMAGES, LABELS, CLASSES (a list of names, or a text file with
-            one name a line), and if wanted COLORS (an RGB triple per class) and IGNORE_LABEL.
+        datasets: FOLDERS are mappings with NAME, IMAGES, LABELS, CLASSES (a list of names, or a
+            text file with one name a line), and if wanted COLORS (an RGB triple per class) and
+            IGNORE_LABEL; COCO are mappings with NAME, IMAGES (a folder) and JSON (a file).
             Relative paths are taken from ``$DETECTRON2_DATASETS``.
 
     Raises:
@@ -30,17 +32,26 @@ def register_configured_folders(folders: Sequence[Mapping[str, Any]]) -> None:
             or an entry and one of this library's datasets have the same name, or the file of class
             names cannot be read.
     """
-    if not isinstance(folders, (list, tuple)):
-        raise UsageError(f"{_KEY} is a list of mappings, not {folders!r}")
-    checked = [_arguments(entry, f"{_KEY}[{i}]") for i, entry in enumerate(folders)]
-    names = [arguments["name"] for arguments in checked]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise UsageError(f"{_KEY}[{number}].NAME: {name!r} is there twice, choose another name")
-        require_new_name(name, f"{_KEY}[{number}].NAME")
-    for arguments in checked:
-        register_sem_seg_folder(**arguments)
-    _registered.update(names)
+    kinds = (
+        ("DATASETS.FOLDERS", datasets["FOLDERS"], _folder_arguments, register_sem_seg_folder),
+        ("DATASETS.COCO", datasets["COCO"], _coco_arguments, register_coco_dataset),
+    )
+    calls: dict[str, tuple] = {}
+    for key, entries, arguments_of, register in kinds:
+        if not isinstance(entries, (list, tuple)):
+            raise UsageError(f"{key} is a list of mappings, not {entries!r}")
+        for number, entry in enumerate(entries):
+            arguments = arguments_of(entry, f"{key}[{number}]")
+            name = arguments["name"]
+            if name in calls:
+                raise UsageError(
+                    f"{key}[{number}].NAME: {name!r} is there twice, choose another name"
+                )
+            require_new_name(name, f"{key}[{number}].NAME")
+            calls[name] = (register, arguments)
+    for register, arguments in calls.values():
+        register(**arguments)
+    _registered.update(calls)
 
 
 def require_new_name(name: str, key: str) -> None:
@@ -86,14 +97,10 @@ def check_class_names(names: Sequence[str], key: str) -> list[str]:
     return list(names)
 
 
-def _arguments(entry: Any, key: str) -> dict[str, Any]:
+def _folder_arguments(entry: Any, key: str) -> dict[str, Any]:
     """An entry as the arguments of :func:`register_sem_seg_folder`."""
-    if not isinstance(entry, Mapping):
-        raise UsageError(f"{key} is a mapping with {', '.join(_REQUIRED)}, not {entry!r}")
-    _check_keys(entry, key)
-    for name in ("NAME", "IMAGES", "LABELS"):
-        if not isinstance(entry[name], str) or not entry[name]:
-            raise UsageError(f"{key}.{name} is a text, not {entry[name]!r}")
+    _check_keys(entry, key, *_FOLDER_KEYS)
+    _check_texts(entry, key, "NAME", "IMAGES", "LABELS")
     ignore_label = entry.get("IGNORE_LABEL", 255)
     if not isinstance(ignore_label, int) or isinstance(ignore_label, bool):
         raise UsageError(f"{key}.IGNORE_LABEL is a whole number, not {ignore_label!r}")
@@ -108,17 +115,32 @@ def _arguments(entry: Any, key: str) -> dict[str, Any]:
     }
 
 
-def _check_keys(entry: Mapping[str, Any], key: str) -> None:
-    known = _REQUIRED + _OPTIONAL
+def _coco_arguments(entry: Any, key: str) -> dict[str, str]:
+    """An entry as the arguments of :func:`register_coco_dataset`."""
+    _check_keys(entry, key, *_COCO_KEYS)
+    _check_texts(entry, key, "NAME", "IMAGES", "JSON")
+    return {name.lower(): entry[name] for name in ("NAME", "IMAGES", "JSON")}
+
+
+def _check_texts(entry: Mapping[str, Any], key: str, *names: str) -> None:
+    for name in names:
+        if not isinstance(entry[name], str) or not entry[name]:
+            raise UsageError(f"{key}.{name} is a text, not {entry[name]!r}")
+
+
+def _check_keys(entry: Any, key: str, required: Sequence[str], optional: Sequence[str]) -> None:
+    if not isinstance(entry, Mapping):
+        raise UsageError(f"{key} is a mapping with {', '.join(required)}, not {entry!r}")
+    known = (*required, *optional)
     for name in entry:
         if name not in known:
             close = difflib.get_close_matches(str(name).upper(), known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise UsageError(f"{key} has no key {name!r}; {hint}known: {', '.join(known)}")
-    missing = [name for name in _REQUIRED if name not in entry]
+    missing = [name for name in required if name not in entry]
     if missing:
         raise UsageError(
-            f"{key} lacks {', '.join(missing)}: every entry needs {', '.join(_REQUIRED)}"
+            f"{key} lacks {', '.join(missing)}: every entry needs {', '.join(required)}"
         )
 
 

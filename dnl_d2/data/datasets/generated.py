@@ -1,17 +1,13 @@
 """The generated dataset: a small task in which a local window cannot know the answer."""
 
-import json
-import logging
 import os
-import shutil
-import tempfile
 
 import numpy as np
 from PIL import Image
 
 from dnl_d2.data.datasets.folder import register_sem_seg_folder
+from dnl_d2.data.datasets.generation import SPLITS, dataset_parameters, toss, write_folder
 from dnl_d2.data.datasets.scene import draw_scene
-from dnl_d2.errors import UsageError
 
 CLASS_COLORS = {
     "background": (60, 60, 60),
@@ -24,13 +20,10 @@ CLASS_COLORS = {
     "violet": (140, 60, 220),
 }
 
-_logger = logging.getLogger(__name__)
-_MARKER = "generated.json"
-_RECIPE = 1  # raise it when the pictures change, so that old copies are drawn anew
-_SPLITS = ("train", "val")
+_RECIPE = 1  # raise it when the pictures change
 _COLOURS = 4
 
-for _split in _SPLITS:
+for _split in SPLITS:
     register_sem_seg_folder(
         f"generated_sem_seg_{_split}",
         f"generated/{_split}",
@@ -89,32 +82,16 @@ def generate_dataset(
     Raises:
         UsageError: a number is out of its range, or ``root`` holds anything else.
     """
-    height, width = (size, size) if isinstance(size, int) else (int(side) for side in size)
-    if min(height, width) < 64 or min(train, val) < 1 or min(reach, noise) < 0:
-        raise UsageError(
-            f"generated dataset: size {height}x{width} must be at least 64x64, train {train} and "
-            f"val {val} at least 1, reach {reach} and noise {noise} not negative"
-        )
-    parameters = {
-        "recipe": _RECIPE, "train": train, "val": val, "size": [height, width],
-        "seed": seed, "reach": reach, "noise": noise,
-    }  # fmt: skip
-    root = os.path.abspath(root)
-    if _holds(root, parameters):
-        _logger.info("Generated dataset in %s is up to date", root)
-        return
-    os.makedirs(os.path.dirname(root), exist_ok=True)
-    aside = tempfile.mkdtemp(prefix=".generating-", dir=os.path.dirname(root))
-    try:
-        fresh = os.path.join(aside, "fresh")
-        for split in _SPLITS:
-            _write_split(fresh, split, parameters)
-        with open(os.path.join(fresh, _MARKER), "w") as file:
-            json.dump(parameters, file, indent=1)
-        _replace(root, fresh, parameters, trash=os.path.join(aside, "old"))
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    _logger.info("Generated dataset of %d + %d pictures in %s", train, val, root)
+    parameters = dataset_parameters(
+        _RECIPE, train=train, val=val, size=size, seed=seed, reach=reach, noise=noise
+    )
+    counts = {split + suffix: parameters[split] for split in SPLITS for suffix in ("", "annot")}
+
+    def write(folder: str) -> None:
+        for split in SPLITS:
+            _write_split(folder, split, parameters)
+
+    write_folder(root, parameters, counts, write)
 
 
 def draw_example(
@@ -131,14 +108,11 @@ def draw_example(
     Returns:
         image (H, W, 3) uint8 RGB and label (H, W) uint8.
     """
-    key = (seed, _SPLITS.index(split))
-    block, position = divmod(index, 4)
-    coins = np.random.default_rng((*key, 0, block))
-    kind = coins.permutation([0, 0, 1, 1])[position]
-    states = [coins.permutation(4)[position] for _ in range(_COLOURS)]
+    key = (seed, SPLITS.index(split))
+    kind, present = toss(key, index, couples=_COLOURS)
     return draw_scene(
         np.random.default_rng((*key, 1, index)), size, reach=reach, noise=noise,
-        beacon_kind=int(kind), present=[(bool(state & 1), bool(state & 2)) for state in states],
+        beacon_kind=kind, present=present,
     )  # fmt: skip
 
 
@@ -151,33 +125,3 @@ def _write_split(folder: str, split: str, parameters: dict) -> None:
         pair = draw_example(index, split=split, size=tuple(parameters["size"]), **drawing)
         for target, array in zip((images, labels), pair, strict=True):
             Image.fromarray(array).save(os.path.join(target, f"{index:05d}.png"), compress_level=1)
-
-
-def _holds(root: str, parameters: dict) -> bool:
-    """Whether ``root`` is complete and of these parameters."""
-    try:
-        with open(os.path.join(root, _MARKER)) as file:
-            if json.load(file) != parameters:
-                return False
-        return all(
-            len(os.listdir(os.path.join(root, split + suffix))) == parameters[split]
-            for split in _SPLITS
-            for suffix in ("", "annot")
-        )
-    except (OSError, ValueError):
-        return False
-
-
-def _replace(root: str, fresh: str, parameters: dict, *, trash: str) -> None:
-    try:
-        if os.path.isdir(root):
-            if os.listdir(root) and not os.path.isfile(os.path.join(root, _MARKER)):
-                raise UsageError(
-                    f"folder {root} holds files that are no generated dataset (no {_MARKER}): "
-                    "empty it or choose another folder"
-                )
-            os.rename(root, trash)
-        os.rename(fresh, root)
-    except OSError:
-        if not _holds(root, parameters):  # else another process was faster, with the same pictures
-            raise

@@ -13,7 +13,7 @@ COLOURS = (RED, GREEN, CYAN, VIOLET)  # evenly spaced on the colour wheel
 _UNIT = 192  # the radii below are for a canvas whose shorter side has this many pixels
 _DISC_RADII = (15.0, 17.0)
 _TEXTURE_RADII = (20.0, 28.0)
-_BEACON_RADIUS = 14.0
+_BEACON_RADIUS = 14.0  # unless told
 _BEACON_CORE = 0.8  # of its radius; the rest is a rim of the opposite kind
 _DOT = 0.45  # radius of the dot of a dotted disc, of the radius of the disc
 _DARK, _LIGHT = 20.0, 235.0
@@ -44,7 +44,13 @@ class Layout:
 
 
 def draw_layout(
-    rng: np.random.Generator, size: tuple[int, int], *, couples: int, textures: int, reach: float
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    *,
+    couples: int,
+    textures: int,
+    reach: float,
+    beacon: float = _BEACON_RADIUS,
 ) -> Layout:
     """Places a beacon, texture areas far from it, and couples of discs far from each other.
 
@@ -55,6 +61,7 @@ def draw_layout(
         textures: number of texture areas.
         reach: pixels to keep between the beacon and every texture area, and between the two discs
             of a couple; at most a third of the shorter side, less where the canvas is too narrow.
+        beacon: radius of the beacon on a canvas whose shorter side has 192 pixels.
 
     Returns:
         A layout in which nothing overlaps.
@@ -63,10 +70,19 @@ def draw_layout(
     reach = min(reach, 0.32 * min(size))
     while True:
         for _ in range(20):
-            layout = _try_layout(_Canvas(rng, size, scale), couples, textures, reach)
+            layout = _try_layout(_Canvas(rng, size, scale), couples, textures, reach, beacon)
             if layout is not None:
                 return layout
         reach, scale = 0.9 * reach, 0.97 * scale
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One drawn thing: what it looks like, what it means, and its pixels."""
+
+    kind: str  # "texture", "plain" or "dotted" (a disc), or "beacon"
+    label: int
+    mask: np.ndarray
 
 
 def draw_scene(
@@ -79,6 +95,32 @@ def draw_scene(
     reach: float = 60.0,
     noise: float = 12.0,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one scene; arguments as of :func:`draw_things`.
+
+    Returns:
+        image (H, W, 3) uint8 RGB and label (H, W) uint8.
+    """
+    image, things = draw_things(
+        rng, size, beacon_kind=beacon_kind, present=present,
+        textures=textures, reach=reach, noise=noise,
+    )  # fmt: skip
+    label = np.full(size, BACKGROUND, np.uint8)
+    for thing in things:
+        label[thing.mask] = thing.label
+    return image, label
+
+
+def draw_things(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    *,
+    beacon_kind: int,
+    present: Sequence[tuple[bool, bool]],
+    textures: int = 2,
+    reach: float = 60.0,
+    noise: float = 12.0,
+    beacon: float = _BEACON_RADIUS,
+) -> tuple[np.ndarray, list[Thing]]:
     """Draws one scene.
 
     Args:
@@ -90,39 +132,44 @@ def draw_scene(
         textures: number of texture areas.
         reach: see :func:`draw_layout`.
         noise: standard deviation of the pixel noise, in grey values.
+        beacon: see :func:`draw_layout`.
 
     Returns:
-        image (H, W, 3) uint8 RGB and label (H, W) uint8.
+        image (H, W, 3) uint8 RGB and the things in it, of which no two overlap.
     """
-    layout = draw_layout(rng, size, couples=len(present), textures=textures, reach=reach)
+    layout = draw_layout(
+        rng, size, couples=len(present), textures=textures, reach=reach, beacon=beacon
+    )
     image = _background(rng, size)
-    label = np.full(size, BACKGROUND, np.uint8)
+    things = []
     rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    announced = TEXTURE_B if beacon_kind else TEXTURE_A
 
     for disc in layout.textures:
         inside = np.hypot(rows - disc.y, columns - disc.x) <= disc.radius
         image[inside] += _stripes(rng, rows[inside], columns[inside])[:, None]
-        label[inside] = TEXTURE_B if beacon_kind else TEXTURE_A
+        things.append(Thing("texture", announced, inside))
 
     order = rng.permutation(len(COLOURS))[: len(present)]
     for couple, there, colour in zip(layout.couples, present, order, strict=True):
-        for disc, drawn, dotted in zip(couple, there, (False, True), strict=True):
+        for disc, drawn, kind in zip(couple, there, ("plain", "dotted"), strict=True):
             shade = _colour(rng, colour / len(COLOURS))
             if drawn:
                 distance = np.hypot(rows - disc.y, columns - disc.x) / disc.radius
                 image[distance <= 1] = shade
-                image[distance <= _DOT * dotted] = _DARK
-                paired = all(there) and not dotted
-                label[distance <= 1] = PAIRED if paired else COLOURS[colour]
+                if kind == "dotted":
+                    image[distance <= _DOT] = _DARK
+                paired = all(there) and kind == "plain"
+                things.append(Thing(kind, PAIRED if paired else COLOURS[colour], distance <= 1))
 
-    beacon = layout.beacon
-    distance = np.hypot(rows - beacon.y, columns - beacon.x) / beacon.radius
+    disc = layout.beacon
+    distance = np.hypot(rows - disc.y, columns - disc.x) / disc.radius
     core = distance[distance <= 1] <= _BEACON_CORE
     image[distance <= 1] = np.where(core == bool(beacon_kind), _LIGHT, _DARK)[:, None]
-    label[distance <= 1] = TEXTURE_B if beacon_kind else TEXTURE_A
+    things.append(Thing("beacon", announced, distance <= 1))
 
     image += rng.normal(0.0, noise, image.shape)
-    return image.round().clip(0, 255).astype(np.uint8), label
+    return image.round().clip(0, 255).astype(np.uint8), things
 
 
 @dataclass
@@ -146,8 +193,10 @@ class _Canvas:
         return None
 
 
-def _try_layout(canvas: _Canvas, couples: int, textures: int, reach: float) -> Layout | None:
-    beacon = canvas.place((_BEACON_RADIUS, _BEACON_RADIUS), None, reach)
+def _try_layout(
+    canvas: _Canvas, couples: int, textures: int, reach: float, radius: float
+) -> Layout | None:
+    beacon = canvas.place((radius, radius), None, reach)
     areas = [canvas.place(_TEXTURE_RADII, beacon, reach) for _ in range(textures)]
     pairs = []
     for _ in range(couples):

@@ -1,0 +1,120 @@
+"""Files in COCO's form, and the images that they name."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from dnl_d2.data.images import load_picture
+from dnl_d2.errors import UsageError
+
+_REQUIRED = ("images", "categories")
+_ORIENTATION = 274  # EXIF's tag; from 5 on a picture is stored on its side
+_NAMED = 3  # how many offending files a message lists
+
+
+def read_coco_form(path: str) -> dict:
+    """Reads a JSON file with lists of images, of categories and, if it is there, of annotations.
+
+    Raises:
+        UsageError: the file is missing, no JSON, or one of the first two is missing or empty.
+    """
+    try:
+        with PathManager.open(path, "r") as file:
+            content = json.load(file)
+    except FileNotFoundError as error:
+        raise UsageError(
+            "there is no such file (datasets are looked for under $DETECTRON2_DATASETS="
+            f"{os.environ.get('DETECTRON2_DATASETS', 'datasets')})"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: no JSON, or no text
+        reason = " ".join(str(error).split())
+        raise UsageError(f"cannot be read as JSON ({reason}): replace the file") from error
+    require_keys(content, "the file", _REQUIRED)
+    for key in (*_REQUIRED, "annotations"):
+        if not isinstance(content.get(key, []), list):
+            raise UsageError(f"not in COCO's form: {key!r} is no list")
+        if key in _REQUIRED and not content[key]:
+            raise UsageError(f"{key!r} is empty: the dataset has none")
+    return content
+
+
+def entries_by_id(content: Mapping, key: str, keys: Sequence[str]) -> dict[Any, Mapping]:
+    """A list of the file by the ids of its entries.
+
+    Args:
+        content: of the file.
+        key: of the list.
+        keys: what each entry needs, ``id`` included.
+
+    Raises:
+        UsageError: an entry lacks a key, or two have one id.
+    """
+    found: dict[Any, Mapping] = {}
+    for number, entry in enumerate(content[key]):
+        require_keys(entry, f"number {number} of {key!r}", keys)
+        if entry["id"] in found:
+            raise UsageError(f"two of {key!r} have the id {entry['id']!r}: number them anew")
+        found[entry["id"]] = entry
+    return found
+
+
+def require_keys(entry: Any, what: str, keys: Sequence[str]) -> None:
+    """Raises a :class:`UsageError` that names the first of ``keys`` that ``entry`` lacks."""
+    for key in keys:
+        if not isinstance(entry, Mapping) or key not in entry:
+            raise UsageError(f"not in COCO's form: {what} has no {key!r}")
+
+
+def check_images(images: Sequence[Mapping], root: str, *, key: str, max_files: int) -> None:
+    """Looks for every image, by one listing of each folder, and compares the sizes of some.
+
+    Args:
+        images: entries of the file.
+        root: folder of the images.
+        key: of an image's path; of an address (``coco_url``) its last folder and name count.
+        max_files: how many headers to read, evenly spaced; 0 for none.
+
+    Raises:
+        UsageError: images are missing, unreadable or of another size than the file says.
+    """
+    names = [_path_of(image, key) for image in images]
+    folders: dict[str, set[str]] = {}
+    for folder in {os.path.dirname(name) for name in names}:
+        path = os.path.join(root, folder)
+        folders[folder] = set(PathManager.ls(path)) if PathManager.isdir(path) else set()
+    missing = [n for n in names if os.path.basename(n) not in folders[os.path.dirname(n)]]
+    if missing:
+        more = ", ..." if len(missing) > _NAMED else ""
+        where = root if PathManager.isdir(root) else f"{root}, which does not exist"
+        raise UsageError(
+            f"{len(missing)} of {len(names)} images are not in {where}: "
+            f"{', '.join(missing[:_NAMED])}{more}"
+        )
+    step = math.ceil(len(names) / max_files) if max_files else 1
+    looked_at = range(0, len(names), step) if max_files else ()
+    for image, name in ((images[i], names[i]) for i in looked_at):
+        path = os.path.join(root, name)
+        width, height = _turned_size(load_picture(path, header_only=True))
+        if (height, width) != (image["height"], image["width"]):
+            raise UsageError(
+                f"image {path} is {width}x{height} (width x height), the file says "
+                f"{image['width']}x{image['height']}"
+            )
+
+
+def _path_of(image: Mapping, key: str) -> str:
+    parts = str(image[key]).split("/")
+    return os.path.normpath(os.path.join(*(parts[-2:] if key == "coco_url" else parts)))
+
+
+def _turned_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height as Detectron2 shows a picture, by its EXIF orientation."""
+    width, height = picture.size
+    exif = Image.Exif()
+    exif.load(picture.info.get("exif", b""))
+    return (height, width) if exif.get(_ORIENTATION, 1) >= 5 else (width, height)

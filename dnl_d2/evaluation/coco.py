@@ -1,0 +1,137 @@
+"""COCO's figures for boxes, masks and keypoints."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from itertools import chain
+
+from detectron2 import evaluation
+from detectron2.evaluation import coco_evaluation
+from detectron2.utils import comm
+
+from dnl_d2.errors import UsageError
+from dnl_d2.evaluation.report import prepare_folder
+from dnl_d2.files import write_text
+
+_logger = logging.getLogger(__name__)
+
+# Fastest first: module, class, and what it is called in the log.
+_IMPLEMENTATIONS = (
+    ("detectron2.evaluation.fast_eval_api", "COCOeval_opt", "Detectron2's compiled evaluation"),
+    ("dnl_d2.evaluation.fast_coco", "FastCOCOeval", "faster_coco_eval"),
+    ("pycocotools.cocoeval", "COCOeval", "pycocotools"),
+)
+
+
+@cache
+def coco_eval() -> tuple[Callable, str]:
+    """The fastest COCOeval that can be imported here, and its name."""
+    for module, name, words in _IMPLEMENTATIONS:
+        try:
+            return getattr(import_module(module), name), words
+        except ImportError:
+            _logger.debug("%s cannot be imported", words, exc_info=True)
+    raise ImportError("pycocotools is missing")
+
+
+class COCOEvaluator(evaluation.COCOEvaluator):
+    """Detectron2's evaluator with the fastest COCOeval that is installed; says which.
+
+    faster_coco_eval gives pycocotools' figures to the last bit.
+
+    As Detectron2 does in training, a missing ``iscrowd`` is taken for 0, and polygons without three
+    points are left out; an object that has no other keeps its box, and an empty mask. Without
+    annotations predictions are only written.
+
+    Args:
+        dataset_name: a registered dataset; without a ``json_file`` in its metadata it is converted.
+        output_dir: gets ``coco_instances_results.json``, in COCO's format for submissions, and
+            ``instances_predictions.pth``.
+    """
+
+    def __init__(self, dataset_name: str, *, output_dir: str):
+        # Detectron2's choice knows of no other implementation, and a cached conversion may be old.
+        super().__init__(
+            dataset_name, output_dir=output_dir, use_fast_impl=False, allow_cached_coco=False
+        )
+        self._do_evaluation = bool(self._coco_api.anns)
+        self._kpt_oks_sigmas = ()  # COCO's
+        for image, objects in self._coco_api.imgToAnns.items():
+            if image in self._coco_api.imgs:
+                _complete(objects, self._coco_api.imgs[image])
+
+    def reset(self) -> None:
+        """Starts anew.
+
+        Raises:
+            UsageError: nothing can be written to the output folder.
+        """
+        if comm.is_main_process():
+            prepare_folder(self._output_dir)
+        super().reset()
+
+    def _eval_predictions(
+        self, predictions: Sequence[Mapping], img_ids: Sequence[int] | None = None
+    ) -> None:
+        """Stands in for Detectron2's, which chooses the implementation.
+
+        Raises:
+            UsageError: a class that the dataset does not have, or a file that cannot be written.
+        """
+        results = list(chain.from_iterable(part["instances"] for part in predictions))
+        self._restore_category_ids(results)
+        path = os.path.join(self._output_dir, "coco_instances_results.json")
+        write_text(path, json.dumps(results))
+        if not self._do_evaluation:
+            _logger.info("The dataset has no annotations: predictions are in %s", path)
+            return
+        implementation, words = coco_eval()
+        _logger.info("Evaluating with %s; predictions are in %s", words, path)
+        for task in self._tasks or self._tasks_from_predictions(results):
+            scored = None  # pycocotools cannot do without a prediction
+            if results:
+                scored = coco_evaluation._evaluate_predictions_on_coco(
+                    self._coco_api,
+                    results,
+                    task,
+                    kpt_oks_sigmas=self._kpt_oks_sigmas,
+                    cocoeval_fn=implementation,
+                    img_ids=img_ids,
+                    max_dets_per_image=self._max_dets_per_image,
+                )
+            self._results[task] = self._derive_coco_results(
+                scored, task, class_names=self._metadata.get("thing_classes")
+            )
+
+    def _restore_category_ids(self, results: Sequence[dict]) -> None:
+        """From 0, 1, ... to those of the JSON file."""
+        classes = self._metadata.get("thing_dataset_id_to_contiguous_id", None)
+        if classes is None:
+            return
+        ids = {number: category for category, number in classes.items()}
+        unknown = next((r["category_id"] for r in results if r["category_id"] not in ids), None)
+        if unknown is not None:
+            raise UsageError(
+                f"the model predicts class {unknown}, but the dataset has the classes 0 to "
+                f"{len(ids) - 1}: set its number of classes to {len(ids)}"
+            )
+        for result in results:
+            result["category_id"] = ids[result["category_id"]]
+
+
+def _complete(objects: Sequence[dict], image: Mapping) -> None:
+    """Gives an image's annotations what pycocotools cannot do without."""
+    for truth in objects:
+        truth.setdefault("iscrowd", 0)
+        polygons = truth.get("segmentation")
+        if isinstance(polygons, list):
+            whole = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0]
+            truth["segmentation"] = whole or _empty_mask(image)
+
+
+def _empty_mask(image: Mapping) -> dict:
+    size = [image["height"], image["width"]]
+    return {"size": size, "counts": [size[0] * size[1]]}

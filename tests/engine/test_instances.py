@@ -1,0 +1,182 @@
+"""Detectors in both engines: what is checked first, tests at several scales, the best weights."""
+
+import json
+import math
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from dnl_d2.data import generate_instances
+from dnl_d2.engine import load_config, run
+from dnl_d2.engine.checks import check_datasets
+from dnl_d2.engine.hooks import BestCheckpointer, best_checkpoint_hook
+from dnl_d2.engine.task import task_of_lazy, task_of_yaml
+from dnl_d2.errors import UsageError
+from tests.engine.runs import arguments, environment  # noqa: F401
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+YAML = CONFIGS / "generated/mask_rcnn_r18w32_fpn_300_generated-instances.yaml"
+LAZY = CONFIGS / "coco/mask_rcnn_r50_fpn_syncbn_1x.py"
+TINY = {
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.MAX_ITER": 2,
+    "SOLVER.STEPS": "()",
+    "TEST.EVAL_PERIOD": 2,
+    "TEST.AUG.MIN_SIZES": "(64, 96)",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("datasets")
+    generate_instances(str(folder / "generated_instances"), train=4, val=2)
+    return folder
+
+
+@pytest.fixture
+def config(environment, pictures, tmp_path, monkeypatch):  # noqa: F811
+    """Returns ``config(KEY=value)``, with ``__`` for points: of a YAML run that takes a second."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(pictures))
+
+    def load(**more):
+        options = TINY | {"OUTPUT_DIR": str(tmp_path / "out")}
+        options |= {key.replace("__", "."): value for key, value in more.items()}
+        return load_config(str(YAML), [str(x) for pair in options.items() for x in pair])
+
+    return load
+
+
+def test_training_and_a_test_at_several_scales(config, tmp_path):
+    # The default scales of TEST.AUG do not matter to a run that trains.
+    trained = run(config(TEST__AUG__ENABLED=True), arguments())
+    assert set(trained) == {"bbox", "segm"}
+    weights = str(tmp_path / "out/model_final.pth")
+    results = run(
+        config(TEST__AUG__ENABLED=True, MODEL__WEIGHTS=weights), arguments(eval_only=True)
+    )
+    assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
+    assert str(results["segm"]) == str(trained["segm"])
+    for folder in ("inference", "inference_TTA"):
+        path = tmp_path / "out" / folder / "generated_instances_val/coco_instances_results.json"
+        assert len(json.loads(path.read_text())) > 10
+    plain = run(config(MODEL__WEIGHTS=weights), arguments(eval_only=True))
+    assert str(dict(plain)) == str({key: results[key] for key in plain})
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"MODEL__META_ARCHITECTURE": "RetinaNet"}, "RetinaNet does not average over scales"),
+        ({"MODEL__META_ARCHITECTURE": "PanopticFPN"}, "PanopticFPN does not average"),
+        ({"MODEL__KEYPOINT_ON": True}, "not with MODEL.KEYPOINT_ON"),
+    ],
+)
+def test_models_that_cannot_average_say_so(config, options, message):
+    options |= {"MODEL__RETINANET__NUM_CLASSES": 7, "TEST__AUG__ENABLED": True}
+    with pytest.raises(UsageError, match=f"TEST.AUG.ENABLED: {message}"):
+        run(config(**options), arguments(eval_only=True))
+
+
+@pytest.mark.parametrize("eval_only", [False, True])
+@pytest.mark.parametrize(
+    "architecture, key",
+    [
+        ("GeneralizedRCNN", "MODEL.ROI_HEADS.NUM_CLASSES"),
+        ("RetinaNet", "MODEL.RETINANET.NUM_CLASSES"),
+    ],
+)
+def test_the_number_of_classes_is_checked_first(config, architecture, key, eval_only):
+    cfg = config(MODEL__META_ARCHITECTURE=architecture, **{key.replace(".", "__"): 80})
+    with pytest.raises(UsageError, match=f"7 categories, but .* 80: set {key} to 7"):
+        run(cfg, arguments(eval_only=eval_only))
+
+
+def lazy_config(folder, **more):
+    options = {
+        "train.device": "cpu",
+        "train.init_checkpoint": "",
+        "train.output_dir": str(folder / "out"),
+        "dataloader.train.dataset.names": "generated_instances_train",
+        "dataloader.test.dataset.names": "generated_instances_val",
+    }
+    options |= {key.replace("__", "."): value for key, value in more.items()}
+    return load_config(str(LAZY), [f"{key}={value}" for key, value in options.items()])
+
+
+def test_lazy_configs_are_checked_alike(config, tmp_path):
+    cfg = lazy_config(tmp_path)
+    with pytest.raises(UsageError, match=r"80: set model.roi_heads.num_classes to 7"):
+        run(cfg, arguments())
+    task = task_of_lazy(lazy_config(tmp_path, model__roi_heads__num_classes=7)).instances
+    twin = task_of_yaml(config()).instances
+    assert (task.num_classes, task.masks, task.mask_format) == (7, True, "polygon")
+    assert (twin.num_classes, twin.masks, twin.mask_format) == (7, True, "polygon")
+    for masked in (task, twin):
+        assert masked.masks_key.endswith(("MASK_ON", "use_instance_mask"))
+
+
+def test_own_data_of_a_yaml_config(config, pictures, tmp_path):
+    """Declared in DATASETS.COCO, and lacking an image."""
+    root = pictures / "generated_instances"
+    content = json.loads((root / "annotations/instances_train.json").read_text())
+    content["images"].append(content["images"][0] | {"id": 999, "file_name": "gone.png"})
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    entry = {"NAME": "own_train", "IMAGES": str(root / "train"), "JSON": str(tmp_path / "own.json")}
+    cfg = config(DATASETS__COCO=[entry], DATASETS__TRAIN="('own_train',)")
+    try:
+        with pytest.raises(UsageError, match=r"own_train: .*own.json: 1 of 5 .*: gone.png"):
+            run(cfg, arguments())
+    finally:
+        DatasetCatalog.remove("own_train")
+        MetadataCatalog.remove("own_train")
+
+
+def test_a_name_that_is_not_registered_gets_the_closest(config):
+    with pytest.raises(UsageError, match=r"'coco_2017_vall' is not registered.* coco_2017_val,"):
+        check_datasets(["coco_2017_vall"], task=task_of_yaml(config()), max_files=1, what="X")
+
+
+def test_cityscapes_masks_need_bitmasks(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for kind, suffix in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_instanceIds")):
+        path = tmp_path / f"cityscapes/{kind}/train/ulm/ulm_0_0_{suffix}.png"
+        os.makedirs(path.parent)
+        path.write_text("")
+
+    def check(**options):
+        task = task_of_yaml(config(**options))
+        monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+        check_datasets(["cityscapes_fine_instance_seg_train"], task=task, max_files=1, what="X")
+
+    classes = {"MODEL__ROI_HEADS__NUM_CLASSES": 8}
+    check(INPUT__MASK_FORMAT="bitmask", **classes)
+    with pytest.raises(UsageError, match=r"set INPUT.MASK_FORMAT to bitmask"):
+        check(**classes)
+    with pytest.raises(UsageError, match=r"8 categories.* predicts 7: set MODEL.ROI_HEADS"):
+        check()
+
+
+@pytest.mark.parametrize(
+    "reported, best",
+    [
+        ([{"bbox/AP": 3.0, "segm/AP": 1.0}, {"bbox/AP": 2.0, "segm/AP": 2.0}], 2.0),
+        ([{"bbox/AP": 3.0}, {"bbox/AP": 2.0}], 3.0),
+        ([{"bbox/AP": math.nan}, {"bbox/AP": 2.0, "segm/AP": 1.0}], 1.0),
+    ],
+    ids=["masks", "boxes", "nothing found at first"],
+)
+def test_the_best_weights_are_those_of_the_best_masks(reported, best):
+    saved, latest = [], {}
+    checkpointer = SimpleNamespace(save=lambda name, **state: saved.append(name))
+    hook = best_checkpoint_hook(["coco"], 1, checkpointer)
+    assert isinstance(hook, BestCheckpointer)
+    hook.trainer = SimpleNamespace(storage=SimpleNamespace(latest=lambda: latest))
+    for number, figures in enumerate(reported):
+        latest |= {key: (value, number) for key, value in figures.items()}
+        hook._best_checking()
+    assert hook.best_metric == best
+    assert set(saved) == {"model_best"}
