@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Iterable
 
 import yaml
 from tabulate import tabulate
@@ -57,26 +58,64 @@ def classes(rows: list[dict]) -> str:
 
 
 def published(rows: list[dict]) -> str:
-    """Published figures of every recipe of a dataset beside our own."""
-    headers = ["config", "source", "mIoU", "flip", "ms+flip", "memory (GB)", "fps"]
-    headers += ["own mIoU", "own ms+flip"]
-    digits = {"miou": 2, "flip": 2, "ms_flip": 2, "memory_gb": 1, "fps": 2}
+    """Published figures of every recipe of a dataset for segmentation, beside our own."""
+    figures = {
+        "mIoU": ("miou", 2),
+        "flip": ("flip", 2),
+        "ms+flip": ("ms_flip", 2),
+        "memory (GB)": ("memory_gb", 1),
+        "fps": ("fps", 2),
+    }
+    return _beside_own(rows, figures, own=("mIoU", "ms+flip"))
+
+
+def detection(rows: list[dict]) -> str:
+    """The same for detection with masks."""
+    figures = {
+        "box AP": ("box_ap", 1),
+        "mask AP": ("mask_ap", 1),
+        "memory (GB)": ("memory_gb", 1),
+        "fps": ("fps", 1),
+        "parameters (M)": ("params_m", 1),
+        "GFLOPs": ("gflops", 1),
+    }
+    return _beside_own(rows, figures, own=("box AP", "mask AP"))
+
+
+def _beside_own(
+    rows: list[dict], figures: dict[str, tuple[str, int]], *, own: tuple[str, ...]
+) -> str:
+    """A line for each row.
+
+    Args:
+        rows: of published.yaml, with the own run of that config as ``own``.
+        figures: key and digits of each column by its title.
+        own: titles of the columns that are repeated for the own run.
+    """
+
+    def cells(row: dict, titles: Iterable[str], missing: str) -> list[str]:
+        chosen = (figures[title] for title in titles)
+        return [f"{row[key]:.{digits}f}" if key in row else missing for key, digits in chosen]
+
+    headers = ["config", "source", *figures, *(f"own {title}" for title in own)]
     table = [
         [
             f"`{row['config']}`",
             row.get("source", "-"),
-            *(f"{row[key]:.{n}f}" if key in row else "-" for key, n in digits.items()),
-            *(
-                f"{row['own'][key]:.2f}" if key in row["own"] else "not run"
-                for key in ("miou", "ms_flip")
-            ),
+            *cells(row, figures, "-"),
+            *cells(row["own"], own, "not run"),
         ]
         for row in rows
     ]
     return tabulate(table, headers, tablefmt="github", disable_numparse=True) + "\n"
 
 
-TABLES = {"overview": overview, "classes": classes, "published": published}
+TABLES = {
+    "overview": overview,
+    "classes": classes,
+    "published": published,
+    "detection": detection,
+}
 
 
 def join(results: dict[str, list[dict]], figures: dict[str, list[dict]]) -> dict[str, list[dict]]:
@@ -86,7 +125,8 @@ def join(results: dict[str, list[dict]], figures: dict[str, list[dict]]) -> dict
         f"{name}_{kind}": rows for name, rows in results.items() for kind in ("overview", "classes")
     }
     for dataset, rows in figures.items():
-        tables[f"{dataset}_published"] = [row | {"own": own.get(row["config"], {})} for row in rows]
+        kind = "detection" if "box_ap" in rows[0] else "published"
+        tables[f"{dataset}_{kind}"] = [row | {"own": own.get(row["config"], {})} for row in rows]
     return tables
 
 

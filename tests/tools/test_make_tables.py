@@ -51,6 +51,24 @@ def test_published_figures_stand_beside_own_ones(root):
     assert cells[1] == ["`d/y`", *["-"] * 6, "not run", "not run"]
 
 
+def test_detection_has_its_own_columns(root):
+    rows = [
+        {"config": "c/x", "source": "a zoo", "box_ap": 37.3, "mask_ap": 34.2, "fps": 10.6},
+        {"config": "c/y", "source": "a zoo", "box_ap": 41.0, "mask_ap": 37, "params_m": 46.9},
+    ]
+    own = {"config": "c/x.yaml", "box_ap": 37.26, "mask_ap": 34.0}
+    tables = module(root).join({"r": [own]}, {"c": rows})
+    assert "c_published" not in tables
+    text = module(root).render("<!-- results:c_detection -->\n<!-- end -->", tables, path="x")
+    lines = text.splitlines()
+    titles, first, second = (
+        [cell.strip() for cell in lines[k].strip("|").split("|")] for k in (1, 3, 4)
+    )
+    assert titles[2:4] == ["box AP", "mask AP"] and titles[-2:] == ["own box AP", "own mask AP"]
+    assert first == ["`c/x`", "a zoo", "37.3", "34.2", "-", "10.6", "-", "-", "37.3", "34.0"]
+    assert second == ["`c/y`", "a zoo", "41.0", "37.0", "-", "-", "46.9", "-", *["not run"] * 2]
+
+
 def test_overview_has_figure_commit_and_hardware(root):
     got = module(root).overview([ROW])
     for part in ("12.3", "`abc`", "`camvid/x.yaml`", "Hardware: a machine."):

@@ -1,0 +1,13 @@
+"""Twin of the YAML file of the same name."""
+
+from ..common.coco_cascade_mask_rcnn_x101_32x4d_fpn import (
+    dataloader,
+    lr_multiplier,
+    model,
+    optimizer,
+    train,
+)
+
+model.backbone.bottom_up.context = dict(name="gc", ratio=1 / 4)
+model.backbone.bottom_up.inserts = dict(res3="all", res4="all", res5="all")
+train.output_dir = "output/coco/cascade_mask_rcnn_x101-32x4d_fpn_gc_r4_c3-c5_syncbn_1x"

@@ -1,0 +1,6 @@
+"""Twin of the YAML file of the same name."""
+
+from ..common.coco_mask_rcnn_r50_fpn import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.norm = "fixBN"
+train.output_dir = "output/coco/mask_rcnn_r50_fpn_fixbn_1x"

@@ -1,0 +1,13 @@
+"""Twin of the YAML file of the same name."""
+
+from ..common.coco_mask_rcnn_r50_fpn_4conv1fc import (
+    dataloader,
+    lr_multiplier,
+    model,
+    optimizer,
+    train,
+)
+
+model.backbone.bottom_up.context = dict(name="gc", ratio=1 / 16)
+model.backbone.bottom_up.inserts = dict(res3="all", res4="all", res5="all")
+train.output_dir = "output/coco/mask_rcnn_r50_fpn_gc_r16_c3-c5_syncbn_4conv1fc_1x"

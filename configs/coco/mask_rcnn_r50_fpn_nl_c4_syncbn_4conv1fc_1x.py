@@ -1,0 +1,14 @@
+"""Twin of the YAML file of the same name."""
+
+from ..common.coco_mask_rcnn_r50_fpn_4conv1fc import (
+    dataloader,
+    lr_multiplier,
+    model,
+    optimizer,
+    train,
+)
+
+model.backbone.bottom_up.context = dict(name="nl", reduction=4)
+model.backbone.bottom_up.inserts = dict(res4=[-2])
+model.backbone.bottom_up.position = "after_add"
+train.output_dir = "output/coco/mask_rcnn_r50_fpn_nl_c4_syncbn_4conv1fc_1x"

@@ -1,0 +1,7 @@
+"""Twin of the YAML file of the same name."""
+
+from ..common.coco_mask_rcnn_r50_fpn import dataloader, lr_multiplier, model, optimizer, train
+
+lr_multiplier.warmup_length = 500 / 180000
+train.max_iter = 180000
+train.output_dir = "output/coco/mask_rcnn_r50_fpn_syncbn_2x"

@@ -1,0 +1,115 @@
+"""The COCO recipes in LazyConfig are those in YAML."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetMapper
+from detectron2.data.transforms import AugInput
+from omegaconf import ListConfig
+from torch import nn
+
+from dnl_d2.engine import Trainer, load_config
+from dnl_d2.engine.values import check_lazy, check_yaml
+from tests.configs.coco import CONFIGS, LEAVES, meta_model, yaml_config
+
+# What both ways of building leave different without meaning: a dictionary with or without its
+# defaults, or sizes that only exports and figures read.
+UNSAID = {"loss_weight": {"loss_cls": 1.0, "loss_box_reg": 1.0}}
+
+
+def lazy_config(name):
+    return load_config(str(CONFIGS / f"{name}.py"))
+
+
+def described(value):
+    """A value as it compares: settings of objects by name, without tensors and submodules."""
+    if isinstance(value, dict):
+        return {key: described(v) for key, v in value.items()}
+    if isinstance(value, list | tuple | ListConfig):
+        return [described(v) for v in value]
+    if isinstance(value, torch.Tensor | nn.Module | type) or inspect.isroutine(value):
+        return type(value)
+    if hasattr(value, "__dict__"):
+        return type(value), described(vars(value))
+    return value
+
+
+def settings(module):
+    """Everything about a module that is not a parameter, buffer or submodule."""
+    own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    for key, defaults in UNSAID.items():
+        if isinstance(own.get(key), dict):
+            own[key] = defaults | own[key]
+    return type(module), described(own)
+
+
+def test_every_leaf_has_a_twin():
+    assert {f"coco/{file.stem}" for file in (CONFIGS / "coco").glob("*.py")} == set(LEAVES)
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_twin_is_the_same_network(name):
+    ours = meta_model(name)
+    with torch.device("meta"):
+        twin = instantiate(lazy_config(name).model)
+    mine, other = (
+        {key: (v.shape, v.dtype) for key, v in m.state_dict().items()} for m in (ours, twin)
+    )
+    assert list(mine) == list(other) and mine == other
+    trained = [{k for k, p in m.named_parameters() if p.requires_grad} for m in (ours, twin)]
+    assert trained[0] == trained[1]
+    modules = dict(twin.named_modules())
+    assert list(modules) == [key for key, _ in ours.named_modules()]
+    for key, module in ours.named_modules():
+        assert settings(module) == settings(modules[key]), key
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_twin_trains_alike(name):
+    ours, twin = yaml_config(name), lazy_config(name)
+    check_yaml(ours)
+    check_lazy(twin)
+    solver = ours.SOLVER
+    model = nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1), "norm": nn.BatchNorm2d(1)})
+    twin.optimizer.params.model = model
+    optimizers = Trainer.build_optimizer(ours, model), instantiate(twin.optimizer)
+    for mine, other in zip(*(o.param_groups for o in optimizers), strict=True):
+        assert len(mine["params"]) == len(other["params"])
+        for key in ("lr", "momentum", "weight_decay", "nesterov"):
+            assert mine[key] == other[key], key
+    multipliers = Trainer.build_lr_scheduler(ours, optimizers[0])._multiplier, twin.lr_multiplier
+    multipliers = multipliers[0], instantiate(multipliers[1])
+    for iteration in (0, 1, 250, 499, 500, *solver.STEPS, solver.MAX_ITER - 1):
+        for near in (iteration - 1, iteration, iteration + 1):
+            where = max(near, 0) / solver.MAX_ITER
+            assert multipliers[0](where) == pytest.approx(multipliers[1](where), rel=1e-9)
+    train, loaders = twin.train, twin.dataloader
+    assert train.clip_norm == solver.CLIP_GRADIENTS.CLIP_VALUE and solver.CLIP_GRADIENTS.ENABLED
+    assert train.max_iter == solver.MAX_ITER
+    assert train.seed == ours.SEED
+    assert train.amp == {"enabled": solver.AMP.ENABLED, "dtype": solver.AMP.DTYPE}
+    assert train.accumulate == solver.ACCUMULATE
+    assert train.reference_batch_size == solver.REFERENCE_BATCH_SIZE
+    assert train.init_checkpoint == ours.MODEL.WEIGHTS
+    assert train.eval_period == ours.TEST.EVAL_PERIOD
+    assert train.checkpointer.period == solver.CHECKPOINT_PERIOD
+    assert train.output_dir == ours.OUTPUT_DIR
+    assert loaders.train.total_batch_size == solver.IMS_PER_BATCH
+    assert loaders.train.num_workers == loaders.test.num_workers == ours.DATALOADER.NUM_WORKERS
+    assert loaders.train.get("aspect_ratio_grouping", True) == ours.DATALOADER.ASPECT_RATIO_GROUPING
+    empty = loaders.train.dataset.get("filter_empty", True)
+    assert empty == ours.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    assert [loaders.train.dataset.names] == list(ours.DATASETS.TRAIN)
+    assert [loaders.test.dataset.names] == list(ours.DATASETS.TEST)
+    assert loaders.evaluator.dataset_name == loaders.test.dataset.names
+    assert described(DatasetMapper(ours, True)) == described(instantiate(loaders.train.mapper))
+    tests = DatasetMapper(ours, False), instantiate(loaders.test.mapper)
+    assert {mapper.image_format for mapper in tests} == {"RGB"}
+    assert not any(mapper.is_train for mapper in tests)
+    for size in ((480, 640), (300, 1000)):
+        resized = [mapper.augmentations(AugInput(np.zeros((*size, 3)))) for mapper in tests]
+        mine, other = ([described(t) for t in found.transforms] for found in resized)
+        assert mine == other and len(mine) == 1
