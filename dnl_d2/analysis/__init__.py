@@ -1,0 +1,16 @@
+"""What a model consists of and what it computes: parameters, multiply-adds, activations by part."""
+
+from dnl_d2.analysis.counting import Count, OperationCounter
+from dnl_d2.analysis.measure import Analysis, analyze
+from dnl_d2.analysis.report import as_json, as_text
+from dnl_d2.analysis.running import Regions
+
+__all__ = [
+    "Analysis",
+    "Count",
+    "OperationCounter",
+    "Regions",
+    "analyze",
+    "as_json",
+    "as_text",
+]
