@@ -80,6 +80,8 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
             text = "is empty, or has a plain value where keys are expected"
         if "'float'> vs. <class 'int'>" in text:
             text += " (write the number with a point, such as 3.0)"
+        if "tag:yaml.org,2002:python/" in text:
+            text += " (code in a config is not run: write the value out)"
         raise UsageError(f"{where}: {text}") from error
     try:
         register_configured(cfg.DATASETS)

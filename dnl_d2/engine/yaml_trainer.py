@@ -141,7 +141,8 @@ class Trainer(DefaultTrainer):
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-        return build_evaluator(dataset_name, folder)
+        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
+        return build_evaluator(dataset_name, folder, kpt_oks_sigmas=sigmas)
 
     @classmethod
     def test_augmented(cls, cfg: CfgNode, model: nn.Module) -> dict:

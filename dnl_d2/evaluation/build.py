@@ -1,6 +1,7 @@
 """One table from a dataset's evaluator_type to its evaluator."""
 
 import os
+from collections.abc import Sequence
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator, DatasetEvaluators
@@ -29,12 +30,15 @@ EVALUATORS = {
 }
 
 
-def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def build_evaluator(
+    dataset_name: str, output_dir: str, *, kpt_oks_sigmas: Sequence[float] = ()
+) -> DatasetEvaluator:
     """The evaluator of a registered dataset.
 
     Args:
         dataset_name: its metadata's ``evaluator_type`` is a key of :data:`EVALUATORS`.
         output_dir: the evaluator writes to its folder ``dataset_name``.
+        kpt_oks_sigmas: of COCO keypoints that are not COCO's 17, as in TEST.KEYPOINT_OKS_SIGMAS.
 
     Raises:
         UsageError: the dataset's metadata name no evaluator_type, or one not in the table; or what
@@ -46,4 +50,6 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
             f"dataset {dataset_name!r} has evaluator_type {kind!r}; set its metadata to one of "
             f"{', '.join(EVALUATORS)}"
         )
-    return EVALUATORS[kind](dataset_name, output_dir=os.path.join(output_dir, dataset_name))
+    options = {"kpt_oks_sigmas": kpt_oks_sigmas} if kind == "coco" else {}
+    folder = os.path.join(output_dir, dataset_name)
+    return EVALUATORS[kind](dataset_name, output_dir=folder, **options)

@@ -50,15 +50,18 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         dataset_name: a registered dataset; without a ``json_file`` in its metadata it is converted.
         output_dir: gets ``coco_instances_results.json``, in COCO's format for submissions, and
             ``instances_predictions.pth``.
+        kpt_oks_sigmas: one for each kind of keypoint; empty for those of COCO's 17.
     """
 
-    def __init__(self, dataset_name: str, *, output_dir: str):
+    def __init__(
+        self, dataset_name: str, *, output_dir: str, kpt_oks_sigmas: Sequence[float] = ()
+    ):
         # Detectron2's choice knows of no other implementation, and a cached conversion may be old.
         super().__init__(
             dataset_name, output_dir=output_dir, use_fast_impl=False, allow_cached_coco=False
         )
         self._do_evaluation = bool(self._coco_api.anns)
-        self._kpt_oks_sigmas = ()  # COCO's
+        self._kpt_oks_sigmas = list(kpt_oks_sigmas)
         for image, objects in self._coco_api.imgToAnns.items():
             if image in self._coco_api.imgs:
                 _complete(objects, self._coco_api.imgs[image])

@@ -219,3 +219,31 @@ def test_an_output_folder_that_cannot_be_is_found_at_the_start(dataset, tmp_path
     truth, _ = make_dataset(0, images=1)
     with pytest.raises(UsageError, match="cannot write to"):
         build_evaluator(dataset(truth), str(tmp_path / "file")).reset()
+
+
+def test_keypoints_of_your_own_need_their_sigmas(dataset, tmp_path):
+    """Three keypoints, each off by one pixel: similarity exp(-1 / (2 * area * (2 * sigma)^2))."""
+    shape = {"bbox": [5, 5, 20, 20], "area": 400.0, "iscrowd": 0}
+    points = [8, 9, 2, 20, 21, 2, 12, 13, 2]
+    truth = {
+        "images": [{"id": 1, "width": 40, "height": 40, "file_name": "1.png"}],
+        "categories": [{"id": c, "name": f"c{c}"} for c in CATEGORIES],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "keypoints": points, "num_keypoints": 3}
+            | shape
+        ],
+    }
+    instances = Instances((40, 40), pred_boxes=Boxes(torch.tensor([[5.0, 5, 25, 25]])))
+    instances.scores, instances.pred_classes = torch.tensor([0.9]), torch.tensor([0])
+    moved = torch.tensor(points).reshape(1, 3, 3).float()
+    moved[..., :2] += 0.5  # Detectron2 takes points for the middle of pixels, COCO for corners
+    moved[..., 0] += 1
+    name = dataset(truth)
+    for sigma in (0.02, 0.05):
+        evaluator = build_evaluator(name, str(tmp_path), kpt_oks_sigmas=[sigma] * 3)
+        evaluator.reset()
+        instances.pred_keypoints = moved.clone()  # the evaluator moves them
+        evaluator.process([{"image_id": 1}], [{"instances": instances}])
+        similarity = math.exp(-1 / (2 * 400 * (2 * sigma) ** 2))
+        reached = np.linspace(0.5, 0.95, 10) <= similarity
+        assert evaluator.evaluate()["keypoints"]["AP"] == pytest.approx(100 * reached.mean())
