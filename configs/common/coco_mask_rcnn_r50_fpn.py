@@ -1,15 +1,15 @@
 """Twin of coco_mask_rcnn_r50_fpn.yaml."""
 
 from detectron2.config import LazyCall as L
-from detectron2.model_zoo import get_config
 
+from dnl_d2.engine.config import zoo_config
 from dnl_d2.evaluation import build_evaluator
 
 from .models.mask_rcnn_r50_fpn import model
 from .optim import optimizer
 from .train import train
 
-dataloader = get_config("common/data/coco.py").dataloader
+dataloader = zoo_config("common/data/coco.py").dataloader
 dataloader.train.mapper.image_format = "RGB"
 dataloader.train.mapper.augmentations[0].short_edge_length = (800,)
 dataloader.evaluator = L(build_evaluator)(
@@ -20,7 +20,7 @@ dataloader.evaluator = L(build_evaluator)(
 optimizer.lr = 0.02
 optimizer.weight_decay = 1e-4
 # Steps at 6/9 and 8/9 of the schedule, whatever its length.
-lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_1x
+lr_multiplier = zoo_config("common/coco_schedule.py").lr_multiplier_1x
 lr_multiplier.warmup_length = 500 / 90000
 lr_multiplier.warmup_factor = 1 / 3
 

@@ -45,7 +45,8 @@ def resolve_weights(name: str, key: str = "MODEL.WEIGHTS") -> str:
     Raises:
         UsageError: neither a file nor a name, or a name of several models.
     """
-    if not name or "://" in name or os.path.isfile(name):
+    config = name.endswith((".yaml", ".py"))  # stands for its weights, also where the file is here
+    if not name or "://" in name or (os.path.isfile(name) and not config):
         return name
     stem = re.sub(r"\.(yaml|py|pkl)$", "", name)
     found = [stem] if stem in addresses() else _spellings().get(stem, [])

@@ -1,6 +1,7 @@
 """Loading a YAML or LazyConfig file with command-line overrides, strictly."""
 
 import difflib
+import importlib.util
 import inspect
 import os
 from collections.abc import Sequence
@@ -39,6 +40,16 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode | DictConfi
     if path.endswith(".py"):
         return _load_lazy(path, list(overrides))
     raise UsageError(f"--config-file {path}: a config ends in .yaml or .py")
+
+
+def zoo_config(path: str) -> DictConfig:
+    """A LazyConfig of Detectron2's model zoo, such as ``common/data/coco.py``.
+
+    As ``detectron2.model_zoo.get_config``, which in some versions needs pkg_resources.
+    """
+    package = importlib.util.find_spec("detectron2.model_zoo")
+    folder = package.submodule_search_locations[0]
+    return LazyConfig.load(os.path.join(folder, "configs", path))
 
 
 def build_from_config(path: str, overrides: Sequence[str] = (), *, device: str) -> nn.Module:

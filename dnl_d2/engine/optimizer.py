@@ -51,10 +51,17 @@ def clip_total_norm(optimizer: torch.optim.Optimizer, limit: float, norm_type: f
 
     It happens in each step of ``optimizer``, after a GradScaler has unscaled the gradients. This is
     ``grad_clip`` of MMDetection; Detectron2's own types clip each parameter by itself.
+
+    Raises:
+        UsageError: a fused optimizer, to which a GradScaler hands scaled gradients.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if optimizer.defaults.get("fused"):
+        raise UsageError(
+            "the norm of all gradients is not clipped in a fused optimizer: unset fused"
+        )
 
     def clip(*_) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, limit, norm_type)
 
     optimizer.register_step_pre_hook(clip)

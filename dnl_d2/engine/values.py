@@ -125,11 +125,29 @@ _NEEDED = tuple(key for key in _LAZY if key.startswith("train."))
 def check_yaml(cfg: CfgNode) -> None:
     """Raises :class:`UsageError` for the first value that cannot be meant, naming its key."""
     _check({key: _select(cfg, key) for key in _YAML}, _YAML)
+    _check_fixed_norm(cfg)
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "PolyLR" and solver.MIN_LR > solver.BASE_LR:
         raise UsageError(
             f"SOLVER.MIN_LR {solver.MIN_LR:g} is above SOLVER.BASE_LR {solver.BASE_LR:g}, from "
             "which the schedule comes down: lower it too"
+        )
+
+
+def _check_fixed_norm(cfg: CfgNode) -> None:
+    """fixBN is for what this library builds, and res5 of a C4 model is Detectron2's."""
+    if cfg.MODEL.RESNETS.NORM != "fixBN":
+        return
+    if not cfg.MODEL.BACKBONE.NAME.startswith("build_context_"):
+        raise UsageError(
+            f"MODEL.RESNETS.NORM fixBN: MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} does not "
+            "know it, use build_context_resnet_fpn_backbone or another of this library's"
+        )
+    detector = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
+    if detector and cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads":
+        raise UsageError(
+            "MODEL.RESNETS.NORM fixBN: MODEL.ROI_HEADS.NAME Res5ROIHeads does not know it, use "
+            "FrozenBN or BN"
         )
 
 

@@ -53,9 +53,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         kpt_oks_sigmas: one for each kind of keypoint; empty for those of COCO's 17.
     """
 
-    def __init__(
-        self, dataset_name: str, *, output_dir: str, kpt_oks_sigmas: Sequence[float] = ()
-    ):
+    def __init__(self, dataset_name: str, *, output_dir: str, kpt_oks_sigmas: Sequence[float] = ()):
         # Detectron2's choice knows of no other implementation, and a cached conversion may be old.
         super().__init__(
             dataset_name, output_dir=output_dir, use_fast_impl=False, allow_cached_coco=False

@@ -22,7 +22,7 @@ class SameSizeBatches(nn.Module):
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """Losses in training, otherwise one result per image, in the order of the images."""
-        if self.training:
+        if self.model.training:
             return self.model(batched_inputs)
         groups: dict[Any, list[int]] = {}
         for index, inputs in enumerate(batched_inputs):

@@ -12,9 +12,12 @@ from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import PointwiseConv
 from dnl_d2.layers.functional import full_precision
 from dnl_d2.modeling.heads.base import SegmentationHead
+from dnl_d2.modeling.norms import FixedBatchNorm2d
 
 # Exactly these: a subclass may compute something else.
-_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm, FrozenBatchNorm2d)
+_NORMS = (
+    nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm, FrozenBatchNorm2d, FixedBatchNorm2d,
+)  # fmt: skip
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 # What applies `norm` to the result of the convolution and `activation` to that.
 _CONVOLUTIONS = (Conv2d.forward, PointwiseConv.forward)

@@ -162,18 +162,38 @@ def test_the_norm_of_all_gradients_is_clipped_behind_a_grad_scaler():
     torch.testing.assert_close(parameter.detach(), torch.tensor([-0.6, -0.8]))
 
 
-def test_clipping_by_yaml(twins):
+def test_parameters_that_join_later_are_clipped_too():
+    parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    optimizer = torch.optim.SGD(parameters[:1], lr=1.0)
+    clip_total_norm(optimizer, 1.0)
+    optimizer.add_param_group({"params": parameters[1:]})
+    changes = step_of(optimizer, parameters, [torch.tensor([3.0]), torch.tensor([4.0])])
+    torch.testing.assert_close(torch.cat(changes), torch.tensor([-0.6, -0.8]))
+
+
+def test_fused_optimizers_are_refused():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, fused=True)
+    with pytest.raises(UsageError, match="unset fused"):
+        clip_total_norm(optimizer, 1.0)
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1.0])
+def test_clipping_by_yaml(twins, norm_type):
     cfg = twins.cfg.clone()
-    cfg.SOLVER.NO_DECAY = BLOCK
+    cfg.SOLVER.NO_DECAY = ["query"]
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
+    cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = norm_type
     cfg.SOLVER.WEIGHT_DECAY = cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
-    optimizer = Trainer.build_optimizer(cfg, twins.ours)
+    model = nn.ModuleDict({"query": nn.Linear(3, 2), "value": nn.Linear(3, 1)})
+    parameters = list(model.parameters())
+    for p in parameters:
+        nn.init.zeros_(p)
+    optimizer = Trainer.build_optimizer(cfg, model)
     assert cfg.SOLVER.CLIP_GRADIENTS.ENABLED and type(optimizer) is torch.optim.SGD
-    parameters = [p for p in twins.ours.parameters() if p.requires_grad]
     changes = step_of(optimizer, parameters, [torch.ones_like(p) for p in parameters])
-    total = torch.stack([c.double().square().sum() for c in changes]).sum().sqrt()
+    total = torch.linalg.vector_norm(torch.cat([c.flatten() for c in changes]), norm_type)
     assert total.item() == pytest.approx(0.5 * cfg.SOLVER.BASE_LR, rel=1e-3)
 
 

@@ -98,7 +98,7 @@ def test_deformable_convolution_in_bfloat16():
 def test_deformable_convolutions_are_refused_where_there_are_none():
     with pytest.raises(UsageError, match="deform_num_groups must be a positive integer, got 0"):
         build_context_resnet(depth=50, deform_on=["res5"], deform_num_groups=0)
-    with pytest.raises(UsageError, match="deform_num_groups 3 does not divide the 1 x 64"):
+    with pytest.raises(UsageError, match="deform_num_groups 3 does not divide the 64 channels"):
         build_context_resnet(depth=50, deform_on=["res5"], deform_num_groups=3)
     with pytest.raises(UsageError, match="a list of stages, got 'res5'"):
         build_context_resnet(depth=50, deform_on="res5")

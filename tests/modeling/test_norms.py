@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
+from dnl_d2 import optimize_for_inference
 from dnl_d2.engine.values import check_yaml
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import build_context_resnet
@@ -60,9 +61,24 @@ def test_a_backbone_of_it():
 
 def test_only_backbones_of_this_library_know_it():
     cfg = config(NORM="fixBN")
+    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
     check_yaml(cfg)
     cfg.MODEL.SEM_SEG_HEAD.NORM = "fixBN"
     with pytest.raises(UsageError, match=r"MODEL\.SEM_SEG_HEAD\.NORM is 'fixBN': use a norm"):
         check_yaml(cfg)
     with pytest.raises(UsageError, match=r"MODEL\.RESNETS\.NORM .* or fixBN"):
         check_yaml(config(NORM="fixedBN"))
+    with pytest.raises(UsageError, match=r"MODEL\.BACKBONE\.NAME build_resnet_fpn_backbone does"):
+        check_yaml(config("build_resnet_fpn_backbone", NORM="fixBN"))
+    cfg = config(NORM="fixBN")
+    with pytest.raises(UsageError, match="Res5ROIHeads does not know it"):
+        check_yaml(cfg)
+
+
+def test_it_is_folded_for_inference(loaded):
+    norm, _ = loaded
+    conv = Conv2d(3, 4, 3, bias=False, norm=norm)
+    x = torch.randn(2, 3, 5, 6)
+    fast = optimize_for_inference(conv)
+    assert fast.norm is None
+    torch.testing.assert_close(fast(x), conv.eval()(x))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_model
 from torch import nn
@@ -126,13 +127,36 @@ def test_features_of_dilated_stages(options):
             torch.testing.assert_close(in_batch, alone)
 
 
+@pytest.mark.parametrize("stem", ["basic", "v1c", "v1c-ceil"])
+@pytest.mark.parametrize("sizes", [((64, 64), (64, 64)), ((64, 96), (80, 64))])
+def test_features_behind_every_stem(stem, sizes):
+    model = backbone("gc", stem=stem).eval()
+    images = pictures(*sizes)
+    with torch.no_grad():
+        together = model(batch(images))
+        whole = model._features(batch(images), None)
+        for name, features in whole.items():
+            assert together[name].shape == features.shape
+        for index, image in enumerate(images):
+            alone = model(image[None])["res4"][0]
+            in_batch = together["res4"][index, :, : alone.shape[1], : alone.shape[2]]
+            torch.testing.assert_close(in_batch, alone)
+
+
+def test_a_batch_without_images():
+    assert backbone("gc").eval()(torch.zeros(0, 3, 64, 64).double())["res5"].shape[0] == 0
+
+
 def test_padding_to_a_multiple_is_part_of_an_image_alone():
     model = backbone("nl", padded_to=32).eval()
     images = pictures((40, 56), (90, 49))
     with torch.no_grad():
         alone = model(batch(images[:1], (64, 64)))["res4"][0]
         in_batch = model(batch(images, (96, 64)))["res4"][0]
-    torch.testing.assert_close(in_batch[:, :4, :4], alone)
+        torch.testing.assert_close(in_batch[:, :4, :4], alone)
+        # Where the batch ends before the multiple, so does the image.
+        cut = model(batch(pictures((40, 56), (90, 60))))["res4"]
+    assert cut.shape[-2:] == (6, 4)
 
 
 def test_gradients_pass_through_a_batch_of_sizes():
@@ -176,6 +200,32 @@ def test_yaml_keys():
     assert build_backbone(cfg, ShapeSpec(channels=3)).bottom_up.mask_padding is False
 
 
+@pytest.mark.parametrize(("mean", "masked"), [((0, 0, 0), False), ((0, 0, 0.5), True)])
+def test_colours_that_look_like_padding(mean, masked, caplog):
+    cfg = config(DEPTH=18, RES2_OUT_CHANNELS=64, OUT_FEATURES=["res4"])
+    cfg.MODEL.PIXEL_MEAN = mean
+    assert build_backbone(cfg, ShapeSpec(channels=3)).mask_padding is masked
+    assert not caplog.records  # without a block it makes no difference
+    cfg.MODEL.RESNETS.CONTEXT.NAME = "gc"
+    cfg.MODEL.RESNETS.CONTEXT_STAGES.RES4 = [-1]
+    assert build_backbone(cfg, ShapeSpec(channels=3)).mask_padding is masked
+    assert ("MODEL.PIXEL_MEAN has whole numbers only" in caplog.text) is not masked
+
+
+def test_what_an_image_alone_is_padded_to():
+    cfg = config(DEPTH=18, RES2_OUT_CHANNELS=64, OUT_FEATURES=LEVELS)
+    assert build_backbone(cfg, ShapeSpec(channels=3)).padded_to == 1
+    cfg.MODEL.META_ARCHITECTURE = "PanopticDeepLab"
+    cfg.MODEL.PANOPTIC_DEEPLAB = CfgNode({"SIZE_DIVISIBILITY": 640})
+    assert build_backbone(cfg, ShapeSpec(channels=3)).padded_to == 640
+    cfg.MODEL.PANOPTIC_DEEPLAB.SIZE_DIVISIBILITY = -1
+    assert build_backbone(cfg, ShapeSpec(channels=3)).padded_to == 1
+    cfg.MODEL.BACKBONE.NAME = "build_context_resnet_fpn_backbone"
+    for levels, multiple in ((LEVELS, 32), (LEVELS[:-1], 16)):
+        cfg.MODEL.FPN.IN_FEATURES = levels
+        assert build_backbone(cfg, ShapeSpec(channels=3)).bottom_up.padded_to == multiple
+
+
 @pytest.fixture(scope="module")
 def detector():
     """Mask R-CNN with NL blocks, random weights, some detections in every picture."""
@@ -217,7 +267,7 @@ def test_detections_alone_and_in_a_batch(detector):
     images = [(i.float() * 60 + 110).clamp(0, 255) for i in pictures((50, 70), (96, 64), (50, 70))]
     inputs = [{"image": i, "height": 2 * i.shape[1], "width": i.shape[2]} for i in images]
     with torch.no_grad():
-        together = SameSizeBatches(detector).eval()(inputs)
+        together = SameSizeBatches(detector)(inputs)
         for one, result in zip(inputs, together, strict=True):
             alone, found = detector([one])[0]["instances"], result["instances"]
             assert len(alone) == 10 and found.image_size == (one["height"], one["width"])
@@ -228,10 +278,19 @@ def test_detections_alone_and_in_a_batch(detector):
             assert (found.pred_masks != alone.pred_masks).float().mean() < 1e-3
 
 
+def test_one_picture_at_several_scales_is_a_group_of_its_own():
+    class Counts(nn.Module):
+        def forward(self, inputs):
+            return [len(inputs)] * len(inputs)
+
+    inputs = [{"images": []}, {"image": torch.zeros(3, 4, 4)}, {"images": []}]
+    assert SameSizeBatches(Counts().eval())(inputs) == [1, 1, 1]
+
+
 def test_batches_in_training_stay_whole():
     class Losses(nn.Module):
         def forward(self, inputs):
             return {"loss": torch.tensor(len(inputs))}
 
     inputs = [{"image": i} for i in pictures((4, 4), (5, 5), (4, 4))]
-    assert SameSizeBatches(Losses()).train()(inputs) == {"loss": torch.tensor(3)}
+    assert SameSizeBatches(Losses().train())(inputs) == {"loss": torch.tensor(3)}

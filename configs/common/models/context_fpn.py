@@ -17,6 +17,7 @@ backbone = L(FPN)(
         context=None,  # such as dict(name="dnl", preset="paper-det")
         inserts=None,  # such as dict(res4=[-2], res5="all")
         position="after_conv3",
+        padded_to=32,  # FPN.size_divisibility
     ),
     in_features=["res2", "res3", "res4", "res5"],
     out_channels=256,

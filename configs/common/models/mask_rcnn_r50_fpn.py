@@ -1,13 +1,13 @@
 """Detectron2's Mask R-CNN with the conventions of MMDetection 1.x, and room for context blocks."""
 
 from detectron2.config import LazyCall as L
-from detectron2.model_zoo import get_config
 
+from dnl_d2.engine.config import zoo_config
 from dnl_d2.modeling.anchors import LegacyAnchorGenerator
 
 from .context_fpn import backbone
 
-model = get_config("common/models/mask_rcnn_fpn.py").model
+model = zoo_config("common/models/mask_rcnn_fpn.py").model
 model.backbone = backbone
 model.backbone.bottom_up.stride_in_1x1 = False
 model.backbone.bottom_up.norm = "SyncBN"

@@ -96,7 +96,7 @@ def build_context_resnet(
     inserts: Mapping[str, Sequence[int] | str] | None = None,
     position: str = "after_conv3",
     mask_padding: bool = True,
-    padded_to: int | None = None,
+    padded_to: int = 1,
 ) -> ContextResNet:
     """Builds a ResNet or ResNeXt with context blocks in any of its residual blocks.
 
@@ -129,7 +129,8 @@ def build_context_resnet(
         inserts: where the blocks go, such as ``{"res4": [-2], "res5": "all"}``.
         position: ``after_conv3`` or ``after_add``.
         mask_padding, padded_to: see :class:`ContextResNet`. Without a mask padding takes part in
-            the attention, as in the published networks.
+            the attention, as in the published networks. Needs a pixel mean that is no whole number
+            in some channel (:mod:`dnl_d2.modeling.backbone.padding`).
 
     Raises:
         UsageError: an option out of range, or an insert where there is no block.
@@ -143,39 +144,14 @@ def build_context_resnet(
             raise UsageError(f"ResNet {name} {value!r}: use one of {', '.join(map(str, known))}")
     stages = built_stages(out_features)
     num_blocks = dict(zip(stages, _BLOCKS[depth], strict=False))
-    placed = expand_inserts(inserts or {}, num_blocks)
-    if any(placed.values()) and context is None:
-        raise UsageError(f"context blocks are placed at {', '.join(placed)}, but none is named")
-    if context is not None and not any(placed.values()):
-        raise UsageError("a context block is named for the backbone, but no stage to put it in")
-    for number, stage in enumerate(stages, start=2):
-        if freeze_at >= number and placed.get(stage):
-            raise UsageError(
-                f"{stage} is frozen (freeze_at={freeze_at}) but holds a new context block, "
-                f"which could not learn; use freeze_at={number - 1} or less"
-            )
+    placed = _placed(context, inserts or {}, num_blocks, freeze_at)
     basic = depth < 50
     if basic and num_groups != 1:
         raise UsageError(f"ResNet-{depth} has no groups; num_groups must be 1, got {num_groups}")
-    check_count(deform_num_groups=deform_num_groups)
-    if deform_on and num_groups * width_per_group % deform_num_groups:
-        raise UsageError(
-            f"deform_num_groups {deform_num_groups} does not divide the {num_groups} x "
-            f"{width_per_group} channels of res2's 3x3 convolutions"
-        )
-    if isinstance(deform_on, str):
-        raise UsageError(f"deform_on takes a list of stages, got {deform_on!r}")
-    for stage in deform_on:
-        if stage not in stages:
-            raise UsageError(f"deform_on: {stage!r} is none of the stages {', '.join(stages)}")
     if basic and deform_on:
         raise UsageError(f"ResNet-{depth} has no deformable convolutions; use depth 50 or more")
-
-    if multi_grid and "res5" in stages and len(multi_grid) != num_blocks["res5"]:
-        raise UsageError(
-            f"multi_grid {list(multi_grid)}: res5 has {num_blocks['res5']} blocks, one factor each"
-        )
-    check_count(**{f"multi_grid[{i}]": factor for i, factor in enumerate(multi_grid)})
+    _check_deform(deform_on, deform_num_groups, stages, num_groups * width_per_group)
+    _check_multi_grid(multi_grid, num_blocks.get("res5"))
 
     norm = norm_layer(norm)
     channels = stem_out_channels
@@ -226,7 +202,53 @@ def build_context_resnet(
     )
 
 
+def _placed(
+    context: Mapping[str, Any] | None,
+    inserts: Mapping[str, Sequence[int] | str],
+    num_blocks: Mapping[str, int],
+    freeze_at: int,
+) -> dict[str, set[int]]:
+    """The residual blocks, by stage, that get a context block: one that can learn."""
+    placed = expand_inserts(inserts, num_blocks)
+    if any(placed.values()) and context is None:
+        raise UsageError(f"context blocks are placed at {', '.join(placed)}, but none is named")
+    if context is not None and not any(placed.values()):
+        raise UsageError("a context block is named for the backbone, but no stage to put it in")
+    for number, stage in enumerate(num_blocks, start=2):
+        if freeze_at >= number and placed.get(stage):
+            raise UsageError(
+                f"{stage} is frozen (freeze_at={freeze_at}) but holds a new context block, "
+                f"which could not learn; use freeze_at={number - 1} or less"
+            )
+    return placed
+
+
+def _check_deform(on: Sequence[str], groups: int, stages: Sequence[str], channels: int) -> None:
+    check_count(deform_num_groups=groups)
+    if on and channels % groups:
+        raise UsageError(
+            f"deform_num_groups {groups} does not divide the {channels} channels of res2's 3x3 "
+            "convolutions"
+        )
+    if isinstance(on, str):
+        raise UsageError(f"deform_on takes a list of stages, got {on!r}")
+    for stage in on:
+        if stage not in stages:
+            raise UsageError(f"deform_on: {stage!r} is none of the stages {', '.join(stages)}")
+
+
+def _check_multi_grid(factors: Sequence[int], blocks: int | None) -> None:
+    if factors and blocks is not None and len(factors) != blocks:
+        raise UsageError(f"multi_grid {list(factors)}: res5 has {blocks} blocks, one factor each")
+    check_count(**{f"multi_grid[{i}]": factor for i, factor in enumerate(factors)})
+
+
 def built_stages(out_features: Sequence[str]) -> tuple[str, ...]:
+    """The stages up to the last feature map that is asked for.
+
+    Raises:
+        UsageError: no feature map, or one that a ResNet does not have.
+    """
     for feature in out_features:
         if feature not in ("stem", *STAGES):
             raise UsageError(f"out_features: {feature!r} is none of stem, {', '.join(STAGES)}")

@@ -1,5 +1,6 @@
 """The backbones by the names that YAML configs give to MODEL.BACKBONE.NAME."""
 
+import logging
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
@@ -11,18 +12,15 @@ from torch import nn
 from dnl_d2.config import context_block_spec
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling.backbone.build import STAGES, build_context_resnet, built_stages
+from dnl_d2.modeling.backbone.padding import padding_shows
 from dnl_d2.modeling.backbone.resnet import ContextResNet
+
+_log = logging.getLogger(__name__)
 
 
 @BACKBONE_REGISTRY.register()
 def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextResNet:
     """YAML entry: reads MODEL.RESNETS, MODEL.BACKBONE.FREEZE_AT and calls build_context_resnet."""
-    return _build_resnet(cfg, input_shape, padded_to=1)  # Detectron2 pads for FPN only
-
-
-def _build_resnet(
-    cfg: CfgNode, input_shape: ShapeSpec, *, padded_to: int | None = None
-) -> ContextResNet:
     resnet = cfg.MODEL.RESNETS
     deform = list(resnet.DEFORM_ON_PER_STAGE)
     if len(deform) != len(STAGES) or not all(isinstance(on, bool) for on in deform):
@@ -57,9 +55,29 @@ def _build_resnet(
         context=spec,
         inserts={stage: where for stage, where in inserts.items() if where},
         position=resnet.CONTEXT_POSITION,
-        mask_padding=resnet.CONTEXT_MASK_PADDING,
-        padded_to=padded_to,
+        mask_padding=_mask_padding(cfg),
+        padded_to=_padded_to(cfg),
     )
+
+
+def _mask_padding(cfg: CfgNode) -> bool:
+    if not cfg.MODEL.RESNETS.CONTEXT_MASK_PADDING:
+        return False
+    if not padding_shows(cfg.MODEL.PIXEL_MEAN):
+        if cfg.MODEL.RESNETS.CONTEXT.NAME:
+            _log.warning(
+                "MODEL.PIXEL_MEAN has whole numbers only, so that pixels of that colour look like "
+                "padding: padding takes part in the context blocks. Add 0.5 to one to keep it out"
+            )
+        return False
+    return True
+
+
+def _padded_to(cfg: CfgNode) -> int:
+    """Models without FPN do not pad a single image; Panoptic-DeepLab does, by a key of its own."""
+    if cfg.MODEL.META_ARCHITECTURE != "PanopticDeepLab":
+        return 1
+    return max(1, cfg.MODEL.PANOPTIC_DEEPLAB.SIZE_DIVISIBILITY)
 
 
 def _dilation(resnet: CfgNode) -> tuple[int, bool, Sequence[int]]:
@@ -69,6 +87,11 @@ def _dilation(resnet: CfgNode) -> tuple[int, bool, Sequence[int]]:
     RES5_DILATION: 4 too. That project's RES5_MULTI_GRID counts only there: OUTPUT_STRIDE is ours.
     """
     by_stage = (resnet.get("RES4_DILATION", 1), resnet.RES5_DILATION)
+    if by_stage != (1, 1) and resnet.OUTPUT_STRIDE != 32:
+        raise UsageError(
+            f"MODEL.RESNETS.OUTPUT_STRIDE {resnet.OUTPUT_STRIDE} and RES5_DILATION "
+            f"{resnet.RES5_DILATION} both dilate: set one of them"
+        )
     if by_stage == (1, 1):
         return resnet.OUTPUT_STRIDE, resnet.HALVE_FIRST_DILATION, ()
     strides = {(1, 2): 16, (2, 4): 8}
@@ -83,13 +106,13 @@ def _dilation(resnet: CfgNode) -> tuple[int, bool, Sequence[int]]:
 @BACKBONE_REGISTRY.register()
 def build_context_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """YAML entry: Detectron2's FPN over :func:`build_context_resnet_backbone`."""
-    return _build_fpn(cfg, _build_resnet(cfg, input_shape), LastLevelMaxPool())
+    return _build_fpn(cfg, build_context_resnet_backbone(cfg, input_shape), LastLevelMaxPool())
 
 
 @BACKBONE_REGISTRY.register()
 def build_context_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """YAML entry: RetinaNet's FPN, whose p6 and p7 are convolutions of res5."""
-    resnet = _build_resnet(cfg, input_shape)
+    resnet = build_context_resnet_backbone(cfg, input_shape)
     shapes = resnet.output_shape()
     if "res5" not in shapes:
         raise UsageError("MODEL.RESNETS.OUT_FEATURES: RetinaNet's FPN needs res5")
@@ -98,7 +121,7 @@ def build_context_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: Shape
 
 
 def _build_fpn(cfg: CfgNode, bottom_up: ContextResNet, top_block: nn.Module) -> FPN:
-    return FPN(
+    fpn = FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
@@ -106,3 +129,5 @@ def _build_fpn(cfg: CfgNode, bottom_up: ContextResNet, top_block: nn.Module) -> 
         top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+    bottom_up.padded_to = fpn.size_divisibility
+    return fpn

@@ -2,9 +2,11 @@
 
 Detectron2's models put images of different sizes into one tensor, each in the upper left corner and
 zeros around it, and hand a backbone that tensor alone. So the padding is found there: the last rows
-and columns in which every channel is exactly zero. No 8-bit pixel becomes zero by the ImageNet mean
-(no whole number); where a mean is one, last rows of just that colour count as padding too.
+and columns in which every channel is exactly zero. Less a mean that is no whole number, such as
+ImageNet's, no 8-bit pixel is zero.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -21,6 +23,11 @@ def content_sizes(images: Tensor) -> tuple[Tensor, Tensor]:
     """
     content = (images != 0).any(1)
     return _extent(content.any(2)), _extent(content.any(1))
+
+
+def padding_shows(pixel_mean: Iterable[float]) -> bool:
+    """Whether padding differs from every 8-bit pixel: some channel's mean is no whole number."""
+    return any(float(mean) != round(float(mean)) for mean in pixel_mean)
 
 
 def padding_mask(sizes: tuple[Tensor, Tensor], size: tuple[int, int], stride: int) -> Tensor:

@@ -17,9 +17,10 @@ class ContextResNet(ResNet):
         stem, stages, out_features, freeze_at: as in the base class.
         mask_padding: whether positions that stand for padding stay out of every context block. In
             evaluation images of different sizes then do not meet in any layer either: each has
-            the feature maps that it has alone, and zeros behind them.
+            the feature maps that it has alone, and zeros behind them (a compiled or exported model
+            only keeps padding out of the blocks).
         padded_to: the multiple that the model pads the sides of a single image to, for what an
-            image "alone" is; None for the stride of the last stage, which is FPN's (32).
+            image "alone" is: 1, or the ``size_divisibility`` of the FPN on top (32).
     """
 
     def __init__(
@@ -30,11 +31,11 @@ class ContextResNet(ResNet):
         out_features: Sequence[str],
         freeze_at: int = 0,
         mask_padding: bool = True,
-        padded_to: int | None = None,
+        padded_to: int = 1,
     ):
         super().__init__(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
         self.mask_padding = mask_padding
-        self.padded_to = padded_to or self._out_feature_strides[self.stage_names[-1]]
+        self.padded_to = padded_to
         self._with_blocks = {
             name
             for name, stage in zip(self.stage_names, self.stages, strict=True)
@@ -53,7 +54,7 @@ class ContextResNet(ResNet):
             return {"input": x, **self._features(x, None)}
         sizes = content_sizes(x)
         # In training batch norm needs the whole batch; a graph cannot depend on what it is fed.
-        whole = self.training or _is_graph() or x.shape[0] == 1
+        whole = self.training or _is_graph() or x.shape[0] < 2
         return {"input": x, **(self._features if whole else self._by_size)(x, sizes)}
 
     def _by_size(self, x: Tensor, sizes: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -62,16 +63,15 @@ class ContextResNet(ResNet):
         for index, extent in enumerate(zip(*(s.tolist() for s in sizes), strict=True)):
             alone = (-(-side // self.padded_to) * self.padded_to for side in extent)
             groups.setdefault(tuple(map(min, alone, x.shape[-2:])), []).append(index)
-        outputs: dict[str, Tensor] = {}
+        if len(groups) == 1:
+            return self._features(x, sizes)
+        parts = {}
         for (height, width), indices in groups.items():
             extents = tuple(s[indices] for s in sizes)
-            for name, part in self._features(x[indices, :, :height, :width], extents).items():
-                if name not in outputs:
-                    stride = self._out_feature_strides[name]
-                    size = (-(-side // stride) for side in x.shape[-2:])
-                    outputs[name] = part.new_zeros(len(x), part.shape[1], *size)
-                outputs[name][indices, :, : part.shape[2], : part.shape[3]] = part
-        return outputs
+            part = self._features(x[indices, :, :height, :width], extents)
+            for name, features in part.items():
+                parts.setdefault(name, []).append((indices, features))
+        return {name: _assemble(of_name, len(x)) for name, of_name in parts.items()}
 
     def _features(self, x: Tensor, sizes: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
         outputs = {}
@@ -90,6 +90,16 @@ class ContextResNet(ResNet):
             if name in self._out_features:
                 outputs[name] = x
         return outputs
+
+
+def _assemble(parts: Sequence[tuple[list[int], Tensor]], count: int) -> Tensor:
+    """Feature maps of some images each -> those of all, with zeros behind the smaller ones."""
+    shapes = [features.shape[1:] for _, features in parts]
+    size = [max(lengths) for lengths in zip(*shapes, strict=True)]
+    whole = parts[0][1].new_zeros(count, *size)
+    for indices, features in parts:
+        whole[indices, :, : features.shape[2], : features.shape[3]] = features
+    return whole
 
 
 def _is_graph() -> bool:

@@ -85,15 +85,20 @@ class MeanCascadeROIHeads(CascadeROIHeads):
         predictor = self.box_predictor[stage]
         predictions = predictor(self.box_head[stage](pooled))
         losses = predictor.losses(predictions, sampled)
-        if self.mask_on:
-            found, _ = select_foreground_proposals(sampled, self.num_classes)
-            maps = [features[name] for name in self.mask_in_features]
-            pooled = self.mask_pooler(maps, [p.proposal_boxes for p in found])
-            several = isinstance(self.mask_head, MeanMaskHead)
-            losses |= (self.mask_head[stage] if several else self.mask_head)(pooled, found)
+        losses |= self._train_masks(features, sampled, stage)
         with torch.no_grad():
             boxes = predictor.predict_boxes(predictions, sampled)
         return losses, sampled, self._refined(sampled, boxes)
+
+    def _train_masks(
+        self, features: dict[str, Tensor], sampled: list[Instances], stage: int
+    ) -> dict[str, Tensor]:
+        if not (self.mask_on and isinstance(self.mask_head, MeanMaskHead)):
+            return self._forward_mask(features, sampled)
+        found, _ = select_foreground_proposals(sampled, self.num_classes)
+        maps = [features[name] for name in self.mask_in_features]
+        pooled = self.mask_pooler(maps, [p.proposal_boxes for p in found])
+        return self.mask_head[stage](pooled, found)
 
     def _refined(self, sampled: list[Instances], boxes: list[Tensor]) -> list[Instances]:
         """The boxes predicted from a sample as proposals, without those from the ground truth."""
