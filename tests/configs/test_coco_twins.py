@@ -1,6 +1,7 @@
 """The COCO recipes in LazyConfig are those in YAML."""
 
 import inspect
+import sys
 
 import numpy as np
 import pytest
@@ -48,6 +49,14 @@ def settings(module):
 
 def test_every_leaf_has_a_twin():
     assert {f"coco/{file.stem}" for file in (CONFIGS / "coco").glob("*.py")} == set(LEAVES)
+
+
+def test_twins_need_no_pkg_resources(monkeypatch):
+    """Which newer versions of setuptools lack, and detectron2.model_zoo may import."""
+    monkeypatch.setitem(sys.modules, "pkg_resources", None)
+    for name in [n for n in sys.modules if n.startswith("detectron2.model_zoo")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert lazy_config(LEAVES[0]).model.roi_heads.num_classes == 80
 
 
 @pytest.mark.parametrize("name", LEAVES)

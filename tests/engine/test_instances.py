@@ -7,12 +7,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluators
+from omegaconf import OmegaConf
+from torch import nn
 
 from dnl_d2.data import generate_instances
 from dnl_d2.engine import load_config, run
 from dnl_d2.engine.checks import check_datasets
 from dnl_d2.engine.hooks import BestCheckpointer, best_checkpoint_hook
+from dnl_d2.engine.lazy_trainer import evaluate
 from dnl_d2.engine.task import task_of_lazy, task_of_yaml
 from dnl_d2.errors import UsageError
 from tests.engine.runs import arguments, environment  # noqa: F401
@@ -117,6 +123,24 @@ def test_lazy_configs_are_checked_alike(config, tmp_path):
     assert (twin.num_classes, twin.masks, twin.mask_format) == (7, True, "polygon")
     for masked in (task, twin):
         assert masked.masks_key.endswith(("MASK_ON", "use_instance_mask"))
+
+
+def two_sizes():
+    shapes = [(3, 4, 4), (3, 5, 5), (3, 4, 4)]
+    return [[{"image": torch.zeros(shape)} for shape in shapes]]
+
+
+def test_lazy_evaluation_predicts_images_of_one_size_together():
+    seen = []
+
+    class Counting(nn.Module):
+        def forward(self, inputs):
+            seen.append([tuple(x["image"].shape) for x in inputs])
+            return [None] * len(inputs)
+
+    loaders = {"test": L(two_sizes)(), "evaluator": L(DatasetEvaluators)(evaluators=[])}
+    assert evaluate(OmegaConf.create({"dataloader": loaders}), Counting()) == {}
+    assert seen == [[(3, 4, 4)] * 2, [(3, 5, 5)]]
 
 
 def test_own_data_of_a_yaml_config(config, pictures, tmp_path):

@@ -98,6 +98,17 @@ def test_resume_goes_on_where_it_stopped_and_keeps_the_best(kind, tmp_path, monk
     assert starts == [(0, 4), (4, 6)]
 
 
+@pytest.mark.parametrize(("limit", "moves"), [(0, True), (1e-6, False)])
+def test_lazy_gradients_are_clipped(tmp_path, limit, moves):
+    options = {"optimizer__weight_decay": 0, "train__max_iter": 2, "train__clip_norm": limit}
+    run(lazy_config(tmp_path, train__checkpointer__period=1, **options), arguments())
+    first, last = (
+        torch.load(tmp_path / f"model_{name}.pth")["model"]["sem_seg_head.predictor.weight"]
+        for name in ("0000000", "final")
+    )
+    assert ((first - last).abs().max() > 1e-4) == moves
+
+
 def test_cpu_mixed_precision_trains_in_bfloat16_and_evaluates_in_fp32(tmp_path):
     trainer = Trainer(yaml_config(tmp_path, MODEL__DEVICE="cpu", SOLVER__AMP__ENABLED=True))
     seen = []

@@ -11,6 +11,7 @@ from detectron2.modeling import build_roi_heads
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 import dnl_d2.modeling.roi_heads  # noqa: F401
 from dnl_d2 import add_dnl_config
@@ -134,6 +135,24 @@ def test_one_mask_head_learns_from_every_stage(heads, features):
     _, losses = _train(heads, features, [_target()])
     sum(loss for name, loss in losses.items() if "mask" in name).backward()
     assert all(p.grad.abs().sum() > 0 for p in heads.mask_head.parameters())
+
+
+def test_a_mask_head_that_pools_by_itself_trains(heads, features):
+    class Pools(nn.Module):
+        def forward(self, maps, instances):
+            assert set(maps) == set(features) and all(i.has("gt_masks") for i in instances)
+            return {"loss_mask": maps["p2"].mean()}
+
+    heads.mask_pooler, heads.mask_head = None, Pools()
+    _, losses = _train(heads, features, [_target()])
+    torch.testing.assert_close(losses["loss_mask_stage1"], features["p2"].mean() / 2)
+
+
+def test_keypoints_learn_from_the_first_stage(heads, features):
+    heads.keypoint_on = True
+    heads._forward_keypoint = lambda maps, sampled: {"loss_keypoint": torch.tensor(len(sampled[0]))}
+    sampled, losses = _train(heads, features, [_target()])
+    assert losses["loss_keypoint"] == len(sampled[0])
 
 
 def test_a_weight_for_each_stage_is_needed():
