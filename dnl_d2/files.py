@@ -26,6 +26,8 @@ def renamed_when_whole(path: str) -> Iterator[str]:
     Raises:
         WriteError: the file cannot be written, with the reason.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # renaming would replace a device
+        raise WriteError(f"{path}: cannot be written (it is no file)")
     temporary = f"{path}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}"
     try:
         yield temporary

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Writes a generated dataset, whole or not at all; what is there already is left alone.
+"""Writes a generated dataset, whole or not at all.
+
+A folder that holds it with the same options already is left alone; with other options it is drawn
+anew, and what is in the folder goes.
 
 Examples:
     tools/generate_dataset.py instances

@@ -15,7 +15,7 @@ from dnl_d2.errors import UsageError, building
 
 _BASIC = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
 _BOTTLENECK = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
-_FPN_LEVELS = ["res2", "res3", "res4", "res5"]
+_RATIOS = [0.5, 1.0, 2.0]
 
 Settings = dict[str, Any]
 
@@ -23,8 +23,9 @@ Settings = dict[str, Any]
 def infer_settings(state: State) -> Settings:
     """The YAML keys of the model that weights of ours belong to.
 
-    What no parameter shows (dilation, corners of the resize, temperature) is left at what the
-    published models of that kind have.
+    What no parameter shows (dilation, corners of the resize, temperature; anchors but for their
+    number, pooling, the FPN levels that heads read) is left at what the published models of that
+    kind have.
 
     Args:
         state: parameters with this library's names; a bare backbone will do.
@@ -43,11 +44,11 @@ def infer_settings(state: State) -> Settings:
 
 
 def describe(state: State) -> str:
-    """The model of some weights in words; what is wrong where there is no telling."""
+    """The model of some weights in words, also where there is no telling."""
     try:
         return title(infer_settings(state))
     except UsageError as error:
-        return str(error)
+        return f"an unknown model ({error})"
 
 
 def title(settings: Settings) -> str:
@@ -143,8 +144,17 @@ class _Keys:
         return "GN" if self.has(f"{start}.norm.weight") else ""
 
 
+def _fpn_levels(keys: _Keys) -> list[int]:
+    """The stages of the ResNet that an FPN stands on."""
+    return [level for level in (2, 3, 4, 5) if keys.has(f"backbone.fpn_output{level}.")]
+
+
 def _backbone(keys: _Keys) -> Settings:
     fpn = keys.has("backbone.bottom_up.") or keys.has("backbone.fpn_")
+    levels = _fpn_levels(keys)
+    if fpn and not levels:
+        raise UsageError("the weights lack 'backbone.fpn_output2.weight' to fpn_output5")
+    features = [f"res{level}" for level in levels]
     root = "backbone.bottom_up." if keys.has("backbone.bottom_up.") else "backbone."
     counts = tuple(keys.count(f"{root}res{s}.") for s in (2, 3, 4, 5))
     bottleneck = keys.has(f"{root}res2.0.conv3.")
@@ -166,7 +176,7 @@ def _backbone(keys: _Keys) -> Settings:
         "MODEL.RESNETS.RES2_OUT_CHANNELS": keys.out(f"{root}res2.0.{last}.weight"),
         "MODEL.RESNETS.STRIDE_IN_1X1": False,
         "MODEL.RESNETS.NORM": keys.norm(f"{root}stem.conv1") or "",
-        "MODEL.RESNETS.OUT_FEATURES": _FPN_LEVELS if fpn else ["res4", "res5"],
+        "MODEL.RESNETS.OUT_FEATURES": features if fpn else ["res4", "res5"],
     }
     if bottleneck:
         width = keys.out(f"{root}res2.0.conv2.weight")
@@ -177,9 +187,9 @@ def _backbone(keys: _Keys) -> Settings:
         }
     if fpn:
         settings |= {
-            "MODEL.FPN.IN_FEATURES": _FPN_LEVELS,
-            "MODEL.FPN.OUT_CHANNELS": keys.out("backbone.fpn_output2.weight"),
-            "MODEL.FPN.NORM": keys.norm("backbone.fpn_output2"),
+            "MODEL.FPN.IN_FEATURES": features,
+            "MODEL.FPN.OUT_CHANNELS": keys.out(f"backbone.fpn_output{levels[0]}.weight"),
+            "MODEL.FPN.NORM": keys.norm(f"backbone.fpn_output{levels[0]}"),
         }
     return settings | _deformable(keys, root) | _inserts(keys, root, counts)
 
@@ -304,13 +314,8 @@ def _detection(keys: _Keys) -> Settings:
     mask = "roi_heads.mask_head"
     several = keys.has(f"{mask}.0.")
     mask = f"{mask}.0" if several else mask
-    levels = ["p2", "p3", "p4", "p5"]
     settings = {
-        "MODEL.RPN.IN_FEATURES": [*levels, "p6"],
-        "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
-        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[0.5, 1.0, 2.0]],
         "MODEL.ROI_HEADS.NAME": "CascadeROIHeads" if cascade else "StandardROIHeads",
-        "MODEL.ROI_HEADS.IN_FEATURES": levels,
         "MODEL.ROI_HEADS.NUM_CLASSES": classes,
         "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
         "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
@@ -337,4 +342,24 @@ def _detection(keys: _Keys) -> Settings:
             "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": keys.out(f"{mask}.predictor.weight") == 1
             and classes > 1,
         }
-    return settings
+    return settings | _levels(keys)
+
+
+def _levels(keys: _Keys) -> Settings:
+    """Where the heads of a detector look: on all levels, as published ones do."""
+    levels = _fpn_levels(keys)
+    if not levels:
+        raise UsageError("a detector without an FPN")
+    pooled = [*levels, levels[-1] + 1]
+    per_cell = keys.out("proposal_generator.rpn_head.objectness_logits.weight")
+    ratios = _RATIOS if per_cell % len(_RATIOS) == 0 else [1.0]
+    steps = per_cell // len(ratios)
+    return {
+        "MODEL.RPN.IN_FEATURES": [f"p{level}" for level in pooled],
+        # 32 on p2; where a cell has several, they divide the octave.
+        "MODEL.ANCHOR_GENERATOR.SIZES": [
+            [round(8 * 2 ** (level + step / steps)) for step in range(steps)] for level in pooled
+        ],
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [ratios],
+        "MODEL.ROI_HEADS.IN_FEATURES": [f"p{level}" for level in levels],
+    }

@@ -20,6 +20,10 @@ from dnl_d2.errors import UsageError
 _log = logging.getLogger(__name__)
 
 
+class OtherModelError(UsageError):
+    """A file that was read, but is of another model than it is loaded into."""
+
+
 class PublicCheckpointer(DetectionCheckpointer):
     """DetectionCheckpointer that reads safely and translates the keys of public files.
 
@@ -28,6 +32,7 @@ class PublicCheckpointer(DetectionCheckpointer):
         save_dir: see DetectionCheckpointer.
         channel_order: ``RGB`` or ``BGR``, as images reach the model; None to tell it from the
             model's ``pixel_mean``.
+        whole: refuse a file that does not fill the whole model, as a run that goes on needs.
         checkpointables: see DetectionCheckpointer.
     """
 
@@ -37,10 +42,12 @@ class PublicCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         channel_order: str | None = None,
+        whole: bool = False,
         **checkpointables: Any,
     ):
         super().__init__(model, save_dir, **checkpointables)
         self.channel_order = channel_order if channel_order in ("RGB", "BGR") else None
+        self.whole = whole
         # Parameters that the last file did not fill: absent from it, or of another shape there.
         self.unfilled: tuple[str, ...] = ()
         # The model that the last file seems to be of, in words.
@@ -124,7 +131,7 @@ class PublicCheckpointer(DetectionCheckpointer):
 
     def _compare_padding(self, settings: Mapping[str, Any], state: State) -> None:
         counted = settings.get("MODEL.RESNETS.CONTEXT_MASK_PADDING") is False
-        masked = any(getattr(module, "mask_padding", False) for module in self.model.modules())
+        masked = any(getattr(module, "masks_padding", False) for module in self.model.modules())
         if counted and masked and any(".context." in key for key in state):
             _log.warning(
                 "the published network lets the padding of a batch take part in its context "
@@ -134,6 +141,20 @@ class PublicCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)
-        shapes = [entry[0] for entry in incompatible.incorrect_shapes]
+        shapes = {key: f"{a} there, {b} here" for key, a, b in incompatible.incorrect_shapes}
         self.unfilled = tuple(dict.fromkeys([*incompatible.missing_keys, *shapes]))
+        wrong = [key for key in self.unfilled if not key.endswith("num_batches_tracked")]
+        if self.whole and wrong:
+            first = next(iter(shapes), wrong[0])
+            raise OtherModelError(
+                f"of another model than the config's: {first!r} is {shapes.get(first, 'missing')}"
+            )
+        state = self.model.state_dict()
+        if len(shapes) > len(state) - len(self.unfilled):
+            key = next(iter(shapes))
+            raise OtherModelError(
+                f"{len(shapes)} parameters, more than half of those that both have, have another "
+                f"shape, such as {key!r} ({shapes[key]}): the weights seem to be of "
+                f"{self.described}, the config of {describe(strip_prefix(state, 'module.'))}"
+            )
         return incompatible

@@ -27,7 +27,7 @@ from dnl_d2.checkpoint.input_format import published_format
 from dnl_d2.checkpoint.keymap import Converted
 from dnl_d2.checkpoint.naming import group_dropped, shorten
 from dnl_d2.checkpoint.reading import read_weights
-from dnl_d2.checkpoint.source import InputFormat
+from dnl_d2.checkpoint.source import InputFormat, Source
 from dnl_d2.checkpoint.writing import check_output, write_weights
 from dnl_d2.engine.config import build_from_config
 from dnl_d2.errors import UsageError
@@ -35,6 +35,13 @@ from dnl_d2.files import check_folder, write_text
 
 # Code bases that weights can go back to.
 BACK = ("mmseg",)
+_DETECTION_KEYS = (
+    "MODEL.ANCHOR_GENERATOR",
+    "MODEL.RPN.IN_FEATURES",
+    "MODEL.ROI_HEADS.IN_FEATURES",
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE",
+)
 
 
 def convert_file(
@@ -111,7 +118,7 @@ def convert_file(
             )
         write_weights(output, _content_back(back.state, weights.rest), weights="state_dict")
     if write_config:
-        lines.append(_write_config(write_config, settings, fed))
+        lines += _write_config(write_config, settings, fed, _untold(settings, found, fed))
     return "\n".join([*lines, f"written: {output}"])
 
 
@@ -186,13 +193,45 @@ def _content_back(state: Mapping[str, Tensor], rest: Mapping) -> dict:
     return {"state_dict": dict(state), "meta": {k: v for k, v in meta.items() if v}}
 
 
-def _write_config(path: str, settings: Settings, fed: InputFormat | None) -> str:
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a list that is used twice twice, without anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _untold(settings: Settings, found: Source, fed: InputFormat | None) -> str:
+    """What the written config may have wrong, in a line; empty for nothing."""
+    what, keys = [], []
+    if fed is None:
+        what += ["input colours"]
+        keys += ["INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"]
+    if found.input_format is None:  # the models of such a code base differ in more
+        if "MODEL.ROI_HEADS.NAME" in settings:
+            what += ["anchors", "levels", "pooling"]
+            keys += _DETECTION_KEYS
+        elif "MODEL.SEM_SEG_HEAD.NAME" in settings:
+            what += ["dilation", "corners of the resize"]
+            keys += ["MODEL.RESNETS.OUTPUT_STRIDE", "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS"]
+    if not keys:
+        return ""
+    *first, last = what
+    named = f"{', '.join(first)} and {last}" if first else last
+    return (
+        f"{named} cannot be told from the weights: set {', '.join(keys)} as in the config it was "
+        "trained with"
+    )
+
+
+def _write_config(path: str, settings: Settings, fed: InputFormat | None, untold: str) -> list[str]:
     if fed is not None:
         settings = settings | {
             "MODEL.PIXEL_MEAN": list(fed.mean),
             "MODEL.PIXEL_STD": list(fed.std),
             "INPUT.FORMAT": fed.channel_order,
         }
-    text = yaml.safe_dump(nested(settings), sort_keys=False)
-    write_text(path, f"# {title(settings)}, told from the names and shapes of its weights.\n{text}")
-    return f"written: {path}"
+    comments = [f"{title(settings)}, told from the names and shapes of its weights.", untold]
+    head = "".join(f"# {comment}\n" for comment in comments if comment)
+    text = yaml.dump(nested(settings), Dumper=_PlainDumper, sort_keys=False)
+    write_text(path, head + text)
+    return [*([f"{path}: {untold}"] if untold else []), f"written: {path}"]

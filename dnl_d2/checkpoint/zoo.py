@@ -55,6 +55,10 @@ def resolve_weights(name: str, key: str = "MODEL.WEIGHTS") -> str:
             f"{key}: there is no file {name!r}, and in Detectron2's model zoo it may be any of "
             f"{', '.join(found)}: write one of these"
         )
+    if not found and os.path.isdir(name):
+        inside = sorted(file for file in os.listdir(name) if file.endswith((".pth", ".pkl")))
+        such = f", such as {os.path.join(name, inside[0])}" if inside else ""
+        raise UsageError(f"{key}: {name!r} is a folder: name a weights file{such}")
     if not found:
         close = _close_to(stem)
         hint = f"; Detectron2's model zoo has {', '.join(close)}" if close else ""

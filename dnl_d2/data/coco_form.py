@@ -14,6 +14,7 @@ from dnl_d2.errors import UsageError
 
 _REQUIRED = ("images", "categories")
 _ORIENTATION = 274  # EXIF's tag; from 5 on a picture is stored on its side
+_DEEP_GREY = ("I", "F")  # modes of Pillow, I;16 and its like included
 _NAMED = 3  # how many offending files a message lists
 
 
@@ -70,6 +71,19 @@ def require_keys(entry: Any, what: str, keys: Sequence[str]) -> None:
             raise UsageError(f"not in COCO's form: {what} has no {key!r}")
 
 
+def class_names(categories: Mapping[Any, Mapping]) -> list[str]:
+    """Names of the categories in the order of their ids, as Detectron2 numbers classes.
+
+    Raises:
+        UsageError: two have one name.
+    """
+    names = [str(entry["name"]) for _, entry in sorted(categories.items())]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise UsageError(f"two of 'categories' have the name {name!r}: rename or merge them")
+    return names
+
+
 def check_images(images: Sequence[Mapping], root: str, *, key: str, max_files: int) -> None:
     """Looks for every image, by one listing of each folder, and compares the sizes of some.
 
@@ -80,7 +94,8 @@ def check_images(images: Sequence[Mapping], root: str, *, key: str, max_files: i
         max_files: how many headers to read, evenly spaced; 0 for none.
 
     Raises:
-        UsageError: images are missing, unreadable or of another size than the file says.
+        UsageError: images are missing, unreadable, deeper than 8 bits or of another size than the
+            file says.
     """
     names = [_path_of(image, key) for image in images]
     folders: dict[str, set[str]] = {}
@@ -90,7 +105,10 @@ def check_images(images: Sequence[Mapping], root: str, *, key: str, max_files: i
     missing = [n for n in names if os.path.basename(n) not in folders[os.path.dirname(n)]]
     if missing:
         more = ", ..." if len(missing) > _NAMED else ""
-        where = root if PathManager.isdir(root) else f"{root}, which does not exist"
+        where = root
+        if not PathManager.isdir(root):
+            wrong = "is not a folder" if PathManager.exists(root) else "does not exist"
+            where = f"{root}, which {wrong}"
         raise UsageError(
             f"{len(missing)} of {len(names)} images are not in {where}: "
             f"{', '.join(missing[:_NAMED])}{more}"
@@ -99,7 +117,13 @@ def check_images(images: Sequence[Mapping], root: str, *, key: str, max_files: i
     looked_at = range(0, len(names), step) if max_files else ()
     for image, name in ((images[i], names[i]) for i in looked_at):
         path = os.path.join(root, name)
-        width, height = _turned_size(load_picture(path, header_only=True))
+        picture = load_picture(path, header_only=True)
+        if picture.mode.startswith(_DEEP_GREY):
+            raise UsageError(
+                f"image {path} has more than 8 bits (mode {picture.mode}), which Detectron2 reads "
+                "as white: convert it to 8 bits"
+            )
+        width, height = _turned_size(picture)
         if (height, width) != (image["height"], image["width"]):
             raise UsageError(
                 f"image {path} is {width}x{height} (width x height), the file says "

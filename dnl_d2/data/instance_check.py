@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dnl_d2.data.coco_form import check_images, entries_by_id, read_coco_form, require_keys
+from dnl_d2.data.coco_form import (
+    check_images,
+    class_names,
+    entries_by_id,
+    read_coco_form,
+    require_keys,
+)
+from dnl_d2.data.mask_check import check_mask
 from dnl_d2.errors import UsageError
 
 _logger = logging.getLogger(__name__)
@@ -36,6 +43,8 @@ class InstanceTask:
         masks_key: the config key of ``masks``.
         mask_format: ``polygon`` or ``bitmask``.
         format_key: the config key of ``mask_format``.
+        keypoints_key: the config key by which it learns keypoints; None if it learns none.
+        keeps_empty: whether it trains with images without an object.
     """
 
     num_classes: int | None
@@ -44,6 +53,8 @@ class InstanceTask:
     masks_key: str
     mask_format: str
     format_key: str
+    keypoints_key: str | None = None
+    keeps_empty: bool = False
 
 
 def check_coco_dataset(
@@ -55,7 +66,7 @@ def check_coco_dataset(
     test: bool,
     max_image_files: int,
     image_key: str = "file_name",
-) -> None:
+) -> list[str]:
     """Fails now, in one line, on what would fail or be wrong later; logs what is left out.
 
     The file is read once; Detectron2's loader reads it again. The sizes of images are compared by
@@ -70,6 +81,9 @@ def check_coco_dataset(
         max_image_files: how many headers to read; 0 for none.
         image_key: where an image's entry has its path; LVIS has ``coco_url``.
 
+    Returns:
+        The names of the categories in the order of their ids.
+
     Raises:
         UsageError: the file is missing or of another form, refers to what it does not have, or does
             not fit the task; images are missing or of another size.
@@ -78,6 +92,7 @@ def check_coco_dataset(
         content = read_coco_form(json_file)
         images = entries_by_id(content, "images", ("id", image_key, "height", "width"))
         classes = entries_by_id(content, "categories", ("id", "name"))
+        names = class_names(classes)
         check_class_count(len(classes), "the file", task)
         if image_root is not None:
             entries = list(images.values())
@@ -87,7 +102,7 @@ def check_coco_dataset(
             raise UsageError("there are no 'annotations' to train with")
         if not objects and test:
             _logger.info("Dataset %s has no annotations: predictions are only written", name)
-            return
+            return names
         checker = _Objects(images, classes, task, test=test)
         for entry in objects:
             checker.add(entry)
@@ -95,6 +110,7 @@ def check_coco_dataset(
         if twice is not None and "minival" not in json_file:  # COCO's of 2014, as Detectron2 does
             raise UsageError(f"two annotations have the id {twice!r}: number them anew")
         _logger.info("Dataset %s: %s", name, checker.summary())
+        return names
     except UsageError as error:
         raise UsageError(f"dataset {name}: {json_file}: {error}") from error
 
@@ -119,6 +135,7 @@ class _Objects:
         self._odd: Counter[str] = Counter()
         self._total = self._usable = 0
         self._used_images: set = set()
+        self._has_keypoints = False
 
     def add(self, entry: Any) -> None:
         """Counts one; raises a UsageError if it is wrong."""
@@ -136,6 +153,8 @@ class _Objects:
             raise UsageError(f"{what} has 'ignore', which Detectron2 refuses: use 'iscrowd'")
         self._total += 1
         kind = self._kind(entry, what)
+        points = entry.get("keypoints")
+        self._has_keypoints |= isinstance(points, list) and any(points[2::3])
         if kind is None:
             self._usable += 1
         else:
@@ -148,6 +167,11 @@ class _Objects:
         if not self._usable:
             odd = ", ".join(f"{kind}: {n}" for kind, n in self._odd.items()) or "there is none"
             raise UsageError(f"no annotation can be used ({odd}): annotate an object")
+        if self._task.keypoints_key and not self._has_keypoints:
+            raise UsageError(
+                "no annotation has a visible point in 'keypoints', which the model learns: set "
+                f"{self._task.keypoints_key} to false, or add keypoints"
+            )
         parts = [
             f"{len(self._images)} images, {self._total} annotations, {len(self._classes)} classes"
         ]
@@ -156,7 +180,8 @@ class _Objects:
             parts.append(f"{kind}: {count} ({fate})")
         empty = len(self._images) - len(self._used_images)
         if empty:
-            fate = "evaluated" if self._test else "left out"
+            left = "kept as background" if self._task.keeps_empty else "left out"
+            fate = "evaluated" if self._test else left
             parts.append(f"images without an object: {empty} ({fate})")
         return "; ".join(parts)
 
@@ -167,21 +192,22 @@ class _Objects:
                 f"{what} has the bbox {box!r}: it is [x, y, width, height] in pixels, none of the "
                 "last two negative"
             )
+        image, shape = self._images[entry["image_id"]], entry.get("segmentation")
+        if shape:
+            check_mask(shape, image, what)
         if entry.get("iscrowd", 0):
             return _CROWD
-        shape = entry.get("segmentation")
         if self._task.masks:
-            self._check_mask(shape, what)
+            self._fits_model(shape, what)
         if isinstance(shape, list) and shape and not any(map(_is_polygon, shape)):
             return _THIN
         x, y, width, height = box
         if not (width and height):
             return _FLAT
-        image = self._images[entry["image_id"]]
         inside = x < image["width"] and y < image["height"] and x + width > 0 and y + height > 0
         return None if inside else _OUTSIDE
 
-    def _check_mask(self, shape: Any, what: str) -> None:
+    def _fits_model(self, shape: Any, what: str) -> None:
         task = self._task
         if not shape:
             raise UsageError(

@@ -1,6 +1,7 @@
 """What can be found wrong before training starts."""
 
 import difflib
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,9 @@ from dnl_d2.data.instance_check import check_class_count, check_coco_dataset
 from dnl_d2.engine.task import Task
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation.lvis import require_lvis
+
+_LABELS = "sem_seg_file_name"
+_LISTED = 6  # how many classes a message lists
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class _Split:
 
 def check_datasets(
     names: Sequence[str], *, task: Task, max_files: int, what: str, test: bool = False
-) -> None:
+) -> dict[str, list[str]]:
     """Checks datasets against the model that will read them.
 
     Args:
@@ -53,6 +57,9 @@ def check_datasets(
         what: where the names come from, for the message.
         test: whether they are predicted only, for which a split needs no labels.
 
+    Returns:
+        By dataset, the classes of those that a detector reads.
+
     Raises:
         UsageError: no dataset, an unregistered name, another number of classes, or what
             :func:`dnl_d2.data.check.check_sem_seg_dataset` or
@@ -60,6 +67,7 @@ def check_datasets(
     """
     if not names:
         raise UsageError(f"{what} names no dataset")
+    detected: dict[str, list[str]] = {}
     for name in names:
         if name not in DatasetCatalog.list():
             close = difflib.get_close_matches(name, DatasetCatalog.list(), n=6, cutoff=0.3)
@@ -69,7 +77,10 @@ def check_datasets(
             )
         split = _Split(name, what, test, max_files)
         check = _CHECKS.get(split.meta.get("evaluator_type", None), _only_load)
-        check(split, task)
+        classes = check(split, task)
+        if classes:
+            detected[name] = classes
+    return detected
 
 
 def check_splits(
@@ -91,13 +102,39 @@ def check_splits(
         task, max_files: see :func:`check_datasets`.
 
     Raises:
-        UsageError: see :func:`check_datasets`.
+        UsageError: see :func:`check_datasets`; or two datasets number their classes differently.
     """
     used = test if eval_only else {**train, **{k: names for k, names in test.items() if names}}
     if comm.get_local_rank() == 0:  # thousands of files: once on each machine
+        classes: dict[str, list[str]] = {}
         for key, names in used.items():
-            check_datasets(names, task=task, max_files=max_files, what=key, test=key in test)
+            classes |= check_datasets(
+                names, task=task, max_files=max_files, what=key, test=key in test
+            )
+        _require_same_classes(classes)
     comm.synchronize()
+
+
+def _require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
+    """A class is a number: another order gives wrong figures without a word."""
+    if not classes:
+        return
+    first, *others = classes
+    for other in others:
+        if classes[other] == classes[first]:
+            continue
+        pairs = itertools.zip_longest(classes[first], classes[other])
+        start = next(number for number, (a, b) in enumerate(pairs) if a != b)
+        told = [
+            ", ".join(names[start : start + _LISTED])
+            + (", ..." if names[start + _LISTED :] else "")
+            for names in (classes[first], classes[other])
+        ]
+        raise UsageError(
+            f"datasets {first} and {other} differ in their categories, by id from number {start} "
+            f"on: {told[0] or 'none'}; and {told[1] or 'none'}: give both the same names in the "
+            "same order"
+        )
 
 
 def _only_load(split: _Split, task: Task) -> None:
@@ -105,15 +142,24 @@ def _only_load(split: _Split, task: Task) -> None:
 
 
 def _check_sem_seg(split: _Split, task: Task) -> None:
+    if task.only_detects:
+        raise UsageError(
+            f"{split.what}: dataset {split.name} has label maps, the model detects objects: give "
+            "it a dataset with boxes, or take a config for semantic segmentation"
+        )
     records, classes = split.load(), split.meta.stuff_classes
     if task.num_classes is None:
         return
+    if task.instances and not split.test and not _any_has("annotations", records):
+        raise UsageError(
+            f"{split.what}: dataset {split.name} has label maps, no boxes: the model learns both"
+        )
     if len(classes) != task.num_classes:
         raise UsageError(
             f"{split.what}: {split.name} has {len(classes)} classes, "
             f"but the model predicts num_classes={task.num_classes}"
         )
-    if split.max_files > 0 and not (split.test and _is_unlabelled(records)):
+    if split.max_files > 0 and not (split.test and not _any_has(_LABELS, records)):
         check_sem_seg_dataset(
             records,
             num_classes=task.num_classes,
@@ -123,24 +169,37 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
         )
 
 
-def _is_unlabelled(records: Sequence[Mapping]) -> bool:
-    """Whether a split has no labels at all, such as the test split of Cityscapes."""
-    return bool(records) and not any("sem_seg_file_name" in record for record in records)
+def _any_has(key: str, records: Sequence[Mapping]) -> bool:
+    """The test split of Cityscapes, for instance, has no labels at all."""
+    return any(key in record for record in records)
 
 
-def _check_coco(split: _Split, task: Task, *, image_key: str = "file_name") -> None:
+def _require_label_maps(split: _Split, task: Task) -> None:
+    """For a dataset of objects: what segments needs label maps, what does both learns from both."""
+    if task.num_classes is None or (task.instances and split.test):
+        return
+    if not _any_has(_LABELS, split.load()):
+        both = ": the model learns both" if task.instances else ""
+        hint = "" if both else ", which the model needs: take a dataset of label maps or a detector"
+        raise UsageError(
+            f"{split.what}: dataset {split.name} has boxes, no label maps{both or hint}"
+        )
+
+
+def _check_coco(split: _Split, task: Task, *, image_key: str = "file_name") -> list[str] | None:
     meta = split.meta
     meta.get("set_paths", lambda: None)()  # $DETECTRON2_DATASETS may have changed
     if not os.path.isfile(meta.get("json_file", "")):
         split.load()  # which sets the file, says how to get it, or has none
+    _require_label_maps(split, task)
     instances, classes = task.instances, meta.get("thing_classes", None)
     if instances is None:
-        return
+        return None
     if classes:  # a loader of one's own may leave out some categories of the file
         check_class_count(len(classes), f"dataset {split.name}", instances)
         instances = replace(instances, num_classes=None)
     if meta.get("json_file", None):
-        check_coco_dataset(
+        of_file = check_coco_dataset(
             split.name,
             meta.json_file,
             meta.get("image_root", None),
@@ -149,25 +208,29 @@ def _check_coco(split: _Split, task: Task, *, image_key: str = "file_name") -> N
             max_image_files=split.max_files,
             image_key=image_key,
         )
+        return classes or of_file
+    return classes
 
 
-def _check_lvis(split: _Split, task: Task) -> None:
+def _check_lvis(split: _Split, task: Task) -> list[str] | None:
     require_lvis()
-    _check_coco(split, task, image_key="coco_url")
+    return _check_coco(split, task, image_key="coco_url")
 
 
-def _check_cityscapes_instances(split: _Split, task: Task) -> None:
+def _check_cityscapes_instances(split: _Split, task: Task) -> list[str] | None:
     """Looks for the files only: to read all labels takes minutes."""
     meta, instances = split.meta, task.instances
     meta.get("set_paths", lambda: None)()
     if not split.test:
         list_cityscapes_instances(meta.image_dir, meta.gt_dir)
+    _require_label_maps(split, task)
     if instances is None:
-        return
+        return None
     what = f"dataset {split.name}"
     check_class_count(len(meta.thing_classes), what, instances)
     if not split.test and instances.masks and instances.mask_format != "bitmask":
         raise UsageError(f"{what} has masks of pixels: set {instances.format_key} to bitmask")
+    return meta.thing_classes
 
 
 _CHECKS = {

@@ -15,6 +15,7 @@ from torch import nn
 
 from dnl_d2.config import add_dnl_config
 from dnl_d2.data.datasets.configured import register_configured
+from dnl_d2.engine.values import check_yaml
 from dnl_d2.errors import UsageError, building
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
@@ -65,6 +66,7 @@ def build_from_config(path: str, overrides: Sequence[str] = (), *, device: str) 
     cfg = load_config(path, overrides)
     with building(f"the model of {path}"), torch.device(device):
         if isinstance(cfg, CfgNode):
+            check_yaml(cfg)
             cfg.MODEL.DEVICE = device
             return build_model(cfg)
         if "model" in cfg:

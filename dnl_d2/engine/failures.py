@@ -21,6 +21,7 @@ def training() -> Iterator[None]:
         if isinstance(known[-1], UsageError):
             raise known[-1] from None
         what = " ".join(str(known[-1]).partition("!")[0].split())  # behind it all losses follow
+        what = what.rstrip(".;, ")
         raise UsageError(
             f"training diverged: {what}; lower the learning rate, or look at the labels and the "
             "precision. The last checkpoint is from before"

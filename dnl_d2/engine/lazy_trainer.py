@@ -31,6 +31,7 @@ from dnl_d2.engine.task import task_of_lazy
 from dnl_d2.engine.values import check_lazy
 from dnl_d2.errors import UsageError, building
 from dnl_d2.modeling import ContextSegmentor, SameSizeBatches
+from dnl_d2.modeling.backbone.padding import padding_shows
 
 _MULTI_SCALE = "dataloader.test.mapper.multi_scale_flip.enabled"
 
@@ -49,6 +50,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
     with building("the model"):
         model = instantiate(cfg.model).to(cfg.train.device)
     model = plain_batch_norm_if_alone(model, cfg.train.device)
+    _check_padding(model)
     if args.eval_only:
         if OmegaConf.select(cfg, _MULTI_SCALE) and not isinstance(model, ContextSegmentor):
             raise UsageError(
@@ -145,6 +147,16 @@ def _channel_order(cfg: DictConfig) -> str | None:
         if order in ("RGB", "BGR"):
             return order
     return None
+
+
+def _check_padding(model: nn.Module) -> None:
+    mean = getattr(model, "pixel_mean", None)
+    masks = any(getattr(module, "masks_padding", False) for module in model.modules())
+    if masks and mean is not None and not padding_shows(mean.flatten().tolist()):
+        raise UsageError(
+            "model.pixel_mean has whole numbers only, so that pixels of that colour look like "
+            "padding: add 0.5 to one, or set mask_padding=False in the backbone"
+        )
 
 
 def _check(cfg: DictConfig, eval_only: bool) -> None:

@@ -7,9 +7,14 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from dnl_d2.checkpoint import PublicCheckpointer
+from dnl_d2.checkpoint.checkpointer import OtherModelError
 from dnl_d2.checkpoint.training import BEST
 from dnl_d2.checkpoint.zoo import resolve_weights
 from dnl_d2.errors import UsageError
+
+_ANOTHER_FOLDER = (
+    "start the new model in another output folder (OUTPUT_DIR, LazyConfig: train.output_dir)"
+)
 
 
 def check_weights_file(path: str, key: str) -> None:
@@ -56,10 +61,15 @@ def load_weights(
         checkpointer.model,
         checkpointer.save_dir,
         channel_order=channel_order,
+        # What is resumed beside the model, such as momenta, fits no other model.
+        whole=source == "--resume" and bool(checkpointer.checkpointables),
         **checkpointer.checkpointables,
     )
     try:
         reader.resume_or_load(path, resume=resume)
+    except OtherModelError as error:
+        remedy = f"; {_ANOTHER_FOLDER}" if source == "--resume" else ""
+        raise UsageError(f"{source}: {path}: {error}{remedy}") from error
     except UsageError as error:
         others = _other_checkpoints(path) if source == "--resume" else ""
         raise UsageError(f"{source}: {error}{others}") from error
@@ -107,6 +117,11 @@ def load_for_evaluation(
     """
     checkpointer = Checkpointer(model, save_dir=output_dir)
     if not path and not (resume and checkpointer.has_checkpoint()):
+        if resume:
+            raise UsageError(
+                f"--eval-only --resume: there is no checkpoint in {output_dir} (OUTPUT_DIR, "
+                "LazyConfig: train.output_dir)"
+            )
         raise UsageError(f"--eval-only needs trained weights: set {key}")
     reader = load_weights(checkpointer, path, resume=resume, key=key, channel_order=channel_order)
     wrong = [k for k in reader.unfilled if ".auxiliary." not in k]

@@ -1,6 +1,7 @@
 """Values of a config that no type can check: found wrong before anything is built."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from numbers import Real
 from typing import Any
 
@@ -64,6 +65,14 @@ DEVICE: Rule = (_is_device, "a device of PyTorch, such as cuda or cpu")
 NORM: Rule = (_is_norm, 'a norm of Detectron2, such as SyncBN, BN, GN, FrozenBN or ""')
 CLIP_TYPE: Rule = (lambda v: v in ("value", "norm", FULL_MODEL), f"value, norm or {FULL_MODEL}")
 RESNET_NORM: Rule = (lambda v: _is_norm(norm_layer(v)), f"{NORM[1]}, or fixBN")
+STEPS: Rule = (
+    lambda v: all(_is_count(a, 0) for a in v) and all(a < b for a, b in pairwise(v)),
+    "whole numbers in ascending order",
+)
+SIDES: Rule = (lambda v: bool(v) and all(_is_count(s, 1) for s in v), "whole numbers of at least 1")
+FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")  # of detectron2.data.detection_utils.read_image
+FORMAT: Rule = (lambda v: v in FORMATS, f"one of {', '.join(FORMATS)}")
+MASK_FORMAT: Rule = (lambda v: v in ("polygon", "bitmask"), "polygon or bitmask")
 
 _YAML: dict[str, Rule] = {
     "OUTPUT_DIR": PATH,
@@ -71,15 +80,22 @@ _YAML: dict[str, Rule] = {
     "MODEL.PIXEL_MEAN": NUMBERS,
     "MODEL.PIXEL_STD": POSITIVES,
     "MODEL.RESNETS.NORM": RESNET_NORM,
+    "MODEL.FPN.NORM": NORM,
+    "MODEL.ROI_BOX_HEAD.NORM": NORM,
+    "MODEL.ROI_MASK_HEAD.NORM": NORM,
     "MODEL.SEM_SEG_HEAD.NORM": NORM,
     "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": NOT_NEGATIVE,
     "MODEL.SEM_SEG_HEAD.AUXILIARY.LOSS_WEIGHT": NOT_NEGATIVE,
+    "INPUT.FORMAT": FORMAT,
+    "INPUT.MASK_FORMAT": MASK_FORMAT,
+    "INPUT.MIN_SIZE_TRAIN": SIDES,
     "INPUT.RESIZE.BASE_SIZE": SIZE,
     "INPUT.RESIZE.RATIO_RANGE": POSITIVES,
     "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": SHARE,
     "DATALOADER.NUM_WORKERS": COUNT,
     "SOLVER.IMS_PER_BATCH": POSITIVE_COUNT,
     "SOLVER.MAX_ITER": POSITIVE_COUNT,
+    "SOLVER.STEPS": STEPS,
     "SOLVER.CHECKPOINT_PERIOD": POSITIVE_COUNT,
     "SOLVER.BASE_LR": POSITIVE,
     "SOLVER.MIN_LR": NOT_NEGATIVE,
@@ -87,6 +103,7 @@ _YAML: dict[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPE,
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": POSITIVE,
     "TEST.EVAL_PERIOD": COUNT,
+    "TEST.AUG.MIN_SIZES": SIDES,
     "TEST.AUG.SCALES": POSITIVES,
     "TEST.SLIDE.WINDOW": SIZE,
     "TEST.SLIDE.STRIDE": SIZE,
@@ -111,6 +128,8 @@ _LAZY: dict[str, Rule] = {
     "dataloader.train.mapper.augmentations.max_category_area": SHARE,
     "dataloader.test.num_workers": COUNT,
     "dataloader.test.mapper.multi_scale_flip.scales": POSITIVES,
+    "model.backbone.norm": RESNET_NORM,
+    "model.backbone.bottom_up.norm": RESNET_NORM,
     "model.slide_window": SIZE,
     "model.slide_stride": SIZE,
     "model.sem_seg_head.loss_weight": NOT_NEGATIVE,
@@ -125,7 +144,9 @@ _NEEDED = tuple(key for key in _LAZY if key.startswith("train."))
 def check_yaml(cfg: CfgNode) -> None:
     """Raises :class:`UsageError` for the first value that cannot be meant, naming its key."""
     _check({key: _select(cfg, key) for key in _YAML}, _YAML)
+    _check_backbone(cfg)
     _check_fixed_norm(cfg)
+    _check_cascade(cfg)
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "PolyLR" and solver.MIN_LR > solver.BASE_LR:
         raise UsageError(
@@ -134,15 +155,37 @@ def check_yaml(cfg: CfgNode) -> None:
         )
 
 
-def _check_fixed_norm(cfg: CfgNode) -> None:
-    """fixBN is for what this library builds, and res5 of a C4 model is Detectron2's."""
-    if cfg.MODEL.RESNETS.NORM != "fixBN":
-        return
-    if not cfg.MODEL.BACKBONE.NAME.startswith("build_context_"):
+def _check_backbone(cfg: CfgNode) -> None:
+    """Backbones that are not this library's leave out, without a word, what they do not know."""
+    resnet = cfg.MODEL.RESNETS
+    unknown = {
+        "CONTEXT.NAME": resnet.CONTEXT.NAME,
+        "CONTEXT_STAGES": any(resnet.CONTEXT_STAGES.values()),
+        "NORM fixBN": resnet.NORM == "fixBN",
+        "SHORTCUT": resnet.SHORTCUT != "conv",
+        "OUTPUT_STRIDE": resnet.OUTPUT_STRIDE != 32,
+    }
+    used = [key for key, value in unknown.items() if value]
+    if used and not cfg.MODEL.BACKBONE.NAME.startswith("build_context_"):
         raise UsageError(
-            f"MODEL.RESNETS.NORM fixBN: MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} does not "
+            f"MODEL.RESNETS.{used[0]}: MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} does not "
             "know it, use build_context_resnet_fpn_backbone or another of this library's"
         )
+
+
+def _check_cascade(cfg: CfgNode) -> None:
+    weights = list(cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS)
+    if weights != [1.0, 0.5, 0.25] and cfg.MODEL.ROI_HEADS.NAME != "MeanCascadeROIHeads":
+        raise UsageError(
+            "MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS: MODEL.ROI_HEADS.NAME "
+            f"{cfg.MODEL.ROI_HEADS.NAME} does not know them, use MeanCascadeROIHeads"
+        )
+
+
+def _check_fixed_norm(cfg: CfgNode) -> None:
+    """In a C4 model res5 is Detectron2's, which does not know fixBN."""
+    if cfg.MODEL.RESNETS.NORM != "fixBN":
+        return
     detector = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
     if detector and cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads":
         raise UsageError(

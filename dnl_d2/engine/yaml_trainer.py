@@ -8,6 +8,7 @@ import weakref
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
+    DatasetMapper,
     MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader
 from dnl_d2.checkpoint.training import TrainingCheckpointer
 from dnl_d2.data import SemSegMapper
 from dnl_d2.data.datasets.registration import SEMANTIC
+from dnl_d2.data.reading import NamingMapper
 from dnl_d2.engine.accumulation import build_step, check_parts
 from dnl_d2.engine.augmented_test import augmented_detector, check_augmented_test
 from dnl_d2.engine.batch_size import SameBatchSize, scale_yaml
@@ -95,12 +97,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
-        mapper = SemSegMapper(cfg, True) if _is_semantic(cfg, cfg.DATASETS.TRAIN) else None
+        semantic = _is_semantic(cfg, cfg.DATASETS.TRAIN)
+        mapper = SemSegMapper(cfg, True) if semantic else NamingMapper(DatasetMapper(cfg, True))
         return build_detection_train_loader(cfg, mapper=mapper)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        mapper = SemSegMapper(cfg, False) if _is_semantic(cfg, [dataset_name]) else None
+        semantic = _is_semantic(cfg, [dataset_name])
+        mapper = SemSegMapper(cfg, False) if semantic else NamingMapper(DatasetMapper(cfg, False))
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod

@@ -8,6 +8,7 @@ from detectron2.modeling import build_model
 from fvcore.common.checkpoint import Checkpointer
 
 from dnl_d2.checkpoint import PublicCheckpointer, convert_back, get_source
+from dnl_d2.checkpoint.architecture import describe
 from dnl_d2.engine.loading import load_for_evaluation, load_weights
 from dnl_d2.errors import UsageError
 from tests.checkpoint.models import DETECTOR, SEGMENTOR, build, config, randomised
@@ -180,3 +181,30 @@ def test_a_file_of_another_model_is_named(tmp_path):
     torch.save({"state_dict": {"features.0.weight": torch.zeros(1)}}, tmp_path / "vgg.pth")
     with pytest.raises(UsageError, match=r"vgg.pth: .*seems to be a VGG"):
         load(other, tmp_path / "vgg.pth")
+
+
+@pytest.mark.parametrize("base", [SEGMENTOR, DETECTOR])
+def test_weights_of_a_wholly_different_model_are_refused(base, tmp_path):
+    path = tmp_path / "wide.pth"
+    torch.save({"model": build(base, MODEL__RESNETS__RES2_OUT_CHANNELS=16).state_dict()}, path)
+    with pytest.raises(UsageError) as error:
+        load(build(base), path)
+    said = str(error.value)
+    assert said.startswith(f"MODEL.WEIGHTS: {path}: ") and "\n" not in said
+    assert "more than half of those that both have, have another shape, such as" in said
+    kind = {"ContextSegmentor": "DNL head, 19 classes", "GeneralizedRCNN": "R-CNN, 3 classes"}
+    assert said.count(kind[base["MODEL.META_ARCHITECTURE"]]) == 2
+
+
+def test_evaluation_without_a_checkpoint_to_resume_names_the_folder(tmp_path):
+    with pytest.raises(UsageError, match=rf"there is no checkpoint in {tmp_path} \(OUTPUT_DIR"):
+        load_for_evaluation(
+            build(SEGMENTOR), "", output_dir=str(tmp_path), resume=True, key="MODEL.WEIGHTS"
+        )
+
+
+def test_an_unknown_model_is_called_one():
+    state = build(DETECTOR).state_dict()
+    gone = {k: v for k, v in state.items() if "fpn_output" not in k}
+    assert describe(gone).startswith("an unknown model (the weights lack 'backbone.fpn_output2")
+    assert describe({}).startswith("an unknown model (a ResNet with 0, 0, 0, 0 blocks")

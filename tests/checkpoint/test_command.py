@@ -246,6 +246,57 @@ def test_a_detector_is_described(tmp_path):
     assert "missing    0" in report
 
 
+@pytest.mark.parametrize("sizes, ratios", [([20, 32], [1.0]), ([20], [0.5, 1.0, 2.0])])
+def test_a_detector_on_fewer_levels_converts(sizes, ratios, tmp_path):
+    model = build(
+        DETECTOR,
+        MODEL__RESNETS__NORM="BN",
+        MODEL__RESNETS__OUT_FEATURES=["res3", "res4", "res5"],
+        MODEL__FPN__IN_FEATURES=["res3", "res4", "res5"],
+        MODEL__FPN__NORM="BN",
+        MODEL__RPN__IN_FEATURES=["p3"],
+        MODEL__ANCHOR_GENERATOR__SIZES=[sizes],
+        MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS=[ratios],
+        MODEL__ROI_HEADS__IN_FEATURES=["p3"],
+    )
+    files = [str(tmp_path / name) for name in ("in.pth", "out.pth", "out.yaml")]
+    torch.save({"model": model.state_dict()}, files[0])
+    report = convert_file(files[0], files[1], write_config=files[2])
+    assert "missing    0" in report and "Faster R-CNN, 3 classes" in report
+    cfg = load_config(files[2], ["MODEL.DEVICE", "cpu"])
+    assert cfg.MODEL.FPN.IN_FEATURES == ["res3", "res4", "res5"]
+    assert cfg.MODEL.RPN.IN_FEATURES == ["p3", "p4", "p5", "p6"]
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0][0] == 64  # as published on p3
+    built = build_model(cfg)
+    built.load_state_dict(read_weights(files[1]).state, strict=True)
+    assert built.proposal_generator.anchor_generator.num_anchors[0] == len(sizes) * len(ratios)
+
+
+def test_what_no_weight_shows_is_said(public, tmp_path):
+    torch.save({"model": build(DETECTOR).state_dict()}, tmp_path / "in.pth")
+    config = tmp_path / "out.yaml"
+    files = [str(tmp_path / name) for name in ("in.pth", "out.pth")]
+    report = convert_file(*files, write_config=str(config))
+    said = "input colours, anchors, levels and pooling cannot be told from the weights: set "
+    keys = ("INPUT.FORMAT", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR", "BOX_HEAD.POOLER_TYPE")
+    for text in (report, config.read_text()):
+        (line,) = [line for line in text.splitlines() if said in line]
+        assert all(key in line for key in keys)
+    assert config.read_text().splitlines()[1].startswith(f"# {said}")
+    assert "&id" not in config.read_text()
+    assert "cannot be told" not in convert_file(*files)
+    # The code base of this one is known, and with it all of that.
+    report = convert_file(public(), files[1], write_config=str(config))
+    assert "cannot be told" not in report + config.read_text()
+
+
+def test_a_segmentors_unseen_settings_are_said(model, tmp_path):
+    torch.save({"model": model.state_dict()}, tmp_path / "in.pth")
+    files = [str(tmp_path / name) for name in ("in.pth", "out.pth")]
+    report = convert_file(*files, write_config=str(tmp_path / "out.yaml"))
+    assert "input colours, dilation and corners of the resize cannot be told" in report
+
+
 def test_the_command_line(public, tmp_path):
     def run(*arguments):
         command = [sys.executable, str(TOOL), *map(str, arguments)]

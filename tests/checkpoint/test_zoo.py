@@ -115,6 +115,14 @@ def test_wrong_names_are_one_clear_line(name, message):
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
+def test_a_folder_is_called_one(tmp_path):
+    with pytest.raises(UsageError, match=r"MODEL.WEIGHTS: '.*' is a folder: name a weights file$"):
+        resolve_weights(str(tmp_path))
+    (tmp_path / "model_final.pth").touch()
+    with pytest.raises(UsageError, match=r"is a folder: .*, such as .*/model_final.pth$"):
+        resolve_weights(f"{tmp_path}/")
+
+
 @pytest.mark.parametrize("eval_only", [False, True])
 def test_both_engines_take_names(eval_only, tmp_path):
     message = f"{{}}: there is no weights file 'mask_rcnn_R_50_FPN_2x'; .*{MASK_RCNN}"

@@ -9,6 +9,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.build import get_detection_dataset_dicts
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from dnl_d2.config import add_dnl_config
 from dnl_d2.data import register_coco_dataset
@@ -110,6 +111,17 @@ REFUSED = {
     "negative": (changed(bbox=[1, 2, -3, 4]), "none of the last two negative"),
     "not a number": (changed(bbox=[float("nan"), 2, 3, 4]), "bbox .nan"),
     "ignore": (changed(ignore=1), "annotation 1 has 'ignore'.*use 'iscrowd'"),
+    "one name": ({**content(), "categories": [{"id": n, "name": "a"} for n in (3, 9)]}, "name 'a'"),
+    "runs of a size": (changed(segmentation={**RUNS, "size": [60, 40]}), r"1 has .*\[60, 40\]"),
+    "runs of no size": (changed(segmentation={"counts": [2400]}), "run lengths of the size None"),
+    "sum of runs": (changed(segmentation={**RUNS, "counts": [100, 200]}), "sum up to 300 .* 2400"),
+    "text in runs": (changed(segmentation={**RUNS, "counts": ["1", 2399]}), "1 has 'counts' that"),
+    "no code": (changed(segmentation={**RUNS, "counts": "a b"}), "1 has 'counts' that are no"),
+    "no runs": (changed(segmentation={**RUNS, "counts": 2400}), "1 has 'counts' that are no"),
+    "crowd": (changed(iscrowd=1, segmentation={**RUNS, "counts": [1]}), "sum up to 1 pixels"),
+    "text polygon": (changed(segmentation=[["5"] * 6]), "1 has .* no list of polygons"),
+    "endless polygon": (changed(segmentation=[[float("inf"), *SQUARE[1:]]]), "finite numbers"),
+    "flat polygon": (changed(segmentation=SQUARE), "1 has .* no list of polygons"),
     "no mask": (changed(segmentation=[]), "annotation 1 has no mask.*set MASKS to false"),
 }
 
@@ -167,6 +179,60 @@ def test_images_without_an_object_are_counted(check):
     data["annotations"] = [a for a in data["annotations"] if a["image_id"] != 2]
     assert check(data).endswith("; images without an object: 1 (left out)")
     assert check(data, test=True).endswith("; images without an object: 1 (evaluated)")
+
+
+def test_images_without_an_object_that_are_trained_with(check):
+    data = content()
+    data["annotations"] = [a for a in data["annotations"] if a["image_id"] != 2]
+    line = check(data, keeps_empty=True)
+    assert line.endswith("; images without an object: 1 (kept as background)")
+    assert check(data, test=True, keeps_empty=True).endswith("1 (evaluated)")
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_keypoints_have_to_be_there(check, test):
+    for data in (content(), changed(keypoints=[5, 5, 0])):
+        with pytest.raises(UsageError, match=r"no .* visible .*set KEYPOINTS to false, or add"):
+            check(data, test=test, keypoints_key="KEYPOINTS")
+    check(changed(keypoints=[5, 5, 2]), test=test, keypoints_key="KEYPOINTS")
+
+
+def test_compressed_run_lengths_are_taken(check):
+    mask = np.asfortranarray(np.eye(40, 60, dtype=np.uint8))
+    runs = coco_mask.encode(mask)
+    data = changed(segmentation=runs | {"counts": runs["counts"].decode()})
+    check(data, mask_format="bitmask")
+
+
+@pytest.mark.parametrize("dtype, mode", [(np.uint16, "I"), (np.float32, "F")])
+def test_images_of_more_than_8_bits_are_refused(folder, check, dtype, mode):
+    deep = Image.fromarray(np.full((40, 60), 3000, dtype))
+    deep.save(folder / "2.png" if mode == "I" else folder / "2.tif")
+    data = content()
+    data["images"][1]["file_name"] = "2.png" if mode == "I" else "2.tif"
+    with pytest.raises(UsageError, match=rf"/2.* \(mode {mode}.*convert it to 8 bits"):
+        check(data)
+
+
+def test_a_file_in_place_of_the_folder_of_images(folder, check):
+    data = content()
+    path = folder / "more.json"
+    path.write_text(json.dumps(data))
+    for root, message in ((path, "is not a folder"), (folder / "no", "does not exist")):
+        with pytest.raises(UsageError, match=rf"not in {root}, which {message}"):
+            check_coco_dataset(
+                NAME, str(path), str(root), task=task(), test=False, max_image_files=0
+            )
+
+
+def test_a_missing_annotation_file_is_named(folder):
+    for path, message in ((folder / "none.json", "does not exist"), (folder, "is a folder")):
+        register_coco_dataset(NAME, images=str(folder), json=str(path))
+        with pytest.raises(UsageError, match=f"{NAME}: its annotation file {path} {message}$"):
+            DatasetCatalog.get(NAME)
+    register_coco_dataset(NAME, images="x", json="none.json")
+    with pytest.raises(UsageError, match=r"relative paths start at \$DETECTRON2_DATASETS"):
+        DatasetCatalog.get(NAME)
 
 
 def test_a_file_without_a_usable_annotation(check):

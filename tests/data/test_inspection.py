@@ -308,7 +308,7 @@ def test_a_registered_set_that_cannot_be_loaded_is_still_read(make, name, tmp_pa
 def test_unknown_and_other_datasets_are_refused():
     with pytest.raises(UsageError, match=r"'camvid' is not registered.*camvid_sem_seg_train"):
         registered_set("camvid")
-    with pytest.raises(UsageError, match="not for semantic segmentation"):
+    with pytest.raises(UsageError, match=r"not for semantic segmentation.*detection.*train_net"):
         registered_set("coco_2017_val")
 
 

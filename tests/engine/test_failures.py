@@ -62,6 +62,12 @@ def test_a_diverged_run_says_so(kind, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_divergence_is_told_in_one_sentence():
+    wanted = r"^training diverged: Scores contain NaN. Training has diverged; lower the learning"
+    with pytest.raises(UsageError, match=wanted), training():
+        raise FloatingPointError("Scores contain NaN. Training has diverged.")
+
+
 def test_a_full_disk_is_named_even_if_later_hooks_fail_too(tmp_path, monkeypatch):
     class Checkpoint(HookBase):
         def after_step(self):
@@ -97,6 +103,20 @@ def test_a_broken_checkpoint_names_the_others(kind, tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
     run(kind(tmp_path, **more), arguments(resume=True))
     assert torch.load(final, weights_only=False)["iteration"] == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_of_another_model_is_not_resumed(kind, tmp_path):
+    width = {
+        yaml_config: "MODEL__SEM_SEG_HEAD__CONVS_DIM",
+        lazy_config: "model__sem_seg_head__channels",
+    }[kind]
+    run(kind(tmp_path, **{LENGTH[kind]: 1}), arguments())
+    shapes = r"\(8, 32, 1, 1\) there, \(8, 16, 1, 1\) here"
+    message = rf"^--resume: .*model_final.pth: .*'sem_seg_head.predictor.weight' is {shapes}; start"
+    with pytest.raises(UsageError, match=message) as error:
+        run(kind(tmp_path, **{LENGTH[kind]: 2, width: 16}), arguments(resume=True))
+    assert "last_checkpoint" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)

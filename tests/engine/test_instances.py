@@ -14,14 +14,15 @@ from detectron2.evaluation import DatasetEvaluators
 from omegaconf import OmegaConf
 from torch import nn
 
-from dnl_d2.data import generate_instances
+from dnl_d2.data import generate_instances, register_coco_dataset
 from dnl_d2.engine import load_config, run
-from dnl_d2.engine.checks import check_datasets
+from dnl_d2.engine.checks import check_datasets, check_splits
 from dnl_d2.engine.hooks import BestCheckpointer, best_checkpoint_hook
 from dnl_d2.engine.lazy_trainer import evaluate
 from dnl_d2.engine.task import task_of_lazy, task_of_yaml
-from dnl_d2.errors import UsageError
-from tests.engine.runs import arguments, environment  # noqa: F401
+from dnl_d2.engine.yaml_trainer import Trainer
+from dnl_d2.errors import UsageError, one_line
+from tests.engine.runs import arguments, environment, yaml_config  # noqa: F401
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 YAML = CONFIGS / "generated/mask_rcnn_r18w32_fpn_300_generated-instances.yaml"
@@ -157,6 +158,101 @@ def test_own_data_of_a_yaml_config(config, pictures, tmp_path):
     finally:
         DatasetCatalog.remove("own_train")
         MetadataCatalog.remove("own_train")
+
+
+@pytest.fixture
+def own_split(pictures, tmp_path):
+    """Returns ``own_split(split, names)``: the generated split with other categories."""
+    registered = set()
+
+    def register(split, names):
+        root = pictures / "generated_instances"
+        content = json.loads((root / f"annotations/instances_{split}.json").read_text())
+        content["categories"] = [{"id": n, "name": x} for n, x in enumerate(names, start=1)]
+        path = tmp_path / f"own_{split}.json"
+        path.write_text(json.dumps(content))
+        register_coco_dataset(f"own_{split}", images=str(root / split), json=str(path))
+        registered.add(f"own_{split}")
+        return f"('own_{split}',)"
+
+    yield register
+    for name in registered:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_classes_of_training_and_test_have_to_agree(config, own_split):
+    train = own_split("train", "abcdefg")
+    cfg = config(DATASETS__TRAIN=train, DATASETS__TEST=own_split("val", "abcdegf"))
+    message = "own_train and own_val differ .* from number 5 on: f, g; and g, f: give both"
+    with pytest.raises(UsageError, match=message):
+        run(cfg, arguments())
+    both = {"DATASETS.TRAIN": ["own_train"]}, {"DATASETS.TEST": ["own_val"]}
+    own_split("val", "abcdefg")
+    check_splits(*both, eval_only=False, task=task_of_yaml(cfg), max_files=0)
+
+
+SEMANTIC = "('generated_sem_seg_train',)"
+OBJECTS = "('generated_instances_train',)"
+
+
+def test_a_detector_refuses_label_maps(config, tmp_path):
+    message = "DATASETS.TRAIN: dataset generated_sem_seg_train has label maps, the model detects"
+    with pytest.raises(UsageError, match=message):
+        run(config(DATASETS__TRAIN=SEMANTIC), arguments())
+    cfg = lazy_config(tmp_path, dataloader__train__dataset__names="generated_sem_seg_train")
+    with pytest.raises(UsageError, match="has label maps, the model detects"):
+        run(cfg, arguments())
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+def test_a_segmentor_refuses_boxes(environment, pictures, tmp_path, monkeypatch, split):  # noqa: F811
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(pictures))
+    cfg = yaml_config(tmp_path, **{f"DATASETS__{split}": OBJECTS})
+    message = f"DATASETS.{split}: dataset generated_instances_train has boxes, no label maps, which"
+    with pytest.raises(UsageError, match=message):
+        run(cfg, arguments(eval_only=split == "TEST"))
+
+
+def test_a_panoptic_model_needs_both_to_learn(config, environment, datasets, monkeypatch):  # noqa: F811
+    panoptic = {"MODEL__META_ARCHITECTURE": "PanopticFPN"}
+    with pytest.raises(UsageError, match="has boxes, no label maps: the model learns both"):
+        run(config(**panoptic), arguments())
+    cfg = config(**panoptic, MODEL__SEM_SEG_HEAD__NUM_CLASSES=8)
+    task = task_of_yaml(cfg)
+    check_datasets(cfg.DATASETS.TEST, task=task, max_files=0, what="X", test=True)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+    name = "generated_sem_seg_train"
+    with pytest.raises(UsageError, match="has label maps, no boxes: the model learns both"):
+        check_datasets([name], task=task, max_files=0, what="X")
+
+
+def test_keypoints_and_empty_images_follow_the_config(config, tmp_path):
+    with pytest.raises(UsageError, match=r"'keypoints'.*: set MODEL.KEYPOINT_ON to false"):
+        run(config(MODEL__KEYPOINT_ON=True), arguments())
+    assert not task_of_yaml(config()).instances.keeps_empty
+    cfg = config(DATALOADER__FILTER_EMPTY_ANNOTATIONS=False)
+    assert task_of_yaml(cfg).instances.keeps_empty
+    assert not task_of_lazy(lazy_config(tmp_path)).instances.keeps_empty
+    more = {"dataloader.train.dataset.filter_empty": "False"}
+    assert task_of_lazy(lazy_config(tmp_path, **more)).instances.keeps_empty
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_a_broken_picture_is_named(config, tmp_path, monkeypatch, eval_only, workers):
+    root = tmp_path / "generated_instances"
+    generate_instances(str(root), train=2, val=2)
+    for path in root.glob("*/*.png"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cfg = config(DATALOADER__NUM_WORKERS=workers)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(UsageError) as error:
+        if eval_only:
+            Trainer.test(cfg, Trainer.build_model(cfg))
+        else:
+            run(cfg, arguments())
+    assert one_line(error.value).startswith(f"image {root}/{'val' if eval_only else 'train'}/0000")
 
 
 def test_a_name_that_is_not_registered_gets_the_closest(config):

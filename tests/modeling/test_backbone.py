@@ -185,6 +185,8 @@ def test_insert_grammar(inserts, expected):
         ({"context": {"name": "dnl"}, "inserts": {"res4": [-3]}}, "use -2 to 1"),
         ({"context": {"name": "dnl"}, "inserts": {"res9": [0]}}, "'res9'"),
         ({"context": {"name": "dnl"}, "inserts": {"res4": "some"}}, "not a list"),
+        ({"context": {"name": "dnl"}, "inserts": {"res4": -1}}, "-1 is not a list"),
+        ({"context": {"name": "dnl"}, "inserts": ["res4"]}, "write them like"),
         ({"context": {"name": "dnll"}, "inserts": {"res4": [0]}}, "did you mean 'dnl'"),
         (
             {"context": {"name": "dnl", "heads": 8}, "inserts": {"res4": [0]}},

@@ -93,7 +93,8 @@ def registered_set(name: str, *, for_training: bool = True) -> LabelledSet:
     if not _is_sem_seg(name) or meta.get("stuff_classes", None) is None:
         raise UsageError(
             f"dataset {name} is not for semantic segmentation: its metadata need stuff_classes and "
-            "the evaluator_type sem_seg"
+            "the evaluator_type sem_seg; sets for detection are checked by tools/train_net.py "
+            "before it starts"
         )
     findings: list[Finding] = []
     try:

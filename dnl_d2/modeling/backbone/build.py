@@ -46,8 +46,10 @@ def expand_inserts(
         num_blocks: number of blocks of every stage that is built.
 
     Raises:
-        UsageError: a stage or index that the backbone does not have.
+        UsageError: a stage or index that the backbone does not have, or no such mapping.
     """
+    if not isinstance(inserts, Mapping):
+        raise UsageError(f"inserts {inserts!r}: write them like {{'res4': [-2], 'res5': 'all'}}")
     expanded = {}
     for stage, indices in inserts.items():
         if stage not in num_blocks:
@@ -57,9 +59,10 @@ def expand_inserts(
                 f"as its out_features say{later}"
             )
         count = num_blocks[stage]
-        if isinstance(indices, str) or list(indices) == ["all"]:
-            if indices != "all" and list(indices) != ["all"]:
-                raise UsageError(f"context block at {stage}: {indices!r} is not a list or 'all'")
+        listed = [indices] if isinstance(indices, str) else indices
+        if not isinstance(listed, Sequence) or (isinstance(indices, str) and indices != "all"):
+            raise UsageError(f"context block at {stage}: {indices!r} is not a list or 'all'")
+        if list(listed) == ["all"]:
             indices = range(count)
         expanded[stage] = set()
         for index in indices:

@@ -121,6 +121,14 @@ def build_context_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: Shape
 
 
 def _build_fpn(cfg: CfgNode, bottom_up: ContextResNet, top_block: nn.Module) -> FPN:
+    missing = [f for f in cfg.MODEL.FPN.IN_FEATURES if f not in bottom_up.output_shape()]
+    if missing:
+        raise UsageError(
+            f"MODEL.FPN.IN_FEATURES has {', '.join(missing)}, which MODEL.RESNETS.OUT_FEATURES "
+            f"{list(cfg.MODEL.RESNETS.OUT_FEATURES)} lacks"
+        )
+    if not cfg.MODEL.FPN.IN_FEATURES:
+        raise UsageError("MODEL.FPN.IN_FEATURES is empty: name stages, or a backbone without FPN")
     fpn = FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,

@@ -42,6 +42,11 @@ class ContextResNet(ResNet):
             if any(block.context is not None for block in stage)
         }
 
+    @property
+    def masks_padding(self) -> bool:
+        """Whether padding is kept out of blocks that there are."""
+        return self.mask_padding and bool(self._with_blocks)
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """``(N, C, H, W)`` images, normalised and padded with zeros -> feature maps by name.
 
@@ -50,7 +55,7 @@ class ContextResNet(ResNet):
         """
         if x.dim() != 4:
             raise UsageError(f"a ResNet takes images (N, C, H, W), got {tuple(x.shape)}")
-        if not (self.mask_padding and self._with_blocks):
+        if not self.masks_padding:
             return {"input": x, **self._features(x, None)}
         sizes = content_sizes(x)
         # In training batch norm needs the whole batch; a graph cannot depend on what it is fed.
