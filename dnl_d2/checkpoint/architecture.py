@@ -1,6 +1,5 @@
 """Telling from weights which model they belong to, as the YAML keys that build it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from detectron2.modeling import build_backbone, build_model
 from torch import Tensor
 
 from dnl_d2.checkpoint.keymap import State
+from dnl_d2.checkpoint.parameters import Keys
 from dnl_d2.config import add_dnl_config
 from dnl_d2.errors import UsageError, building
 
@@ -33,7 +33,7 @@ def infer_settings(state: State) -> Settings:
     Raises:
         UsageError: there is no ResNet in it, or it has an unknown number of blocks.
     """
-    keys = _Keys(state)
+    keys = Keys(state)
     settings = _backbone(keys)
     if keys.has("sem_seg_head.predictor.weight"):
         settings |= {"MODEL.META_ARCHITECTURE": "ContextSegmentor"} | _segmentation(keys)
@@ -105,51 +105,12 @@ def nested(settings: Settings) -> dict[str, Any]:
     return tree
 
 
-class _Keys:
-    """Questions about the names and shapes of a state dict."""
-
-    def __init__(self, state: State):
-        self.shapes: Mapping[str, tuple[int, ...]] = {k: tuple(v.shape) for k, v in state.items()}
-
-    def has(self, start: str) -> bool:
-        return any(key.startswith(start) for key in self.shapes)
-
-    def count(self, start: str, end: str = "") -> int:
-        """How many of ``start0...end``, ``start1...end`` there are, the largest number counting."""
-        numbers = [-1]
-        for key in self.shapes:
-            number = key[len(start) :].partition(".")[0]
-            if key.startswith(start) and key.endswith(end) and number.isdigit():
-                numbers.append(int(number))
-        return max(numbers) + 1
-
-    def out(self, key: str) -> int:
-        return self._shape(key)[0]
-
-    def into(self, key: str) -> int:
-        return self._shape(key)[1]
-
-    def _shape(self, key: str) -> tuple[int, ...]:
-        if key not in self.shapes:
-            raise UsageError(f"the weights lack {key!r}")
-        shape = self.shapes[key]
-        if len(shape) < 2 or 0 in shape:
-            raise UsageError(f"{key!r} has the shape {list(shape)}, which is no layer's weight")
-        return shape
-
-    def norm(self, start: str) -> str:
-        """The norm beside a convolution; frozen statistics and synchronised ones look alike."""
-        if self.has(f"{start}.norm.running_mean"):
-            return "BN"
-        return "GN" if self.has(f"{start}.norm.weight") else ""
-
-
-def _fpn_levels(keys: _Keys) -> list[int]:
+def _fpn_levels(keys: Keys) -> list[int]:
     """The stages of the ResNet that an FPN stands on."""
     return [level for level in (2, 3, 4, 5) if keys.has(f"backbone.fpn_output{level}.")]
 
 
-def _backbone(keys: _Keys) -> Settings:
+def _backbone(keys: Keys) -> Settings:
     fpn = keys.has("backbone.bottom_up.") or keys.has("backbone.fpn_")
     levels = _fpn_levels(keys)
     if fpn and not levels:
@@ -194,7 +155,7 @@ def _backbone(keys: _Keys) -> Settings:
     return settings | _deformable(keys, root) | _inserts(keys, root, counts)
 
 
-def _deformable(keys: _Keys, root: str) -> Settings:
+def _deformable(keys: Keys, root: str) -> Settings:
     on = [keys.has(f"{root}res{s}.0.conv2_offset.") for s in (2, 3, 4, 5)]
     if not any(on):
         return {}
@@ -208,7 +169,7 @@ def _deformable(keys: _Keys, root: str) -> Settings:
     }
 
 
-def _inserts(keys: _Keys, root: str, counts: tuple[int, ...]) -> Settings:
+def _inserts(keys: Keys, root: str, counts: tuple[int, ...]) -> Settings:
     placed = {
         f"RES{s}": [b for b in range(n) if keys.has(f"{root}res{s}.{b}.context.")]
         for s, n in zip((2, 3, 4, 5), counts, strict=True)
@@ -224,7 +185,7 @@ def _inserts(keys: _Keys, root: str, counts: tuple[int, ...]) -> Settings:
     return settings | {f"MODEL.RESNETS.CONTEXT.{k}": v for k, v in arguments.items()}
 
 
-def _block(keys: _Keys, block: str) -> Settings:
+def _block(keys: Keys, block: str) -> Settings:
     """NAME and arguments of the context block with these parameters."""
     transforms = [t for t in ("add", "mul") if keys.has(f"{block}.channel_{t}.")]
     if transforms:
@@ -261,11 +222,11 @@ def _block(keys: _Keys, block: str) -> Settings:
     return settings
 
 
-def _reduction(keys: _Keys, projection: str) -> int:
+def _reduction(keys: Keys, projection: str) -> int:
     return keys.into(projection) // keys.out(projection)
 
 
-def _segmentation(keys: _Keys) -> Settings:
+def _segmentation(keys: Keys) -> Settings:
     head = "sem_seg_head"
     settings = {
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": keys.out(f"{head}.predictor.weight"),
@@ -302,7 +263,7 @@ def _segmentation(keys: _Keys) -> Settings:
     return settings
 
 
-def _detection(keys: _Keys) -> Settings:
+def _detection(keys: Keys) -> Settings:
     cascade = keys.has("roi_heads.box_head.0.")
     box, predictor = (
         f"roi_heads.{part}.0" if cascade else f"roi_heads.{part}"
@@ -345,7 +306,7 @@ def _detection(keys: _Keys) -> Settings:
     return settings | _levels(keys)
 
 
-def _levels(keys: _Keys) -> Settings:
+def _levels(keys: Keys) -> Settings:
     """Where the heads of a detector look: on all levels, as published ones do."""
     levels = _fpn_levels(keys)
     if not levels:
