@@ -1,8 +1,10 @@
 """Files in COCO's form, and the images that they name."""
 
 import json
+import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from PIL import Image
 from dnl_d2.data.images import load_picture
 from dnl_d2.errors import UsageError
 
+_logger = logging.getLogger(__name__)
 _REQUIRED = ("images", "categories")
 _ORIENTATION = 274  # EXIF's tag; from 5 on a picture is stored on its side
 _DEEP_GREY = ("I", "F")  # modes of Pillow, I;16 and its like included
@@ -74,13 +77,12 @@ def require_keys(entry: Any, what: str, keys: Sequence[str]) -> None:
 def class_names(categories: Mapping[Any, Mapping]) -> list[str]:
     """Names of the categories in the order of their ids, as Detectron2 numbers classes.
 
-    Raises:
-        UsageError: two have one name.
+    Names that are there twice are logged: one may be a group without objects, as in some exports.
     """
     names = [str(entry["name"]) for _, entry in sorted(categories.items())]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise UsageError(f"two of 'categories' have the name {name!r}: rename or merge them")
+    for name, count in Counter(names).items():
+        if count > 1:
+            _logger.warning("%d categories have the name %r: they stay different", count, name)
     return names
 
 
@@ -100,15 +102,15 @@ def check_images(images: Sequence[Mapping], root: str, *, key: str, max_files: i
     names = [_path_of(image, key) for image in images]
     folders: dict[str, set[str]] = {}
     for folder in {os.path.dirname(name) for name in names}:
-        path = os.path.join(root, folder)
+        path = os.path.join(root, folder) or "."
         folders[folder] = set(PathManager.ls(path)) if PathManager.isdir(path) else set()
     missing = [n for n in names if os.path.basename(n) not in folders[os.path.dirname(n)]]
     if missing:
         more = ", ..." if len(missing) > _NAMED else ""
-        where = root
-        if not PathManager.isdir(root):
-            wrong = "is not a folder" if PathManager.exists(root) else "does not exist"
-            where = f"{root}, which {wrong}"
+        where = root or "."
+        if not PathManager.isdir(where):
+            wrong = "is not a folder" if PathManager.exists(where) else "does not exist"
+            where = f"{where}, which {wrong}"
         raise UsageError(
             f"{len(missing)} of {len(names)} images are not in {where}: "
             f"{', '.join(missing[:_NAMED])}{more}"
@@ -132,8 +134,10 @@ def check_images(images: Sequence[Mapping], root: str, *, key: str, max_files: i
 
 
 def _path_of(image: Mapping, key: str) -> str:
-    parts = str(image[key]).split("/")
-    return os.path.normpath(os.path.join(*(parts[-2:] if key == "coco_url" else parts)))
+    path = str(image[key])
+    if key == "coco_url":
+        path = os.path.join(*path.split("/")[-2:])
+    return os.path.normpath(path)
 
 
 def _turned_size(picture: Image.Image) -> tuple[int, int]:

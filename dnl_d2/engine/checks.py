@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from dnl_d2.engine.task import Task
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation.lvis import require_lvis
 
+_logger = logging.getLogger(__name__)
 _LABELS = "sem_seg_file_name"
 _LISTED = 6  # how many classes a message lists
 
@@ -116,12 +118,22 @@ def check_splits(
 
 
 def _require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
-    """A class is a number: another order gives wrong figures without a word."""
+    """A class is a number: another order gives wrong figures without a word.
+
+    Other names for all of them may be another spelling, which is only logged.
+    """
     if not classes:
         return
     first, *others = classes
     for other in others:
         if classes[other] == classes[first]:
+            continue
+        mine, theirs = ([name.casefold() for name in classes[n]] for n in (first, other))
+        if not any(name in mine and mine.index(name) != i for i, name in enumerate(theirs)):
+            _logger.warning(
+                "datasets %s and %s name their classes differently; they are taken for the same, "
+                "number by number", first, other,
+            )  # fmt: skip
             continue
         pairs = itertools.zip_longest(classes[first], classes[other])
         start = next(number for number, (a, b) in enumerate(pairs) if a != b)

@@ -50,7 +50,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> dict:
     with building("the model"):
         model = instantiate(cfg.model).to(cfg.train.device)
     model = plain_batch_norm_if_alone(model, cfg.train.device)
-    _check_padding(model)
+    _mask_padding_that_shows(model)
     if args.eval_only:
         if OmegaConf.select(cfg, _MULTI_SCALE) and not isinstance(model, ContextSegmentor):
             raise UsageError(
@@ -149,14 +149,18 @@ def _channel_order(cfg: DictConfig) -> str | None:
     return None
 
 
-def _check_padding(model: nn.Module) -> None:
+def _mask_padding_that_shows(model: nn.Module) -> None:
+    """As :mod:`dnl_d2.modeling.backbone.entries` does, which knows the mean before."""
     mean = getattr(model, "pixel_mean", None)
-    masks = any(getattr(module, "masks_padding", False) for module in model.modules())
-    if masks and mean is not None and not padding_shows(mean.flatten().tolist()):
-        raise UsageError(
-            "model.pixel_mean has whole numbers only, so that pixels of that colour look like "
-            "padding: add 0.5 to one, or set mask_padding=False in the backbone"
-        )
+    if mean is None or padding_shows(mean.flatten().tolist()):
+        return
+    for module in model.modules():
+        if getattr(module, "masks_padding", False):
+            module.mask_padding = False
+            logging.getLogger(__name__).warning(
+                "model.pixel_mean has whole numbers only, so that pixels of that colour look like "
+                "padding: padding takes part in the context blocks. Add 0.5 to one to keep it out"
+            )
 
 
 def _check(cfg: DictConfig, eval_only: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.utils.registry import Registry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError
 
@@ -69,7 +71,10 @@ STEPS: Rule = (
     lambda v: all(_is_count(a, 0) for a in v) and all(a < b for a, b in pairwise(v)),
     "whole numbers in ascending order",
 )
-SIDES: Rule = (lambda v: bool(v) and all(_is_count(s, 1) for s in v), "whole numbers of at least 1")
+SIDES: Rule = (
+    lambda v: bool(v) and all(_is_count(s, 0) for s in v),
+    "whole numbers of at least 0 (0 keeps the size)",
+)
 FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")  # of detectron2.data.detection_utils.read_image
 FORMAT: Rule = (lambda v: v in FORMATS, f"one of {', '.join(FORMATS)}")
 MASK_FORMAT: Rule = (lambda v: v in ("polygon", "bitmask"), "polygon or bitmask")
@@ -103,7 +108,6 @@ _YAML: dict[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPE,
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": POSITIVE,
     "TEST.EVAL_PERIOD": COUNT,
-    "TEST.AUG.MIN_SIZES": SIDES,
     "TEST.AUG.SCALES": POSITIVES,
     "TEST.SLIDE.WINDOW": SIZE,
     "TEST.SLIDE.STRIDE": SIZE,
@@ -144,6 +148,8 @@ _NEEDED = tuple(key for key in _LAZY if key.startswith("train."))
 def check_yaml(cfg: CfgNode) -> None:
     """Raises :class:`UsageError` for the first value that cannot be meant, naming its key."""
     _check({key: _select(cfg, key) for key in _YAML}, _YAML)
+    if cfg.TEST.AUG.ENABLED:
+        _check({"TEST.AUG.MIN_SIZES": cfg.TEST.AUG.MIN_SIZES}, {"TEST.AUG.MIN_SIZES": SIDES})
     _check_backbone(cfg)
     _check_fixed_norm(cfg)
     _check_cascade(cfg)
@@ -153,6 +159,11 @@ def check_yaml(cfg: CfgNode) -> None:
             f"SOLVER.MIN_LR {solver.MIN_LR:g} is above SOLVER.BASE_LR {solver.BASE_LR:g}, from "
             "which the schedule comes down: lower it too"
         )
+
+
+def _is_of_detectron2(registry: Registry, name: str) -> bool:
+    """What others register may know the keys of this library."""
+    return name in registry and registry.get(name).__module__.startswith("detectron2.")
 
 
 def _check_backbone(cfg: CfgNode) -> None:
@@ -166,7 +177,7 @@ def _check_backbone(cfg: CfgNode) -> None:
         "OUTPUT_STRIDE": resnet.OUTPUT_STRIDE != 32,
     }
     used = [key for key, value in unknown.items() if value]
-    if used and not cfg.MODEL.BACKBONE.NAME.startswith("build_context_"):
+    if used and _is_of_detectron2(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME):
         raise UsageError(
             f"MODEL.RESNETS.{used[0]}: MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} does not "
             "know it, use build_context_resnet_fpn_backbone or another of this library's"
@@ -175,7 +186,9 @@ def _check_backbone(cfg: CfgNode) -> None:
 
 def _check_cascade(cfg: CfgNode) -> None:
     weights = list(cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS)
-    if weights != [1.0, 0.5, 0.25] and cfg.MODEL.ROI_HEADS.NAME != "MeanCascadeROIHeads":
+    if weights != [1.0, 0.5, 0.25] and _is_of_detectron2(
+        ROI_HEADS_REGISTRY, cfg.MODEL.ROI_HEADS.NAME
+    ):
         raise UsageError(
             "MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS: MODEL.ROI_HEADS.NAME "
             f"{cfg.MODEL.ROI_HEADS.NAME} does not know them, use MeanCascadeROIHeads"

@@ -111,7 +111,6 @@ REFUSED = {
     "negative": (changed(bbox=[1, 2, -3, 4]), "none of the last two negative"),
     "not a number": (changed(bbox=[float("nan"), 2, 3, 4]), "bbox .nan"),
     "ignore": (changed(ignore=1), "annotation 1 has 'ignore'.*use 'iscrowd'"),
-    "one name": ({**content(), "categories": [{"id": n, "name": "a"} for n in (3, 9)]}, "name 'a'"),
     "runs of a size": (changed(segmentation={**RUNS, "size": [60, 40]}), r"1 has .*\[60, 40\]"),
     "runs of no size": (changed(segmentation={"counts": [2400]}), "run lengths of the size None"),
     "sum of runs": (changed(segmentation={**RUNS, "counts": [100, 200]}), "sum up to 300 .* 2400"),
@@ -292,6 +291,27 @@ def test_images_in_subfolders_are_found(folder, check):
     data["images"][0]["file_name"] = "none/1.png"
     with pytest.raises(UsageError, match=r"1 of 3 images are not in .*: none/1.png"):
         check(data)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_whole_paths_are_found_without_a_folder(folder, check, relative, monkeypatch):
+    monkeypatch.chdir(folder)
+    data = content()
+    for image in data["images"]:
+        image["file_name"] = image["file_name"] if relative else str(folder / image["file_name"])
+    path = folder / "file.json"
+    path.write_text(json.dumps(data))
+    options = {"task": task(), "test": False, "max_image_files": 9}
+    for root in ("", str(folder)) if not relative else ("",):
+        assert len(check_coco_dataset(NAME, str(path), root, **options)) == 2
+
+
+def test_two_categories_of_one_name_are_told(check, caplog):
+    data = content()
+    for category in data["categories"]:
+        category["name"] = "plate"
+    check(data)
+    assert "2 categories have the name 'plate': they stay different" in caplog.text
 
 
 def test_images_of_lvis_are_named_by_their_address(folder, check):

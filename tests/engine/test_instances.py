@@ -192,6 +192,15 @@ def test_classes_of_training_and_test_have_to_agree(config, own_split):
     check_splits(*both, eval_only=False, task=task_of_yaml(cfg), max_files=0)
 
 
+@pytest.mark.parametrize("names", ["ABCDEFG", "tuvwxyz"])
+def test_other_names_for_the_same_classes_are_only_told(config, own_split, names, caplog):
+    cfg = config(DATASETS__TRAIN=own_split("train", "abcdefg"))
+    own_split("val", names)
+    both = {"DATASETS.TRAIN": ["own_train"]}, {"DATASETS.TEST": ["own_val"]}
+    check_splits(*both, eval_only=False, task=task_of_yaml(cfg), max_files=0)
+    assert "own_train and own_val name their classes differently" in caplog.text
+
+
 SEMANTIC = "('generated_sem_seg_train',)"
 OBJECTS = "('generated_instances_train',)"
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
-from dnl_d2.engine.lazy_trainer import _check_padding
+from dnl_d2.engine.lazy_trainer import _mask_padding_that_shows
 from dnl_d2.engine.values import check_yaml
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import build_context_resnet
@@ -32,7 +33,7 @@ def changed(**options):
         ({"INPUT__FORMAT": "RGBA"}, "INPUT.FORMAT is 'RGBA': use one of RGB, BGR"),
         ({"INPUT__MASK_FORMAT": "polygons"}, "INPUT.MASK_FORMAT .*: use polygon or bitmask"),
         ({"INPUT__MIN_SIZE_TRAIN": ()}, "INPUT.MIN_SIZE_TRAIN"),
-        ({"TEST__AUG__MIN_SIZES": ()}, "TEST.AUG.MIN_SIZES"),
+        ({"TEST__AUG__MIN_SIZES": (), "TEST__AUG__ENABLED": True}, "TEST.AUG.MIN_SIZES"),
         (
             {"MODEL__ROI_BOX_CASCADE_HEAD__STAGE_LOSS_WEIGHTS": (1.0, 1.0, 1.0)},
             "STAGE_LOSS_WEIGHTS: MODEL.ROI_HEADS.NAME StandardROIHeads does not know them",
@@ -66,13 +67,30 @@ def test_other_backbones_do_not_drop_what_they_do_not_know(options, key):
 
 
 @pytest.mark.parametrize(("mean", "context"), [(115.0, "gc"), (115.5, "gc"), (115.0, None)])
-def test_lazy_models_whose_padding_looks_like_pixels(mean, context):
+def test_lazy_models_whose_padding_looks_like_pixels(mean, context, caplog):
     model = nn.Module()
     inserts = {"res5": [-1]} if context else None
     model.backbone = build_context_resnet(depth=18, context=context, inserts=inserts)
     model.pixel_mean = torch.full((3, 1, 1), mean)
-    if context and mean == 115.0:
-        with pytest.raises(UsageError, match=r"model\.pixel_mean .* mask_padding=False"):
-            _check_padding(model)
-        model.backbone.mask_padding = False
-    _check_padding(model)
+    _mask_padding_that_shows(model)
+    hidden = bool(context) and mean == 115.0
+    assert model.backbone.mask_padding is not hidden
+    assert ("model.pixel_mean has whole numbers only" in caplog.text) is hidden
+
+
+def test_parts_that_others_register_may_know_the_keys():
+    @BACKBONE_REGISTRY.register()
+    def build_backbone_of_test_values(cfg, input_shape):
+        """Around one of this library's."""
+
+    check_yaml(
+        changed(
+            MODEL__BACKBONE__NAME="build_backbone_of_test_values",
+            MODEL__RESNETS__CONTEXT__NAME="gc",
+            MODEL__RESNETS__CONTEXT_STAGES__RES4=[-1],
+        )
+    )
+
+
+def test_sizes_that_mean_something():
+    check_yaml(changed(INPUT__MIN_SIZE_TRAIN=(0,), TEST__AUG__MIN_SIZES=()))
