@@ -43,7 +43,7 @@ def _importing_layers() -> bool:
 
 if _has_detectron2():
     from dnl_d2 import data, modeling  # noqa: F401  (registers)
-    from dnl_d2.config import add_dnl_config
+    from dnl_d2.config.keys import add_dnl_config
     from dnl_d2.modeling.optimize import optimize_for_inference
 
     __all__ = ["add_dnl_config", "optimize_for_inference"]

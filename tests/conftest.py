@@ -1,9 +1,12 @@
 """Shared by all tests."""
 
-import pathlib
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 # The tensors here are small: a second thread costs more than it brings, all the more on a busy
 # machine.
@@ -11,16 +14,49 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def root() -> pathlib.Path:
+def root() -> Path:
     """Folder of the repository."""
-    return pathlib.Path(__file__).parent.parent
+    return Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
-def datasets(tmp_path_factory) -> pathlib.Path:
+def datasets(tmp_path_factory) -> Path:
     """A ``$DETECTRON2_DATASETS`` with a small generated dataset, in the layout of the demo."""
-    from dnl_d2.data import generate_dataset
+    from dnl_d2.synthetic import generate_dataset
 
     folder = tmp_path_factory.mktemp("datasets")
     generate_dataset(str(folder / "generated"), train=8, val=4, size=(72, 96), seed=3, reach=20.0)
     return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., str]:
+    """Returns ``save(name, array_or_picture, **options) -> path`` below ``tmp_path``."""
+
+    def write(name: str, content: np.ndarray | Image.Image, **options) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(content) if isinstance(content, np.ndarray) else content
+        picture.save(path, **options)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def pair(save: Callable[..., str], rng: np.random.Generator) -> dict:
+    """A record of one 30x40 picture with classes 0 to 2 and some void."""
+    image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    label = rng.integers(0, 3, (30, 40), dtype=np.uint8)
+    label[:2] = 255
+    return {
+        "file_name": save("image.png", image),
+        "sem_seg_file_name": save("label.png", label),
+        "height": 30,
+        "width": 40,
+    }

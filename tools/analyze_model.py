@@ -11,9 +11,9 @@ import argparse
 import sys
 
 from dnl_d2.analysis import Regions, analyze, as_json, as_text
-from dnl_d2.engine.config import build_from_config
 from dnl_d2.errors import UsageError, one_line
 from dnl_d2.files import check_folder, write_text
+from dnl_d2.modeling.from_config import build_from_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -41,12 +41,12 @@ from dnl_d2 import optimize_for_inference
 from dnl_d2.checkpoint import convert, detect_source
 from dnl_d2.checkpoint.convert import compare
 from dnl_d2.engine import load_config
-from dnl_d2.engine.config import build_from_config
 from dnl_d2.engine.prepare import plain_batch_norm_if_alone
 from dnl_d2.errors import UsageError, one_line
 from dnl_d2.files import write_text
 from dnl_d2.layers.common import check_count
 from dnl_d2.modeling import AsymmetricHead, ContextHead, ContextSegmentor
+from dnl_d2.modeling.from_config import build_from_config
 
 # What a pass returns: logits of the image, or the loss of the batch.
 Run = Callable[[], Tensor]

@@ -26,7 +26,10 @@ from dnl_d2.data.datasets.configured import (
     read_class_names,
     require_new_name,
 )
-from dnl_d2.data.inspection import (
+from dnl_d2.engine import load_config
+from dnl_d2.errors import UsageError, one_line
+from dnl_d2.files import check_folder, write_text
+from dnl_d2.validation import (
     Inspection,
     LabelledSet,
     draw_contact_sheet,
@@ -34,19 +37,16 @@ from dnl_d2.data.inspection import (
     inspect_sets,
     registered_set,
 )
-from dnl_d2.data.inspection.configs import config_datasets, fitting_crop
-from dnl_d2.data.inspection.judge import convertible_colors
-from dnl_d2.data.inspection.lines import (
+from dnl_d2.validation.configs import config_datasets, fitting_crop
+from dnl_d2.validation.judgements import convertible_colors
+from dnl_d2.validation.suggestions import (
     check_base,
     conversion_script,
     lazy_config,
     weight_lines,
     yaml_config,
 )
-from dnl_d2.data.inspection.report import as_data, as_text
-from dnl_d2.engine import load_config
-from dnl_d2.errors import UsageError, one_line
-from dnl_d2.files import check_folder, write_text
+from dnl_d2.validation.tables import as_data, as_text
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASE = os.path.join("configs", "ade20k", "dnl_r50-d8_80k_ade20k-512x512")

@@ -11,8 +11,8 @@ Examples:
 import argparse
 import sys
 
-from dnl_d2.checkpoint.command import BACK, convert_file
 from dnl_d2.checkpoint.convert import source_names
+from dnl_d2.checkpoint.convert_file import BACK, convert_file
 from dnl_d2.errors import UsageError, one_line
 
 

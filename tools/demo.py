@@ -16,9 +16,10 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
-from dnl_d2.data import generate_dataset, read_image, read_label
+from dnl_d2.data import read_image, read_label
 from dnl_d2.engine import load_config, run
 from dnl_d2.errors import UsageError, one_line
+from dnl_d2.synthetic import generate_dataset
 from dnl_d2.visualization import color_label, draw_rows, head_attention
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

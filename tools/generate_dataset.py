@@ -14,9 +14,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dnl_d2.data import generate_dataset, generate_instances
 from dnl_d2.data.datasets.registration import dataset_path
 from dnl_d2.errors import UsageError, one_line
+from dnl_d2.synthetic import generate_dataset, generate_instances
 
 # By name: what writes it, and its folder below that of all datasets.
 DATASETS = {

@@ -12,8 +12,8 @@ Examples:
 import argparse
 import sys
 
-from dnl_d2.data.preparation import PREPARATIONS, prepare_dataset
 from dnl_d2.errors import UsageError, one_line
+from dnl_d2.preparation import PREPARATIONS, prepare_dataset
 
 
 def parse_args() -> argparse.Namespace:

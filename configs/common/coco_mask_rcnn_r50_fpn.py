@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from dnl_d2.engine.config import zoo_config
+from dnl_d2.config.loading import zoo_config
 from dnl_d2.evaluation import build_evaluator
 
 from .models.mask_rcnn_r50_fpn import model

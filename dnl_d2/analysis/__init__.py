@@ -2,8 +2,8 @@
 
 from dnl_d2.analysis.counting import Count, OperationCounter
 from dnl_d2.analysis.measure import Analysis, analyze
-from dnl_d2.analysis.report import as_json, as_text
 from dnl_d2.analysis.running import Regions
+from dnl_d2.analysis.table import as_json, as_text
 
 __all__ = [
     "Analysis",

@@ -8,11 +8,11 @@ from urllib.parse import parse_qs
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
-from dnl_d2.checkpoint.architecture import describe
 from dnl_d2.checkpoint.convert import convert, detect_source, fit_backbone
+from dnl_d2.checkpoint.describe.architecture import describe
+from dnl_d2.checkpoint.describe.words import group_dropped, shorten
 from dnl_d2.checkpoint.input_format import adapt_input, published_format
 from dnl_d2.checkpoint.keymap import State, strip_prefix
-from dnl_d2.checkpoint.naming import group_dropped, shorten
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import InputFormat, Source
 from dnl_d2.errors import UsageError

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dnl_d2.checkpoint.describe.words import name_unknown
 from dnl_d2.checkpoint.keymap import Converted, State, strip_prefix, to_ours, to_public
-from dnl_d2.checkpoint.naming import name_unknown
 from dnl_d2.checkpoint.source import Source
 from dnl_d2.checkpoint.sources import SOURCES
 from dnl_d2.errors import UsageError

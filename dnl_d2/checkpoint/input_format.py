@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnl_d2.checkpoint import openmmlab
+from dnl_d2.checkpoint.describe import openmmlab_meta
 from dnl_d2.checkpoint.keymap import State
 from dnl_d2.checkpoint.source import InputFormat, Source
 from dnl_d2.errors import UsageError
@@ -82,7 +82,7 @@ def published_format(rest: Mapping[str, Any], source: Source | None = None) -> I
             return InputFormat(str(order), tuple(map(float, mean)), tuple(map(float, std)))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"the file's note on its input format is wrong ({error!r})") from error
-    return openmmlab.input_format(rest) or (source.input_format if source else None)
+    return openmmlab_meta.input_format(rest) or (source.input_format if source else None)
 
 
 def _close(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -1,4 +1,4 @@
-"""Data: datasets, augmentation, the mapper, and the check before training.
+"""Data: datasets, augmentation, the mapper.
 
 Importing this package registers all datasets with detectron2.
 """
@@ -8,10 +8,7 @@ from dnl_d2.data.augmentation import (
     sem_seg_augmentations,
     test_augmentations,
 )
-from dnl_d2.data.check import check_sem_seg_dataset
 from dnl_d2.data.datasets import (
-    generate_dataset,
-    generate_instances,
     load_sem_seg_folder,
     register_coco_dataset,
     register_sem_seg_folder,
@@ -26,10 +23,7 @@ __all__ = [
     "PhotometricDistortion",
     "RandomResize",
     "SemSegMapper",
-    "check_sem_seg_dataset",
     "evaluation_label_reader",
-    "generate_dataset",
-    "generate_instances",
     "load_sem_seg_folder",
     "read_image",
     "read_label",

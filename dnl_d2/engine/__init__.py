@@ -5,8 +5,8 @@ import argparse
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
+from dnl_d2.config.loading import load_config
 from dnl_d2.engine import lazy_trainer, yaml_trainer
-from dnl_d2.engine.config import load_config
 from dnl_d2.engine.optimizer import optimizer_params
 from dnl_d2.engine.schedule import PolyParamScheduler
 from dnl_d2.engine.yaml_trainer import Trainer

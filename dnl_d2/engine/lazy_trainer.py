@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dnl_d2.checkpoint.training import TrainingCheckpointer
-from dnl_d2.engine.accumulation import build_step, check_parts
-from dnl_d2.engine.batch_size import SameBatchSize, scale_lazy
-from dnl_d2.engine.checks import check_splits
+from dnl_d2.config.batch_size import SameBatchSize, scale_lazy
+from dnl_d2.config.rules import check_lazy
 from dnl_d2.engine.failures import training
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
@@ -27,11 +26,12 @@ from dnl_d2.engine.prepare import (
     set_up,
     usable_device,
 )
-from dnl_d2.engine.task import task_of_lazy
-from dnl_d2.engine.values import check_lazy
+from dnl_d2.engine.step import build_step, check_parts
 from dnl_d2.errors import UsageError, building
 from dnl_d2.modeling import ContextSegmentor, SameSizeBatches
 from dnl_d2.modeling.backbone.padding import padding_shows
+from dnl_d2.validation.splits import check_splits
+from dnl_d2.validation.task import task_of_lazy
 
 _MULTI_SCALE = "dataloader.test.mapper.multi_scale_flip.enabled"
 

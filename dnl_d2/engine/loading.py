@@ -8,8 +8,8 @@ from torch import nn
 
 from dnl_d2.checkpoint import PublicCheckpointer
 from dnl_d2.checkpoint.checkpointer import OtherModelError
+from dnl_d2.checkpoint.detectron2_zoo import resolve_weights
 from dnl_d2.checkpoint.training import BEST
-from dnl_d2.checkpoint.zoo import resolve_weights
 from dnl_d2.errors import UsageError
 
 _ANOTHER_FOLDER = (
@@ -21,7 +21,7 @@ def check_weights_file(path: str, key: str) -> None:
     """Raises :class:`UsageError` if ``path`` is neither a file that is there nor a zoo name.
 
     Args:
-        path: see :func:`dnl_d2.checkpoint.zoo.resolve_weights`.
+        path: see :func:`dnl_d2.checkpoint.detectron2_zoo.resolve_weights`.
         key: the config key it comes from, for the message.
     """
     resolve_weights(path, key)

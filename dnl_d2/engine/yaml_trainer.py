@@ -23,13 +23,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dnl_d2.checkpoint.training import TrainingCheckpointer
+from dnl_d2.config.batch_size import SameBatchSize, scale_yaml
+from dnl_d2.config.rules import check_yaml
 from dnl_d2.data import SemSegMapper
 from dnl_d2.data.datasets.registration import SEMANTIC
-from dnl_d2.data.reading import NamingMapper
-from dnl_d2.engine.accumulation import build_step, check_parts
+from dnl_d2.data.naming_mapper import NamingMapper
 from dnl_d2.engine.augmented_test import augmented_detector, check_augmented_test
-from dnl_d2.engine.batch_size import SameBatchSize, scale_yaml
-from dnl_d2.engine.checks import check_splits
 from dnl_d2.engine.failures import training
 from dnl_d2.engine.hooks import best_checkpoint_hook
 from dnl_d2.engine.loading import check_weights_file, load_for_evaluation, load_weights
@@ -43,10 +42,11 @@ from dnl_d2.engine.prepare import (
     usable_device,
 )
 from dnl_d2.engine.schedule import PolyParamScheduler
-from dnl_d2.engine.task import task_of_yaml
-from dnl_d2.engine.values import check_yaml
+from dnl_d2.engine.step import build_step, check_parts
 from dnl_d2.errors import UsageError, building
 from dnl_d2.evaluation import build_evaluator
+from dnl_d2.validation.splits import check_splits
+from dnl_d2.validation.task import task_of_yaml
 
 
 class Trainer(DefaultTrainer):
@@ -182,7 +182,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict:
         The evaluation's results.
 
     Raises:
-        UsageError: see :func:`dnl_d2.engine.checks.check_splits`.
+        UsageError: see :func:`dnl_d2.validation.splits.check_splits`.
     """
     check_yaml(cfg)
     if args.eval_only:

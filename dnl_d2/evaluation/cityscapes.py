@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation.cityscapes_script import CityscapesScript
-from dnl_d2.evaluation.report import prepare_folder
+from dnl_d2.evaluation.confusion_report import prepare_folder
 from dnl_d2.evaluation.sem_seg import SemSegEvaluator, check_scores
 from dnl_d2.files import write_bytes
 

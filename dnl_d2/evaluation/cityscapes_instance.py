@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from PIL import Image
 
 from dnl_d2.errors import UsageError
-from dnl_d2.evaluation.report import prepare_folder
+from dnl_d2.evaluation.confusion_report import prepare_folder
 from dnl_d2.files import write_bytes, write_text
 
 _logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from detectron2.evaluation import coco_evaluation
 from detectron2.utils import comm
 
 from dnl_d2.errors import UsageError
-from dnl_d2.evaluation.report import prepare_folder
+from dnl_d2.evaluation.confusion_report import prepare_folder
 from dnl_d2.files import write_text
 
 _logger = logging.getLogger(__name__)

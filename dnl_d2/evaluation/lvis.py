@@ -7,7 +7,7 @@ from detectron2 import evaluation
 from detectron2.utils import comm
 
 from dnl_d2.errors import UsageError
-from dnl_d2.evaluation.report import prepare_folder
+from dnl_d2.evaluation.confusion_report import prepare_folder
 
 
 class LVISEvaluator(evaluation.LVISEvaluator):

@@ -14,7 +14,7 @@ from torch import Tensor
 from dnl_d2.data import evaluation_label_reader
 from dnl_d2.data.images import image_size
 from dnl_d2.errors import UsageError
-from dnl_d2.evaluation.report import per_class_table, prepare_folder, write_report
+from dnl_d2.evaluation.confusion_report import per_class_table, prepare_folder, write_report
 
 _logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Context blocks and the attention functions under them. Needs torch only."""
 
 from dnl_d2.layers.asymmetric import AsymmetricFusionNonLocalBlock, AsymmetricPyramidNonLocalBlock
-from dnl_d2.layers.base import (
+from dnl_d2.layers.context_block import (
     CONTEXT_BLOCKS,
     ContextBlock,
     block_arguments,

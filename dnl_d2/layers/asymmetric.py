@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
-from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock, check_mask, evaluating
 from dnl_d2.layers.common import (
     Norm,
     PointwiseConv,
@@ -18,6 +17,7 @@ from dnl_d2.layers.common import (
     init_zero_output,
     to_tokens,
 )
+from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, check_mask, evaluating
 from dnl_d2.layers.functional import full_precision, pairwise_weights
 from dnl_d2.layers.non_local import resolve_inter_channels
 from dnl_d2.layers.pyramid import pyramid_pool, spread_over_positions

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
-from dnl_d2.layers.base import CONTEXT_BLOCKS, ContextBlock
 from dnl_d2.layers.common import (
     Norm,
     PointwiseConv,
@@ -15,6 +14,7 @@ from dnl_d2.layers.common import (
     init_zero_output,
     to_tokens,
 )
+from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock
 from dnl_d2.layers.functional import position_mean, unary_attention, unary_weights
 
 

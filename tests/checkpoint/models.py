@@ -5,7 +5,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from dnl_d2.checkpoint.architecture import build_config
+from dnl_d2.checkpoint.describe.architecture import build_config
 
 SEGMENTOR = {
     "MODEL.DEVICE": "cpu",

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from fvcore.common.checkpoint import Checkpointer
 
 from dnl_d2.checkpoint import PublicCheckpointer, convert_back, get_source
-from dnl_d2.checkpoint.architecture import describe
+from dnl_d2.checkpoint.describe.architecture import describe
 from dnl_d2.engine.loading import load_for_evaluation, load_weights
 from dnl_d2.errors import UsageError
 from tests.checkpoint.models import DETECTOR, SEGMENTOR, build, config, randomised
@@ -57,7 +57,7 @@ def test_channel_order_and_scale_of_the_input_are_adapted(converted, tmp_path, c
     published, ours = build(SEGMENTOR), build(SEGMENTOR, seed=1, **BGR)
     path = mmseg_file(published, tmp_path / "public.pth")
     if converted:
-        from dnl_d2.checkpoint.command import convert_file
+        from dnl_d2.checkpoint.convert_file import convert_file
 
         convert_file(path, str(tmp_path / "ours.safetensors"))
         path = tmp_path / "ours.safetensors"

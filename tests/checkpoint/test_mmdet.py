@@ -5,8 +5,8 @@ import functools
 import pytest
 import torch
 
-from dnl_d2.checkpoint.architecture import expected_parameters, infer_settings
 from dnl_d2.checkpoint.convert import compare, convert, convert_back, fit_backbone
+from dnl_d2.checkpoint.describe.architecture import expected_parameters, infer_settings
 from dnl_d2.checkpoint.sources.mmdet import SOURCE
 from dnl_d2.errors import UsageError
 from tests.checkpoint.detectors import (

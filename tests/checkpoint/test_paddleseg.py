@@ -7,8 +7,8 @@ import torch
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import build_backbone, build_model
 
-from dnl_d2.checkpoint.architecture import build_config, infer_settings
 from dnl_d2.checkpoint.convert import convert
+from dnl_d2.checkpoint.describe.architecture import build_config, infer_settings
 from dnl_d2.checkpoint.keymap import to_ours, to_public
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.sources import paddleseg

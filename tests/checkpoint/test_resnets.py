@@ -12,8 +12,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 
-from dnl_d2.checkpoint.architecture import build_config, infer_settings
 from dnl_d2.checkpoint.convert import convert, detect_source
+from dnl_d2.checkpoint.describe.architecture import build_config, infer_settings
 from dnl_d2.checkpoint.keymap import Converted, to_ours, to_public
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import CAFFE_BGR

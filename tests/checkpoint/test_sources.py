@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from dnl_d2.checkpoint import SOURCES, detect_source, read_weights
-from dnl_d2.checkpoint.command import convert_file
+from dnl_d2.checkpoint.convert_file import convert_file
 from dnl_d2.errors import UsageError
 from tests.checkpoint import test_authors_detection, test_authors_segmentation
 from tests.checkpoint.models import SEGMENTOR, build

@@ -12,8 +12,8 @@ from detectron2.data.transforms import AugInput
 from omegaconf import ListConfig
 from torch import nn
 
+from dnl_d2.config.rules import check_lazy, check_yaml
 from dnl_d2.engine import Trainer, load_config
-from dnl_d2.engine.values import check_lazy, check_yaml
 from tests.configs.coco import CONFIGS, LEAVES, meta_model, yaml_config
 
 # What both ways of building leave different without meaning: a dictionary with or without its

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 from detectron2.engine import default_argument_parser
 
-from dnl_d2.data import generate_instances
 from dnl_d2.engine import load_config, run
+from dnl_d2.synthetic import generate_instances
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 METHODS = {"": "", "gc_r4_c3-c5_": "gc", "nl_c4_": "nl", "dnl_c4_": "dnl"}

@@ -8,8 +8,8 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode
 
 from dnl_d2.engine import load_config
-from dnl_d2.engine.config import build_from_config
 from dnl_d2.layers import GlobalContextBlock
+from dnl_d2.modeling.from_config import build_from_config
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 RECIPES = {

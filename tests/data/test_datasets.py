@@ -13,12 +13,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import cityscapes as detectron2_cityscapes
 from detectron2.data.datasets import load_sem_seg
 
-from dnl_d2.data import check_sem_seg_dataset, read_label
+from dnl_d2.data import read_label
 from dnl_d2.data.datasets import ade20k, cityscapes, pascal_context, voc
-from dnl_d2.data.preparation import prepare_dataset
 from dnl_d2.errors import UsageError
-from tests.data.conftest import truncate
-from tests.data.miniatures import BUILDERS
+from dnl_d2.preparation import prepare_dataset
+from dnl_d2.validation.label_maps import check_sem_seg_dataset
+from tests.miniatures import BUILDERS
+from tests.pictures import truncate
 
 # Name -> pictures in the miniature, module and class of mmsegmentation with its classes.
 DATASETS = {

@@ -7,7 +7,7 @@ from PIL import Image
 from dnl_d2.data import read_image
 from dnl_d2.data.images import image_size
 from dnl_d2.errors import UsageError
-from tests.data.conftest import truncate
+from tests.pictures import truncate
 
 
 @pytest.mark.parametrize("image_format", ["RGB", "BGR"])

@@ -8,7 +8,7 @@ from PIL import Image
 from dnl_d2.data import evaluation_label_reader, read_label, register_sem_seg_folder
 from dnl_d2.data.labels import checked_label, invalid_values, remap_ignored
 from dnl_d2.errors import UsageError
-from tests.data.conftest import truncate
+from tests.pictures import truncate
 
 IDS = np.array([[0, 1, 2], [7, 11, 255]], np.uint8)
 

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from PIL import Image
 
-from dnl_d2.config import add_dnl_config
+from dnl_d2.config.keys import add_dnl_config
 from dnl_d2.data import (
     MultiScaleFlip,
     RandomResize,
@@ -19,7 +19,7 @@ from dnl_d2.data import (
     test_augmentations,
 )
 from dnl_d2.errors import UsageError
-from tests.data.conftest import truncate
+from tests.pictures import truncate
 
 
 def make(*, is_train=True, augmentations=(), num_classes=3, **options):

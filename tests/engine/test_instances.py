@@ -14,14 +14,15 @@ from detectron2.evaluation import DatasetEvaluators
 from omegaconf import OmegaConf
 from torch import nn
 
-from dnl_d2.data import generate_instances, register_coco_dataset
+from dnl_d2.data import register_coco_dataset
 from dnl_d2.engine import load_config, run
-from dnl_d2.engine.checks import check_datasets, check_splits
 from dnl_d2.engine.hooks import BestCheckpointer, best_checkpoint_hook
 from dnl_d2.engine.lazy_trainer import evaluate
-from dnl_d2.engine.task import task_of_lazy, task_of_yaml
 from dnl_d2.engine.yaml_trainer import Trainer
 from dnl_d2.errors import UsageError, one_line
+from dnl_d2.synthetic import generate_instances
+from dnl_d2.validation.splits import check_datasets, check_splits
+from dnl_d2.validation.task import task_of_lazy, task_of_yaml
 from tests.engine.runs import arguments, environment, yaml_config  # noqa: F401
 
 CONFIGS = Path(__file__).parents[2] / "configs"

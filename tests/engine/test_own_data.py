@@ -9,11 +9,11 @@ import pytest
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from dnl_d2.data.inspection import folder_set
-from dnl_d2.data.inspection.configs import fitting_crop
-from dnl_d2.data.inspection.lines import lazy_config, weight_lines, yaml_config
 from dnl_d2.engine import load_config, run
 from dnl_d2.errors import UsageError
+from dnl_d2.validation import folder_set
+from dnl_d2.validation.configs import fitting_crop
+from dnl_d2.validation.suggestions import lazy_config, weight_lines, yaml_config
 
 COMMON = Path(__file__).parent.parent.parent / "configs" / "common"
 CLASSES = ["background", "texture_a", "texture_b", "paired", "red", "green", "cyan", "violet"]

@@ -13,15 +13,15 @@ from torch import nn
 
 from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import Trainer, run
-from dnl_d2.engine.checks import check_datasets
 from dnl_d2.engine.prepare import (
     AutocastInTraining,
     plain_batch_norm_if_alone,
     usable_device,
 )
-from dnl_d2.engine.task import Task
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
+from dnl_d2.validation.splits import check_datasets
+from dnl_d2.validation.task import Task
 from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
 from tests.processes import leave
 

@@ -8,7 +8,7 @@ import torch
 import dnl_d2.layers as layers
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, ContextBlock, block_arguments, build_context_block
-from dnl_d2.layers.base import ContextBlockRegistry
+from dnl_d2.layers.context_block import ContextBlockRegistry
 
 CLASSES = {
     "nl": "NonLocalBlock",

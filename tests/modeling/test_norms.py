@@ -7,7 +7,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
 from dnl_d2 import optimize_for_inference
-from dnl_d2.engine.values import check_yaml
+from dnl_d2.config.rules import check_yaml
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import build_context_resnet
 from dnl_d2.modeling.norms import FixedBatchNorm2d

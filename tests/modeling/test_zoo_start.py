@@ -9,12 +9,12 @@ from detectron2.modeling import build_model
 from detectron2.modeling.backbone import resnet
 from fvcore.common.checkpoint import Checkpointer
 
-from dnl_d2.checkpoint.zoo import addresses
-from dnl_d2.engine.config import build_from_config
+from dnl_d2.checkpoint.detectron2_zoo import addresses
 from dnl_d2.engine.loading import load_for_evaluation, load_weights
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
 from dnl_d2.modeling.backbone.residual import POSITIONS
+from dnl_d2.modeling.from_config import build_from_config
 from tests.checkpoint.test_resnets import blob_name
 from tests.modeling.detectors import ZOO, randomised, zoo_config
 

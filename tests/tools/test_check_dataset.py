@@ -226,7 +226,7 @@ def test_ctrl_c_leaves_no_report(command, datasets, tmp_path, monkeypatch, capsy
         raise KeyboardInterrupt
 
     monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
-    monkeypatch.setattr("dnl_d2.data.inspection.scan.scan_pair", interrupt)
+    monkeypatch.setattr("dnl_d2.validation.scan.scan_pair", interrupt)
     with pytest.raises(SystemExit) as ended:
         command(["--dataset", "generated_sem_seg_val", "--output", str(tmp_path / "report")])
     assert ended.value.code == 130 and "interrupted" in capsys.readouterr().err

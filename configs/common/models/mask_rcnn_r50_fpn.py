@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from dnl_d2.engine.config import zoo_config
+from dnl_d2.config.loading import zoo_config
 from dnl_d2.modeling.anchors import LegacyAnchorGenerator
 
 from .context_fpn import backbone

@@ -10,7 +10,7 @@ from dnl_d2.checkpoint.sources import (
     mmdet,
     mmseg,
     msra,
-    openmmlab,
+    openmmlab_resnet,
     paddleseg,
     timm,
     torchcv,
@@ -30,7 +30,7 @@ SOURCES: tuple[Source, ...] = (
     *detectron2.SOURCES,
     msra.SOURCE,
     *timm.SOURCES,
-    *openmmlab.SOURCES,
+    *openmmlab_resnet.SOURCES,
     torchcv.SOURCE,
     torchvision.SOURCE,
 )

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from dnl_d2.checkpoint import openmmlab
+from dnl_d2.checkpoint.describe import openmmlab_meta
 from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, State, has
 from dnl_d2.checkpoint.source import Source
 from dnl_d2.checkpoint.sources.resnet import basic_stem_rules, deep_stem_rules, residual_rules
@@ -93,12 +93,12 @@ V1D = Source(
     signature=(*_SIGNATURE, "backbone.layer2.0.downsample.2.weight"),
     rules=partial(_rules, pooled=True),
     settings={"MODEL.RESNETS.SHORTCUT": "avg_pool"},
-    told=openmmlab.settings,
+    told=openmmlab_meta.settings,
 )
 SOURCE = Source(
     name="mmseg",
     title="mmsegmentation",
     signature=_SIGNATURE,
     rules=partial(_rules, pooled=False),
-    told=openmmlab.settings,
+    told=openmmlab_meta.settings,
 )

@@ -1,15 +1,16 @@
-"""The generated dataset: a small task in which a local window cannot know the answer."""
+"""The generated datasets, which :mod:`dnl_d2.synthetic` draws: names, classes and colours."""
 
 import os
 
-import numpy as np
-from PIL import Image
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 
 from dnl_d2.data.datasets.folder import register_sem_seg_folder
-from dnl_d2.data.datasets.generation import SPLITS, dataset_parameters, toss, write_folder
-from dnl_d2.data.datasets.scene import draw_scene
+from dnl_d2.data.datasets.registration import dataset_path
+from dnl_d2.errors import UsageError
 
-CLASS_COLORS = {
+SPLITS = ("train", "val")
+SEM_SEG_COLORS = {
     "background": (60, 60, 60),
     "texture_a": (31, 119, 180),
     "texture_b": (255, 127, 14),
@@ -19,109 +20,61 @@ CLASS_COLORS = {
     "cyan": (60, 220, 220),
     "violet": (140, 60, 220),
 }
+INSTANCE_COLORS = {
+    "beacon_a": (174, 199, 232),
+    "beacon_b": (255, 187, 120),
+    "texture_a": (31, 119, 180),
+    "texture_b": (255, 127, 14),
+    "paired": (255, 255, 255),
+    "single": (214, 39, 40),
+    "dotted": (60, 220, 220),
+}
 
-_RECIPE = 1  # raise it when the pictures change
-_COLOURS = 4
+_ROOT = "generated_instances"
 
 for _split in SPLITS:
     register_sem_seg_folder(
         f"generated_sem_seg_{_split}",
         f"generated/{_split}",
         f"generated/{_split}annot",
-        classes=list(CLASS_COLORS),
-        colors=list(CLASS_COLORS.values()),
+        classes=list(SEM_SEG_COLORS),
+        colors=list(SEM_SEG_COLORS.values()),
     )
 
 
-def generate_dataset(
-    root: str,
-    *,
-    train: int = 512,
-    val: int = 64,
-    size: int | tuple[int, int] = 192,
-    seed: int = 0,
-    reach: float = 60.0,
-    noise: float = 12.0,
-) -> None:
-    """Writes the dataset as ``root/{train,val}/*.png`` and ``root/{train,val}annot/*.png``.
+def _register(split: str) -> None:
+    """$DETECTRON2_DATASETS is read when the dataset is loaded."""
+    name = f"generated_instances_{split}"
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if name in catalog.list():
+            catalog.remove(name)
+    meta = MetadataCatalog.get(name)
+    meta.set(evaluator_type="coco", thing_classes=list(INSTANCE_COLORS))
+    meta.set(thing_colors=[list(color) for color in INSTANCE_COLORS.values()])
 
-    With ``root`` at ``$DETECTRON2_DATASETS/generated`` it is what ``generated_sem_seg_train`` and
-    ``generated_sem_seg_val`` name. Every picture asks two questions:
+    def paths() -> dict[str, str]:
+        root = dataset_path(_ROOT)
+        found = {
+            "json_file": os.path.join(root, "annotations", f"instances_{split}.json"),
+            "image_root": os.path.join(root, split),
+        }
+        vars(meta).update(found)  # past Metadata's write-once check
+        return found
 
-    * Unary: two striped areas are of class texture_a or texture_b, both the same, depending on
-      whether the beacon is black with a white rim or white with a black rim. The beacon itself has
-      the class that it announces.
-    * Pairwise: of each of four colours there may be a plain disc and a disc with a dark dot. Both
-      have the class of their colour, but where a plain disc has its dotted twin somewhere in the
-      picture, its class is paired.
+    meta.set(set_paths=paths)  # for the check before training
 
-    What a window can know at best: the layout is drawn before the answers, and the beacon's kind
-    and the presence of every disc are fair coins of their own. The stripes are at least ``reach``
-    pixels away from the beacon, and a disc from its twin (or a third of the picture's shorter side,
-    if that is less). So a window that extends less than that from its middle recognises
-    background, beacon, stripes and the colours of discs, but is right half of the time about the
-    stripes, and about a plain disc. With b beacon and t striped pixels in a picture, a predictor
-    that tosses coins there reaches an IoU of (2b + t) / (2b + 3t) on each texture, 40 % at the
-    default sizes, 1/3 on paired, and 5/7 on each colour, where dotted discs are as many as plain
-    ones: a mean of about 62 % over the eight classes. Always giving the same answer is no better.
+    def load() -> list[dict]:
+        found = paths()
+        if not os.path.isfile(found["json_file"]):
+            raise UsageError(
+                f"dataset {name}: there is no {found['json_file']}: "
+                "write it with tools/generate_dataset.py instances"
+            )
+        return load_coco_json(**found, dataset_name=name)
 
-    Picture i of a split depends on ``seed``, split, i and the drawing parameters alone, not on the
-    number of pictures. In any four pictures from a multiple of 4 on, each beacon occurs twice and
-    each colour with both discs, either one and none. The folder is written aside and then renamed;
-    where it already holds these very parameters it is left as it is.
-
-    Args:
-        root: folder to write; replaced if it holds a generated dataset of other parameters.
-        train: number of training pictures.
-        val: number of validation pictures.
-        size: height and width, or one number for both.
-        seed: seed of all pictures.
-        reach: pixels between a question and its answer.
-        noise: standard deviation of the pixel noise, in grey values.
-
-    Raises:
-        UsageError: a number is out of its range, or ``root`` holds anything else.
-    """
-    parameters = dataset_parameters(
-        _RECIPE, train=train, val=val, size=size, seed=seed, reach=reach, noise=noise
-    )
-    counts = {split + suffix: parameters[split] for split in SPLITS for suffix in ("", "annot")}
-
-    def write(folder: str) -> None:
-        for split in SPLITS:
-            _write_split(folder, split, parameters)
-
-    write_folder(root, parameters, counts, write)
+    paths()
+    DatasetCatalog.register(name, load)
 
 
-def draw_example(
-    index: int,
-    *,
-    split: str,
-    size: tuple[int, int],
-    seed: int,
-    reach: float = 60.0,
-    noise: float = 12.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws picture ``index`` of a split; arguments as in :func:`generate_dataset`.
-
-    Returns:
-        image (H, W, 3) uint8 RGB and label (H, W) uint8.
-    """
-    key = (seed, SPLITS.index(split))
-    kind, present = toss(key, index, couples=_COLOURS)
-    return draw_scene(
-        np.random.default_rng((*key, 1, index)), size, reach=reach, noise=noise,
-        beacon_kind=kind, present=present,
-    )  # fmt: skip
-
-
-def _write_split(folder: str, split: str, parameters: dict) -> None:
-    images, labels = (os.path.join(folder, split + suffix) for suffix in ("", "annot"))
-    os.makedirs(images)
-    os.makedirs(labels)
-    drawing = {key: parameters[key] for key in ("seed", "reach", "noise")}
-    for index in range(parameters[split]):
-        pair = draw_example(index, split=split, size=tuple(parameters["size"]), **drawing)
-        for target, array in zip((images, labels), pair, strict=True):
-            Image.fromarray(array).save(os.path.join(target, f"{index:05d}.png"), compress_level=1)
+for _split in SPLITS:
+    _register(_split)

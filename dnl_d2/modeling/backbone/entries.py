@@ -9,7 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
-from dnl_d2.config import context_block_spec
+from dnl_d2.config.keys import context_block_spec
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling.backbone.build import STAGES, build_context_resnet, built_stages
 from dnl_d2.modeling.backbone.padding import padding_shows

@@ -52,7 +52,7 @@ class _ContextResidual:
         Args:
             x: ``(N, C_in, H, W)``.
             key_padding_mask: ``(N, H', W')`` at the resolution of the result, for the context
-                block, see :meth:`dnl_d2.layers.base.ContextBlock.forward`.
+                block, see :meth:`dnl_d2.layers.context_block.ContextBlock.forward`.
 
         Returns:
             ``(N, C_out, H', W')``.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import AsymmetricFusionNonLocalBlock, AsymmetricPyramidNonLocalBlock
-from dnl_d2.modeling.heads.base import SegmentationHead, conv3x3
 from dnl_d2.modeling.heads.context import build_auxiliary_head
+from dnl_d2.modeling.heads.segmentation_head import SegmentationHead, conv3x3
 
 
 @SEM_SEG_HEADS_REGISTRY.register()

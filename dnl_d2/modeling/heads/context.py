@@ -10,10 +10,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from dnl_d2.config import context_block_spec
+from dnl_d2.config.keys import context_block_spec
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import ContextBlock, build_context_block
-from dnl_d2.modeling.heads.base import SegmentationHead, conv3x3
+from dnl_d2.modeling.heads.segmentation_head import SegmentationHead, conv3x3
 
 
 @SEM_SEG_HEADS_REGISTRY.register()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling.losses.base import SegmentationLoss
+from dnl_d2.modeling.losses.segmentation_loss import SegmentationLoss
 
 _AVERAGES = ("valid", "all")
 

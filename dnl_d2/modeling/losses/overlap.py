@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling.losses.base import SegmentationLoss, zero_loss
+from dnl_d2.modeling.losses.segmentation_loss import SegmentationLoss, zero_loss
 
 _CLASSES = ("present", "all")
 

@@ -6,9 +6,9 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling.losses.base import SegmentationLoss
 from dnl_d2.modeling.losses.cross_entropy import CrossEntropyLoss, HardPixels
 from dnl_d2.modeling.losses.overlap import DiceLoss, LovaszLoss
+from dnl_d2.modeling.losses.segmentation_loss import SegmentationLoss
 
 
 class SumOfLosses(nn.Module):

@@ -1,0 +1,237 @@
+"""What ``tools/convert_weights.py`` does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import yaml
+from torch import Tensor, nn
+
+from dnl_d2.checkpoint.convert import (
+    Comparison,
+    compare,
+    convert,
+    convert_back,
+    detect_source,
+    fit_backbone,
+    get_source,
+)
+from dnl_d2.checkpoint.describe import openmmlab_meta
+from dnl_d2.checkpoint.describe.architecture import (
+    Settings,
+    expected_parameters,
+    infer_settings,
+    nested,
+    title,
+)
+from dnl_d2.checkpoint.describe.words import group_dropped, shorten
+from dnl_d2.checkpoint.input_format import published_format
+from dnl_d2.checkpoint.keymap import Converted
+from dnl_d2.checkpoint.reading import read_weights
+from dnl_d2.checkpoint.source import InputFormat, Source
+from dnl_d2.checkpoint.writing import check_output, write_weights
+from dnl_d2.errors import UsageError
+from dnl_d2.files import check_folder, write_text
+from dnl_d2.modeling.from_config import build_from_config
+
+# Code bases that weights can go back to.
+BACK = ("mmseg",)
+_DETECTION_KEYS = (
+    "MODEL.ANCHOR_GENERATOR",
+    "MODEL.RPN.IN_FEATURES",
+    "MODEL.ROI_HEADS.IN_FEATURES",
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE",
+)
+
+
+def convert_file(
+    input: str,
+    output: str,
+    *,
+    source: str | None = None,
+    config_file: str | None = None,
+    opts: Sequence[str] = (),
+    to: str | None = None,
+    write_config: str | None = None,
+    trust_pickle: bool = False,
+    ignore_unexpected: bool = False,
+    verbose: bool = False,
+) -> str:
+    """Reads, translates, checks against a model and writes a weights file.
+
+    Args:
+        input, output: the files; the output is written whole or not at all.
+        source: name or family of the code base that wrote the input; None to tell from its keys.
+        config_file, opts: the model to check against; by default the one that names and shapes
+            of the weights describe.
+        to: a code base of ``BACK`` whose names the output gets; None for ours.
+        write_config: also write the YAML keys of the described model there.
+        trust_pickle: see :func:`dnl_d2.checkpoint.read_weights`.
+        ignore_unexpected: leave out parameters that the model has no place for.
+        verbose: list every renamed key.
+
+    Returns:
+        The report: matched, renamed, dropped, missing and unexpected keys.
+
+    Raises:
+        UsageError: the input cannot be read or is of another model, or lacks what is needed.
+    """
+    check_output(output, input)
+    if opts and not config_file:
+        raise UsageError("--opts are overrides of --config-file, which is not given")
+    if write_config:
+        _check_config_path(write_config)
+    weights = read_weights(input, trust_pickle=trust_pickle)
+    try:
+        found = detect_source(weights.state, source)
+        converted = convert(weights.state, found)
+        settings = found.settings_of(weights.rest, infer_settings(converted.state))
+    except UsageError as error:
+        raise UsageError(f"{input}: {error}") from error
+    pooled = settings.get("MODEL.RESNETS.SHORTCUT") == "avg_pool"
+    if config_file:
+        model, pooled = _build(config_file, opts)
+    else:
+        try:
+            model = expected_parameters(settings)
+        except UsageError as error:
+            raise UsageError(f"{input}: {error}") from error
+    state = fit_backbone(converted.state, model)
+    compared = compare(state, model)
+    lines = [f"{input}: {found.title}, {title(settings)}", *_report(converted, compared, verbose)]
+    against = f"the model of {config_file}" if config_file else f"a whole {title(settings)}"
+    try:
+        _check_complete(input, compared, converted, against, ignore_unexpected)
+    except UsageError:
+        print("\n".join(lines))
+        raise
+    state = {key: state[key] for key in compared.matched}
+    fed = published_format(weights.rest, found)
+    if to is None:
+        write_weights(output, _content(state, weights.rest, fed))
+    else:
+        back = convert_back(state, get_source(f"{to}-v1d" if pooled else to))
+        if back.unexpected:
+            raise UsageError(
+                f"{input}: {to} has no names for {len(back.unexpected)} parameters, such as "
+                f"{back.unexpected[0]!r}"
+            )
+        write_weights(output, _content_back(back.state, weights.rest), weights="state_dict")
+    if write_config:
+        lines += _write_config(write_config, settings, fed, _untold(settings, found, fed))
+    return "\n".join([*lines, f"written: {output}"])
+
+
+def _check_config_path(path: str) -> None:
+    if not path.endswith((".yaml", ".yml")):  # nor can it then be the input or the output
+        raise UsageError(f"{path}: the name of --write-config ends in .yaml")
+    check_folder(path)
+
+
+def _build(config_file: str, opts: Sequence[str]) -> tuple[Mapping[str, Tensor], bool]:
+    """A model's parameters, without memory for them, and whether its shortcuts pool (ResNet-D)."""
+    model = build_from_config(config_file, opts, device="meta")
+    # No parameter tells.
+    pooled = any(isinstance(part, nn.AvgPool2d) for part in model.backbone.modules())
+    return model.state_dict(), pooled
+
+
+def _report(converted: Converted, compared: Comparison, verbose: bool) -> list[str]:
+    renamed = converted.renamed
+    lines = [f"matched    {len(compared.matched)} of {len(compared.matched) + _wrong(compared)}"]
+    lines.append(f"renamed    {len(renamed)}")
+    lines += [f"    {old} -> {new}" for old, new in renamed.items() if verbose]
+    lines.append(f"dropped    {len(converted.dropped)}")
+    lines += [f"    {why}: {', '.join(keys)}" for why, keys in group_dropped(converted).items()]
+    lines.append(f"missing    {len(compared.missing)}")
+    lines += [f"    {key}" for key in compared.missing]
+    unexpected = [*converted.unexpected, *compared.unexpected]
+    lines.append(f"unexpected {len(unexpected)}")
+    lines += [f"    {key}" for key in unexpected]
+    return lines
+
+
+def _wrong(compared: Comparison) -> int:
+    return len(compared.missing) + len(compared.mismatched)
+
+
+def _check_complete(
+    path: str, compared: Comparison, converted: Converted, against: str, ignore_unexpected: bool
+) -> None:
+    problems = []
+    if compared.missing:
+        problems.append(f"{len(compared.missing)} missing ({shorten(compared.missing)})")
+    if compared.mismatched:
+        key, (own, model) = next(iter(compared.mismatched.items()))
+        problems.append(
+            f"{len(compared.mismatched)} of another shape ({key}: {list(own)} in the file, "
+            f"{list(model)} in the model)"
+        )
+    unexpected = [*converted.unexpected, *compared.unexpected]
+    if unexpected and not ignore_unexpected:
+        problems.append(
+            f"{len(unexpected)} that the model has no place for ({shorten(unexpected)}; "
+            "--ignore-unexpected leaves them out)"
+        )
+    if problems:
+        raise UsageError(
+            f"{path} does not hold {against}; parameters: {'; '.join(problems)}. Nothing written"
+        )
+
+
+def _content(state: Mapping[str, Tensor], rest: Mapping, fed: InputFormat | None) -> dict:
+    """What a converted file holds: weights, and how images and classes are meant."""
+    content = {"model": dict(state)}
+    if fed is not None:
+        content["input_format"] = asdict(fed)
+    names = openmmlab_meta.class_names(rest)
+    return content | ({"classes": names} if names else {})
+
+
+def _content_back(state: Mapping[str, Tensor], rest: Mapping) -> dict:
+    meta = {"CLASSES": openmmlab_meta.class_names(rest), "PALETTE": openmmlab_meta.palette(rest)}
+    return {"state_dict": dict(state), "meta": {k: v for k, v in meta.items() if v}}
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a list that is used twice twice, without anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _untold(settings: Settings, found: Source, fed: InputFormat | None) -> str:
+    """What the written config may have wrong, in a line; empty for nothing."""
+    what, keys = [], []
+    if fed is None:
+        what += ["input colours"]
+        keys += ["INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"]
+    if found.input_format is None:  # the models of such a code base differ in more
+        if "MODEL.ROI_HEADS.NAME" in settings:
+            what += ["anchors", "levels", "pooling"]
+            keys += _DETECTION_KEYS
+        elif "MODEL.SEM_SEG_HEAD.NAME" in settings:
+            what += ["dilation", "corners of the resize"]
+            keys += ["MODEL.RESNETS.OUTPUT_STRIDE", "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS"]
+    if not keys:
+        return ""
+    *first, last = what
+    named = f"{', '.join(first)} and {last}" if first else last
+    return (
+        f"{named} cannot be told from the weights: set {', '.join(keys)} as in the config it was "
+        "trained with"
+    )
+
+
+def _write_config(path: str, settings: Settings, fed: InputFormat | None, untold: str) -> list[str]:
+    if fed is not None:
+        settings = settings | {
+            "MODEL.PIXEL_MEAN": list(fed.mean),
+            "MODEL.PIXEL_STD": list(fed.std),
+            "INPUT.FORMAT": fed.channel_order,
+        }
+    comments = [f"{title(settings)}, told from the names and shapes of its weights.", untold]
+    head = "".join(f"# {comment}\n" for comment in comments if comment)
+    text = yaml.dump(nested(settings), Dumper=_PlainDumper, sort_keys=False)
+    write_text(path, head + text)
+    return [*([f"{path}: {untold}"] if untold else []), f"written: {path}"]

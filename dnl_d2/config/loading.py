@@ -1,0 +1,134 @@
+"""Loading a YAML or LazyConfig file with command-line overrides, strictly."""
+
+import difflib
+import importlib.util
+import inspect
+import os
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode, LazyConfig, get_cfg
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+
+from dnl_d2.config.keys import add_dnl_config
+from dnl_d2.data.datasets.configured import register_configured
+from dnl_d2.errors import UsageError
+from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode | DictConfig:
+    """Loads a config of either kind.
+
+    Args:
+        path: ``.yaml`` or ``.py``.
+        overrides: ``KEY value`` pairs for YAML, ``key=value`` for LazyConfig (``+key=value`` adds
+            a key on purpose).
+
+    Raises:
+        UsageError: no such file, another kind of file, a key that does not exist, a value of the
+            wrong type.
+    """
+    if not path:
+        raise UsageError("name a config: --config-file configs/....yaml or configs/....py")
+    if not os.path.isfile(path):
+        raise UsageError(f"--config-file {path}: no such file")
+    if path.endswith((".yaml", ".yml")):
+        return _load_yaml(path, list(overrides))
+    if path.endswith(".py"):
+        return _load_lazy(path, list(overrides))
+    raise UsageError(f"--config-file {path}: a config ends in .yaml or .py")
+
+
+def zoo_config(path: str) -> DictConfig:
+    """A LazyConfig of Detectron2's model zoo, such as ``common/data/coco.py``.
+
+    As ``detectron2.model_zoo.get_config``, which in some versions needs pkg_resources.
+    """
+    package = importlib.util.find_spec("detectron2.model_zoo")
+    folder = package.submodule_search_locations[0]
+    return LazyConfig.load(os.path.join(folder, "configs", path))
+
+
+def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    where = path
+    try:
+        cfg.merge_from_file(path, allow_unsafe=False)
+        where = "command line"
+        if len(overrides) % 2:
+            raise UsageError(f"overrides of a YAML config are KEY value pairs, got {overrides}")
+        cfg.merge_from_list(overrides)
+    except UsageError:
+        raise
+    except Exception as error:  # yacs raises KeyError, ValueError, AssertionError, YAMLError, ...
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        text = " ".join(str(text).split())
+        if where == path and "is not iterable" in text:
+            text = "is empty, or has a plain value where keys are expected"
+        if "'float'> vs. <class 'int'>" in text:
+            text += " (write the number with a point, such as 3.0)"
+        if "tag:yaml.org,2002:python/" in text:
+            text += " (code in a config is not run: write the value out)"
+        raise UsageError(f"{where}: {text}") from error
+    try:
+        register_configured(cfg.DATASETS)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return cfg
+
+
+def _load_lazy(path: str, overrides: list[str]) -> DictConfig:
+    try:
+        cfg = LazyConfig.load(path)
+    except Exception as error:
+        raise UsageError(
+            f"{path}: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals:
+            raise UsageError(f"overrides of a LazyConfig are key=value, got {override!r}")
+        if not key.startswith(("+", "~")):
+            _check_key(cfg, key)
+    try:
+        return LazyConfig.apply_overrides(cfg, overrides)
+    except Exception as error:
+        raise UsageError(f"command line: {' '.join(str(error).split())}") from error
+
+
+def _check_key(cfg: DictConfig, key: str) -> None:
+    """A key must exist, or be an argument that the object or block at that place takes."""
+    missing = object()
+    if OmegaConf.select(cfg, key, default=missing, throw_on_missing=False) is not missing:
+        return
+    parent_key, _, name = key.rpartition(".")
+    parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
+    if not OmegaConf.is_dict(parent):
+        raise UsageError(f"config key {key!r} does not exist: there is no {parent_key!r}")
+    known = [str(k) for k in parent if not str(k).startswith("_")]
+    known += [k for k in _arguments(parent) if k not in known]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UsageError(
+            f"config key {key!r} does not exist; {hint}known: {', '.join(known)} (+{key}=... adds)"
+        )
+
+
+def _arguments(node: DictConfig) -> list[str]:
+    """Arguments of a node's target, those it passes on to its base classes included."""
+    if "_target_" in node:
+        target = node["_target_"]
+        target = locate(target) if isinstance(target, str) else target
+        names = []
+        for part in inspect.getmro(target) if inspect.isclass(target) else [target]:
+            parameters = inspect.signature(part).parameters.values()
+            variadic = {p.name for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+            names += [p.name for p in parameters if p.name not in variadic]
+            if not variadic:
+                break
+        return names
+    if node.get("name") in CONTEXT_BLOCKS:
+        return block_arguments(CONTEXT_BLOCKS.get(node["name"]))
+    return []

@@ -1,7 +1,0 @@
-"""Preparing the published datasets: from the files of their archives to the label maps that
-training reads. ``tools/prepare_dataset.py`` is the command line.
-"""
-
-from dnl_d2.data.preparation.command import PREPARATIONS, prepare_dataset
-
-__all__ = ["PREPARATIONS", "prepare_dataset"]

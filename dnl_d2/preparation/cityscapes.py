@@ -1,0 +1,110 @@
+"""Cityscapes: ``*_gtFine_labelIds.png``, or where it is missing ``*_gtFine_polygons.json``, ->
+``*_gtFine_labelTrainIds.png`` with the train ids of cityscapesscripts.
+"""
+
+import os
+
+import numpy as np
+from cityscapesscripts.helpers.annotation import Annotation
+from cityscapesscripts.helpers.labels import labels as LABELS
+from cityscapesscripts.helpers.labels import name2label
+from cityscapesscripts.preparation.json2labelImg import createLabelImage
+
+from dnl_d2.data.datasets.cityscapes import IMAGE_SUFFIX, LABEL_SUFFIX
+from dnl_d2.data.labels import read_label
+from dnl_d2.errors import UsageError
+from dnl_d2.preparation.archives import compare_counts, find_files, lacking, require_folder
+from dnl_d2.preparation.label_conversion import Conversion, Job, Report, convert_labels
+
+SPLITS = ("train", "val", "test")
+OFFICIAL = {"train": 2975, "val": 500}
+
+_IDS = "_gtFine_labelIds.png"
+_POLYGONS = "_gtFine_polygons.json"
+_GROUP = "group"
+
+
+def prepare_cityscapes(root: str, *, workers: int) -> Report:
+    """Prepares the label maps of all splits that are there (in those of test nothing is annotated).
+
+    Args:
+        root: the folder that holds ``cityscapes``.
+        workers: number of threads.
+
+    Raises:
+        UsageError: a folder is missing, or an output cannot be written.
+    """
+    base = os.path.join(root, "cityscapes")
+    hint = f"expected {base}/gtFine/{{train,val,test}}/CITY as gtFine_trainvaltest.zip unpacks"
+    require_folder(os.path.join(base, "gtFine"), hint)
+    jobs, report, counts = [], Report(), {}
+    for split in SPLITS:
+        folders = [os.path.join(base, kind, split) for kind in ("leftImg8bit", "gtFine")]
+        images = _by_city(folders[0], IMAGE_SUFFIX)
+        sources = _by_city(folders[1], _POLYGONS) | _by_city(folders[1], _IDS)
+        counts[split] = len(sources)
+        jobs += [
+            Job(path, path, os.path.join(folders[1], f"{key}{LABEL_SUFFIX}"))
+            for key, path in sources.items()
+        ]
+        if split in OFFICIAL:
+            report.problems += lacking(
+                images, sources, f"images in {folders[0]} have no {_IDS} or {_POLYGONS}"
+            )
+            report.problems += lacking(sources, images, f"labels in {folders[1]} have no image")
+    if not jobs:
+        raise UsageError(f"folder {base}/gtFine holds no */*/*{_IDS} or *{_POLYGONS}: {hint}")
+    report.notes += compare_counts(counts, OFFICIAL)
+    convert_labels(jobs, _conversion(), report, workers=workers, title="cityscapes")
+    return report
+
+
+def read_label_ids(path: str) -> np.ndarray:
+    """Reads a label map of Cityscapes ids, or draws it from polygons.
+
+    Args:
+        path: ``*_gtFine_labelIds.png`` or ``*_gtFine_polygons.json``.
+
+    Returns:
+        (H, W) ids.
+
+    Raises:
+        UsageError: the file cannot be read or holds something else.
+    """
+    return _draw_polygons(path) if path.endswith(_POLYGONS) else read_label(path)
+
+
+def _conversion() -> Conversion:
+    drawn = [label for label in LABELS if label.id >= 0]  # a license plate is part of its car
+    table = np.full(max(label.id for label in drawn) + 1, -1)
+    for label in drawn:
+        table[label.id] = label.trainId
+    return Conversion(read_label_ids, table, f"label ids 0 to {len(table) - 1}")
+
+
+def _draw_polygons(path: str) -> np.ndarray:
+    annotation = Annotation()
+    try:
+        with open(path, encoding="utf-8") as file:
+            annotation.fromJsonText(file.read())
+        # cityscapesscripts ends the process over a name that it does not know.
+        unknown = {item.label for item in annotation.objects if not item.deleted}
+        unknown = {name for name in unknown if name.removesuffix(_GROUP) not in name2label}
+        picture = None if unknown - set(name2label) else createLabelImage(annotation, "ids")
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"label {path} cannot be read ({reason}): unpack it again") from error
+    if picture is None:
+        raise UsageError(
+            f"label {path} names the class {min(unknown)!r}, which Cityscapes has not: put the "
+            "original file in its place"
+        )
+    return np.asarray(picture)
+
+
+def _by_city(folder: str, suffix: str) -> dict[str, str]:
+    files = {}
+    for city in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        found = find_files(os.path.join(folder, city), suffix)
+        files.update({f"{city}/{key}": path for key, path in found.items()})
+    return files

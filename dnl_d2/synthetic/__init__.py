@@ -1,0 +1,6 @@
+"""Datasets that are drawn: small tasks in which a local window cannot know the answer."""
+
+from dnl_d2.synthetic.instance_scenes import generate_instances
+from dnl_d2.synthetic.labelled_scenes import generate_dataset
+
+__all__ = ["generate_dataset", "generate_instances"]

@@ -1,0 +1,274 @@
+"""Config files: all load and build, twins are twins, and mistakes are one line."""
+
+import glob
+import os
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.modeling import build_backbone, build_model
+
+from dnl_d2 import add_dnl_config
+from dnl_d2.config.keys import context_block_spec
+from dnl_d2.data import SemSegMapper
+from dnl_d2.engine import Trainer, load_config
+from dnl_d2.errors import UsageError
+from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
+from dnl_d2.modeling import ContextSegmentor, CrossEntropyLoss, DiceLoss, SumOfLosses
+from dnl_d2.modeling.from_config import build_from_config
+
+CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs")
+YAMLS = sorted(
+    os.path.relpath(p, CONFIGS)
+    for p in glob.glob(os.path.join(CONFIGS, "*", "*.yaml"))
+    if os.path.basename(os.path.dirname(p)) != "common"
+)
+# Those of COCO: tests/configs/test_coco_twins.py.
+TWINS = [
+    name
+    for name in YAMLS
+    if os.path.exists(f"{CONFIGS}/{name[: -len('.yaml')]}.py") and not name.startswith("coco/")
+]
+DNL = "camvid/dnl_r18w32-d8_4k_camvid-240x320"
+
+
+def path(name):
+    return os.path.join(CONFIGS, name)
+
+
+def yaml_model(name):
+    cfg = load_config(path(name))
+    cfg.MODEL.DEVICE = "cpu"
+    return build_model(cfg)
+
+
+def described(augmentations):
+    return [(type(a).__name__, {k: str(v) for k, v in vars(a).items()}) for a in augmentations.augs]
+
+
+def described_loss(loss):
+    values = {k: v for k, v in vars(loss).items() if not k.startswith("_")}
+    return type(loss), values, dict(loss.named_buffers())
+
+
+def test_there_are_configs():
+    assert DNL + ".yaml" in TWINS
+    assert len(TWINS) >= 25 and len(YAMLS) >= 110
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_every_config_builds_on_the_meta_device(name):
+    cfg = load_config(path(name))
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        model = build_model(cfg)
+    assert all(p.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_twins_have_equal_keys_and_outputs(name):
+    stem = path(name)[: -len(".yaml")]
+    torch.manual_seed(0)
+    ours = yaml_model(name)
+    twin = instantiate(load_config(stem + ".py").model)
+    assert list(twin.state_dict()) == list(ours.state_dict())
+    twin.load_state_dict(ours.state_dict())
+    batch = [{"image": torch.randint(0, 255, (3, 49, 65))}]
+    with torch.no_grad():
+        expected = ours.eval()(batch)[0]["sem_seg"]
+        assert torch.equal(twin.eval()(batch)[0]["sem_seg"], expected)
+    for key in ("slide_window", "slide_stride", "slide_batch_size", "slide_sum_on_cpu", "pad_size"):
+        assert getattr(ours, key) == getattr(twin, key), key
+    heads = ours.sem_seg_head, twin.sem_seg_head
+    for mine, other in (heads, [head.auxiliary for head in heads]):
+        assert mine.loss_weight == other.loss_weight
+        assert described_loss(mine.loss) == described_loss(other.loss)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_twins_train_alike(name):
+    """Same schedule, optimiser, batch size, data, augmentation, evaluation period and seed."""
+    stem = path(name)[: -len(".yaml")]
+    ours, twin = load_config(stem + ".yaml"), load_config(stem + ".py")
+    solver = ours.SOLVER
+    block = torch.nn.ModuleDict({name: torch.nn.Conv2d(1, 1, 1) for name in ("query", "key")})
+    weights = torch.nn.ModuleDict({"context_block": block, "n": torch.nn.BatchNorm2d(1)})
+    twin.optimizer.params.model = weights
+    optimizers = Trainer.build_optimizer(ours, weights), instantiate(twin.optimizer)
+    for mine, other in zip(*(o.param_groups for o in optimizers), strict=True):
+        for key in ("lr", "momentum", "weight_decay", "nesterov"):
+            assert mine[key] == other[key], key
+    scheduler = Trainer.build_lr_scheduler(ours, optimizers[0])
+    multiplier = instantiate(twin.lr_multiplier)
+    base = solver.BASE_LR
+    for iteration in range(0, 120):
+        expected = optimizers[0].param_groups[0]["lr"]
+        assert multiplier(iteration / solver.MAX_ITER) * base == pytest.approx(expected)
+        optimizers[0].step()
+        scheduler.step()
+    assert multiplier(1.0) * base == pytest.approx(solver.MIN_LR)
+    assert twin.train.max_iter == solver.MAX_ITER
+    assert twin.train.seed == ours.SEED
+    assert twin.train.amp == {"enabled": solver.AMP.ENABLED, "dtype": solver.AMP.DTYPE}
+    assert twin.train.accumulate == solver.ACCUMULATE
+    assert twin.train.reference_batch_size == solver.REFERENCE_BATCH_SIZE
+    assert twin.train.init_checkpoint == ours.MODEL.WEIGHTS
+    assert twin.train.eval_period == ours.TEST.EVAL_PERIOD
+    assert twin.train.checkpointer.period == solver.CHECKPOINT_PERIOD
+    assert twin.train.output_dir == ours.OUTPUT_DIR
+    loaders = twin.dataloader
+    assert loaders.train.total_batch_size == solver.IMS_PER_BATCH
+    assert loaders.train.num_workers == ours.DATALOADER.NUM_WORKERS
+    assert loaders.train.aspect_ratio_grouping == ours.DATALOADER.ASPECT_RATIO_GROUPING is False
+    assert [loaders.train.dataset.names] == list(ours.DATASETS.TRAIN)
+    assert [loaders.test.dataset.names] == list(ours.DATASETS.TEST)
+    for is_train, loader in ((True, loaders.train), (False, loaders.test)):
+        mine, other = SemSegMapper(ours, is_train), instantiate(loader.mapper)
+        assert described(mine.augmentations) == described(other.augmentations)
+        for key in ("image_format", "ignore_value", "num_classes", "is_train"):
+            assert getattr(mine, key) == getattr(other, key), key
+        if not is_train:
+            scales = mine.multi_scale_flip, other.multi_scale_flip
+            assert vars(scales[0]) == vars(scales[1])
+        if is_train:
+            assert mine.dataset_ignore_label == other.dataset_ignore_label
+
+
+def test_block_keys_come_from_the_blocks():
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    node = cfg.MODEL.SEM_SEG_HEAD.CONTEXT
+    for name in CONTEXT_BLOCKS:
+        for argument in block_arguments(CONTEXT_BLOCKS.get(name)):
+            assert argument.upper() in node
+    assert context_block_spec(node) is None
+    cfg.merge_from_list(
+        ["MODEL.SEM_SEG_HEAD.CONTEXT.NAME", "dnl", "MODEL.SEM_SEG_HEAD.CONTEXT.TEMPERATURE", "0.2"]
+    )
+    assert context_block_spec(node) == {"name": "dnl", "temperature": 0.2}
+
+
+def test_overrides_of_both_kinds_reach_the_block():
+    cfg = load_config(path(DNL + ".yaml"), ["MODEL.SEM_SEG_HEAD.CONTEXT.TEMPERATURE", "0.1"])
+    cfg.MODEL.DEVICE = "cpu"
+    lazy = load_config(path(DNL + ".py"), ["model.sem_seg_head.context_block.temperature=0.1"])
+    # C' = 128 / 2
+    for model in (build_model(cfg), instantiate(lazy.model)):
+        assert model.sem_seg_head.context_block.scale == pytest.approx(64**-0.5 / 0.1)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.sem_seg_head.context_block.use_scale=False",  # an argument the config leaves out
+        "model.sem_seg_head.dropout=0.0",
+        "train.max_iter=7",
+        "+train.note=mine",
+    ],
+)
+def test_lazy_overrides_that_exist_or_are_meant(override):
+    load_config(path(DNL + ".py"), [override])
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("", [], "name a config"),
+        ("nowhere.yaml", [], "nowhere.yaml: no such file"),
+        (DNL + ".yaml", ["MODEL.SEM_SEG_HEAD.CONTEXT.TEMPRATURE", "1"], "TEMPRATURE"),
+        (DNL + ".yaml", ["MODEL.NOTHING", "1"], "Non-existent key: MODEL.NOTHING"),
+        (DNL + ".yaml", ["SOLVER.MAX_ITER"], "KEY value pairs"),
+        (DNL + ".yaml", ["SOLVER.MAX_ITER", "many"], "MAX_ITER"),
+        (DNL + ".py", ["train.max_itr=3"], "did you mean 'max_iter'"),
+        (DNL + ".py", ["model.sem_seg_head.context_block.temprature=3"], "'temperature'"),
+        (DNL + ".py", ["model.head.dropout=3"], "there is no 'model.head'"),
+        (DNL + ".py", ["SOLVER.MAX_ITER", "3"], "key=value"),
+    ],
+)
+def test_mistakes_are_one_clear_line(name, overrides, message):
+    with pytest.raises(UsageError, match=message) as error:
+        load_config(path(name) if name else "", overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_key_in_a_file_is_named(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text("MODEL:\n  SEM_SEG_HEAD:\n    NUM_CLASES: 3\n")
+    with pytest.raises(UsageError, match="NUM_CLASES") as error:
+        load_config(str(file))
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "MODEL: 3\n"])
+def test_a_file_without_keys(text, tmp_path):
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"odd.yaml: .*(empty|plain value|Non-existent|mismatch)"):
+        load_config(str(file))
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".py"])
+def test_a_model_is_built_from_either_kind_of_file(suffix):
+    model = build_from_config(path(DNL + suffix), device="meta")
+    assert isinstance(model, ContextSegmentor) and all(p.is_meta for p in model.parameters())
+
+
+def test_missing_base_and_wrong_suffix(tmp_path):
+    file = tmp_path / "leaf.yaml"
+    file.write_text("_BASE_: gone.yaml\n")
+    with pytest.raises(UsageError, match=r"gone\.yaml"):
+        load_config(str(file))
+    other = tmp_path / "leaf.json"
+    other.write_text("{}")
+    with pytest.raises(UsageError, match=r"ends in \.yaml or \.py"):
+        load_config(str(other))
+
+
+@pytest.mark.parametrize("block", [{}, {"name": "dnl", "preset": "paper-det"}])
+def test_fpn_backbones_are_twins(block):
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_context_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    twin = load_config(path("common/models/context_fpn.py")).backbone
+    if block:
+        cfg.MODEL.RESNETS.CONTEXT.NAME = block["name"]
+        cfg.MODEL.RESNETS.CONTEXT.PRESET = block["preset"]
+        cfg.MODEL.RESNETS.CONTEXT_STAGES.RES4 = [-2]
+        cfg.MODEL.RESNETS.CONTEXT_STAGES.RES5 = ["all"]
+        twin.bottom_up.context = block
+        twin.bottom_up.inserts = {"res4": [-2], "res5": "all"}
+    torch.manual_seed(0)
+    ours, twin = build_backbone(cfg).eval(), instantiate(twin).eval()
+    assert list(ours.state_dict()) == list(twin.state_dict())
+    assert [p.requires_grad for p in ours.parameters()] == [
+        p.requires_grad for p in twin.parameters()
+    ]
+    twin.load_state_dict(ours.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, got = ours(x), twin(x)
+    assert list(got) == ["p2", "p3", "p4", "p5", "p6"]
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+
+
+@pytest.mark.parametrize("stem", [DNL, "cityscapes/dnl_r50-d8_40k_cityscapes-512x1024"])
+def test_another_loss_may_take_the_place_of_a_twins(stem):
+    twin = load_config(path(stem + ".py"), ["model.sem_seg_head.loss.class_weights=[1.0]"])
+    assert twin.model.sem_seg_head.loss.class_weights == [1.0]
+    losses = [L(CrossEntropyLoss)(), L(DiceLoss)(loss_weight=3.0)]
+    for loss in (L(SumOfLosses)(losses=losses), L(DiceLoss)()):
+        twin.model.sem_seg_head.loss = loss
+        with torch.device("meta"):
+            head = instantiate(twin.model).sem_seg_head
+        assert type(head.loss) is loss["_target_"]
+        assert isinstance(head.auxiliary.loss, CrossEntropyLoss)
+
+
+@pytest.mark.parametrize("name", ["segmentor_r50_d8", "segmentor_r18w32_d8"])
+def test_a_shared_model_needs_nothing_around_it(name):
+    with torch.device("meta"):
+        model = instantiate(LazyConfig.load(path(f"common/models/{name}.py")).model)
+    assert model.pad_size == (0, 0)

@@ -1,0 +1,415 @@
+"""Datasets in COCO's form: registration, and what is found wrong with them before training."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data.build import get_detection_dataset_dicts
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from dnl_d2.config.keys import add_dnl_config
+from dnl_d2.data import register_coco_dataset
+from dnl_d2.data.datasets.configured import register_configured
+from dnl_d2.errors import UsageError
+from dnl_d2.validation.instances import InstanceTask, check_coco_dataset
+
+NAME = "data_test_coco"
+SQUARE = [5.0, 5.0, 25.0, 5.0, 25.0, 25.0, 5.0, 25.0]
+RUNS = {"size": [40, 60], "counts": [100, 200, 2100]}
+
+
+def content():
+    """Three images, six objects; category ids with a gap."""
+    return {
+        "images": [
+            {"id": n, "file_name": f"{n}.png", "height": 40, "width": 60} for n in (1, 2, 3)
+        ],
+        "categories": [{"id": 9, "name": "b"}, {"id": 3, "name": "a"}],
+        "annotations": [
+            {
+                "id": n, "image_id": n % 3 + 1, "category_id": 3 + 6 * (n % 2), "iscrowd": 0,
+                "bbox": [5.0, 5.0, 20.0, 20.0], "area": 400.0, "segmentation": [SQUARE],
+            }
+            for n in range(1, 7)
+        ],
+    }  # fmt: skip
+
+
+def task(**changes):
+    values = {
+        "num_classes": 2, "classes_key": "CLASSES", "masks": True, "masks_key": "MASKS",
+        "mask_format": "polygon", "format_key": "FORMAT",
+    }  # fmt: skip
+    return InstanceTask(**(values | changes))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in (1, 2, 3):
+        Image.fromarray(np.full((40, 60, 3), 60 * number, np.uint8)).save(
+            tmp_path / f"{number}.png"
+        )
+    yield tmp_path
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if NAME in catalog.list():
+            catalog.remove(NAME)
+
+
+@pytest.fixture
+def check(folder, caplog):
+    """Returns ``check(content)``: writes the file, checks it, returns the line it logs."""
+
+    def run(data, *, test=False, **changes):
+        path = folder / "file.json"
+        path.write_text(data if isinstance(data, str) else json.dumps(data))
+        with caplog.at_level(logging.INFO):
+            check_coco_dataset(
+                NAME, str(path), str(folder), task=task(**changes), test=test, max_image_files=9
+            )
+        return caplog.records[-1].getMessage()
+
+    return run
+
+
+def changed(**values):
+    data = content()
+    data["annotations"][0].update(values)
+    return data
+
+
+def without(part, key):
+    data = content()
+    del data[part][0][key]
+    return data
+
+
+def test_a_sound_file(check):
+    line = f"Dataset {NAME}: 3 images, 6 annotations, 2 classes"
+    assert check(content()) == line
+    assert check(content(), test=True) == line
+
+
+REFUSED = {
+    "no JSON": ("{'images'", "cannot be read as JSON .*: replace the file"),
+    "a list": ("[]", "the file has no 'images'"),
+    "no categories": ({**content(), "categories": []}, "'categories' is empty"),
+    "no list": ({**content(), "annotations": {}}, "'annotations' is no list"),
+    "no size": (without("images", "height"), "number 0 of 'images' has no 'height'"),
+    "no name": (without("categories", "name"), "number 0 of 'categories' has no 'name'"),
+    "no box": (without("annotations", "bbox"), "annotation 1 has no 'bbox'"),
+    "no id": (without("annotations", "id"), "an annotation has no 'id'"),
+    "one id": (changed(id=2), "two annotations have the id 2"),
+    "one image id": ({**content(), "images": 2 * content()["images"]}, "'images' have the id 1"),
+    "category": (changed(category_id=4), "annotation 1 has the category_id 4: .* no such category"),
+    "text": (changed(category_id="3"), "category_id '3'"),
+    "image": (changed(image_id=77), "annotation 1 has the image_id 77: there is no such image"),
+    "short box": (changed(bbox=[1, 2, 3]), r"annotation 1 has the bbox \[1, 2, 3\]"),
+    "negative": (changed(bbox=[1, 2, -3, 4]), "none of the last two negative"),
+    "not a number": (changed(bbox=[float("nan"), 2, 3, 4]), "bbox .nan"),
+    "ignore": (changed(ignore=1), "annotation 1 has 'ignore'.*use 'iscrowd'"),
+    "runs of a size": (changed(segmentation={**RUNS, "size": [60, 40]}), r"1 has .*\[60, 40\]"),
+    "runs of no size": (changed(segmentation={"counts": [2400]}), "run lengths of the size None"),
+    "sum of runs": (changed(segmentation={**RUNS, "counts": [100, 200]}), "sum up to 300 .* 2400"),
+    "text in runs": (changed(segmentation={**RUNS, "counts": ["1", 2399]}), "1 has 'counts' that"),
+    "no code": (changed(segmentation={**RUNS, "counts": "a b"}), "1 has 'counts' that are no"),
+    "no runs": (changed(segmentation={**RUNS, "counts": 2400}), "1 has 'counts' that are no"),
+    "crowd": (changed(iscrowd=1, segmentation={**RUNS, "counts": [1]}), "sum up to 1 pixels"),
+    "text polygon": (changed(segmentation=[["5"] * 6]), "1 has .* no list of polygons"),
+    "endless polygon": (changed(segmentation=[[float("inf"), *SQUARE[1:]]]), "finite numbers"),
+    "flat polygon": (changed(segmentation=SQUARE), "1 has .* no list of polygons"),
+    "no mask": (changed(segmentation=[]), "annotation 1 has no mask.*set MASKS to false"),
+}
+
+
+@pytest.mark.parametrize("data, message", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("test", [False, True])
+def test_what_is_wrong_is_told_in_a_line(check, data, message, test):
+    with pytest.raises(UsageError, match=message) as error:
+        check(data, test=test)
+    text = str(error.value)
+    assert text.startswith(f"dataset {NAME}: ") and "file.json: " in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "values, trained, evaluated",
+    [
+        (
+            {"iscrowd": 1, "segmentation": RUNS},
+            "crowd regions: 1 (left out)",
+            "crowd regions: 1 (detections there do not count)",
+        ),
+        (
+            {"bbox": [5, 5, 0, 20]},
+            "boxes without area: 1 (left out)",
+            "boxes without area: 1 (count as missed)",
+        ),
+        (
+            {"bbox": [60, 5, 9, 9]},
+            "boxes outside of their image: 1 (left out)",
+            "boxes outside of their image: 1 (count as missed)",
+        ),
+        (
+            {"segmentation": [[5, 5, 9, 9], [5, 5, 9, 9, 7]]},
+            "objects whose polygons have no three points: 1 (left out)",
+            "objects whose polygons have no three points: 1 (count as missed by masks)",
+        ),
+    ],
+    ids=["crowd", "flat", "outside", "thin"],
+)
+def test_what_is_left_out_is_counted_and_left_out(folder, check, values, trained, evaluated):
+    data = changed(**values)
+    assert check(data).endswith(f"; {trained}")
+    assert check(data, test=True).endswith(f"; {evaluated}")
+    # Detectron2's loader and mapper do what the line says.
+    register_coco_dataset(NAME, images=str(folder), json=str(folder / "file.json"))
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN = (40,)
+    mapper = DatasetMapper(cfg, True)
+    records = get_detection_dataset_dicts([NAME])
+    assert sorted(len(mapper(record)["instances"]) for record in records) == [1, 2, 2]
+
+
+def test_images_without_an_object_are_counted(check):
+    data = content()
+    data["annotations"] = [a for a in data["annotations"] if a["image_id"] != 2]
+    assert check(data).endswith("; images without an object: 1 (left out)")
+    assert check(data, test=True).endswith("; images without an object: 1 (evaluated)")
+
+
+def test_images_without_an_object_that_are_trained_with(check):
+    data = content()
+    data["annotations"] = [a for a in data["annotations"] if a["image_id"] != 2]
+    line = check(data, keeps_empty=True)
+    assert line.endswith("; images without an object: 1 (kept as background)")
+    assert check(data, test=True, keeps_empty=True).endswith("1 (evaluated)")
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_keypoints_have_to_be_there(check, test):
+    for data in (content(), changed(keypoints=[5, 5, 0])):
+        with pytest.raises(UsageError, match=r"no .* visible .*set KEYPOINTS to false, or add"):
+            check(data, test=test, keypoints_key="KEYPOINTS")
+    check(changed(keypoints=[5, 5, 2]), test=test, keypoints_key="KEYPOINTS")
+
+
+def test_compressed_run_lengths_are_taken(check):
+    mask = np.asfortranarray(np.eye(40, 60, dtype=np.uint8))
+    runs = coco_mask.encode(mask)
+    data = changed(segmentation=runs | {"counts": runs["counts"].decode()})
+    check(data, mask_format="bitmask")
+
+
+@pytest.mark.parametrize("dtype, mode", [(np.uint16, "I"), (np.float32, "F")])
+def test_images_of_more_than_8_bits_are_refused(folder, check, dtype, mode):
+    deep = Image.fromarray(np.full((40, 60), 3000, dtype))
+    deep.save(folder / "2.png" if mode == "I" else folder / "2.tif")
+    data = content()
+    data["images"][1]["file_name"] = "2.png" if mode == "I" else "2.tif"
+    with pytest.raises(UsageError, match=rf"/2.* \(mode {mode}.*convert it to 8 bits"):
+        check(data)
+
+
+def test_a_file_in_place_of_the_folder_of_images(folder, check):
+    data = content()
+    path = folder / "more.json"
+    path.write_text(json.dumps(data))
+    for root, message in ((path, "is not a folder"), (folder / "no", "does not exist")):
+        with pytest.raises(UsageError, match=rf"not in {root}, which {message}"):
+            check_coco_dataset(
+                NAME, str(path), str(root), task=task(), test=False, max_image_files=0
+            )
+
+
+def test_a_missing_annotation_file_is_named(folder):
+    for path, message in ((folder / "none.json", "does not exist"), (folder, "is a folder")):
+        register_coco_dataset(NAME, images=str(folder), json=str(path))
+        with pytest.raises(UsageError, match=f"{NAME}: its annotation file {path} {message}$"):
+            DatasetCatalog.get(NAME)
+    register_coco_dataset(NAME, images="x", json="none.json")
+    with pytest.raises(UsageError, match=r"relative paths start at \$DETECTRON2_DATASETS"):
+        DatasetCatalog.get(NAME)
+
+
+def test_a_file_without_a_usable_annotation(check):
+    data = content()
+    for entry in data["annotations"]:
+        entry["iscrowd"] = 1
+    for test in (False, True):
+        with pytest.raises(UsageError, match=r"no annotation can be used \(crowd regions: 6\)"):
+            check(data, test=test)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_test_set_may_have_no_annotations(check, empty):
+    data = {**content(), "annotations": []}
+    if not empty:
+        del data["annotations"]
+    assert "predictions are only written" in check(data, test=True)
+    with pytest.raises(UsageError, match="annotation"):
+        check(data)
+
+
+def test_only_evaluation_needs_areas(check):
+    data = without("annotations", "area")
+    check(data)
+    with pytest.raises(UsageError, match="annotation 1 has no 'area'"):
+        check(data, test=True)
+
+
+def test_masks_have_to_fit_the_model(check):
+    data = changed(segmentation=RUNS)
+    with pytest.raises(UsageError, match="run lengths, not polygons: set FORMAT to bitmask"):
+        check(data)
+    check(data, mask_format="bitmask")
+    check(data, test=True)
+    check(without("annotations", "segmentation"), masks=False)
+
+
+def test_classes_have_to_fit_the_model(check):
+    with pytest.raises(UsageError, match=r"2 categories, .* predicts 80: set CLASSES to 2"):
+        check(content(), num_classes=80)
+    check(content(), num_classes=None)
+
+
+def test_images_that_are_missing_are_counted_and_named(folder, check):
+    (folder / "2.png").unlink()
+    (folder / "3.png").unlink()
+    with pytest.raises(UsageError, match=rf"2 of 3 images are not in {folder}: 2.png, 3.png"):
+        check(content())
+
+
+def test_images_in_subfolders_are_found(folder, check):
+    (folder / "more").mkdir()
+    (folder / "1.png").rename(folder / "more" / "1.png")
+    data = content()
+    data["images"][0]["file_name"] = "more/1.png"
+    check(data)
+    data["images"][0]["file_name"] = "none/1.png"
+    with pytest.raises(UsageError, match=r"1 of 3 images are not in .*: none/1.png"):
+        check(data)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_whole_paths_are_found_without_a_folder(folder, check, relative, monkeypatch):
+    monkeypatch.chdir(folder)
+    data = content()
+    for image in data["images"]:
+        image["file_name"] = image["file_name"] if relative else str(folder / image["file_name"])
+    path = folder / "file.json"
+    path.write_text(json.dumps(data))
+    options = {"task": task(), "test": False, "max_image_files": 9}
+    for root in ("", str(folder)) if not relative else ("",):
+        assert len(check_coco_dataset(NAME, str(path), root, **options)) == 2
+
+
+def test_two_categories_of_one_name_are_told(check, caplog):
+    data = content()
+    for category in data["categories"]:
+        category["name"] = "plate"
+    check(data)
+    assert "2 categories have the name 'plate': they stay different" in caplog.text
+
+
+def test_images_of_lvis_are_named_by_their_address(folder, check):
+    data = content()
+    for image in data["images"]:
+        image["coco_url"] = f"http://images.example/{folder.name}/{image.pop('file_name')}"
+    path = folder / "lvis.json"
+    path.write_text(json.dumps(data))
+    options = dict(task=task(), test=False, max_image_files=9, image_key="coco_url")
+    check_coco_dataset(NAME, str(path), str(folder.parent), **options)
+    (folder / "1.png").unlink()
+    with pytest.raises(UsageError, match=f"1 of 3 images .*: {folder.name}/1.png"):
+        check_coco_dataset(NAME, str(path), str(folder.parent), **options)
+    check_coco_dataset(NAME, str(path), None, **options)
+
+
+def test_an_image_of_another_size(folder, check):
+    data = content()
+    data["images"][1].update(height=60, width=40)
+    with pytest.raises(UsageError, match=r"2.png is 60x40 .*the file says 40x60"):
+        check(data)
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter, as Detectron2 shows it
+    Image.open(folder / "2.png").save(folder / "2.png", exif=exif)
+    check(data)
+
+
+def test_grey_images_are_read_as_colour(folder, check):
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(folder / "1.png")
+    check(content())
+    register_coco_dataset(NAME, images=str(folder), json=str(folder / "file.json"))
+    mapped = DatasetMapper(get_cfg(), False)(DatasetCatalog.get(NAME)[0])
+    assert mapped["image"].shape[0] == 3 and (mapped["image"] == 90).all()
+
+
+def test_a_missing_file_says_where_it_was_looked_for(folder, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/data")
+    with pytest.raises(UsageError, match=r"none.json: there is no such file .*=/data"):
+        check_coco_dataset(
+            NAME, "none.json", str(folder), task=task(), test=True, max_image_files=0
+        )
+
+
+def test_registered_paths_follow_the_environment_and_the_file(folder, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/nowhere")
+    register_coco_dataset(NAME, images="", json="file.json")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(folder))
+    (folder / "file.json").write_text(json.dumps(content()))
+    records = DatasetCatalog.get(NAME)
+    meta = MetadataCatalog.get(NAME)
+    assert [r["file_name"] for r in records] == [str(folder / f"{n}.png") for n in (1, 2, 3)]
+    assert meta.json_file == str(folder / "file.json") and meta.evaluator_type == "coco"
+    assert meta.thing_classes == ["a", "b"]  # by their ids
+    assert [a["category_id"] for a in records[0]["annotations"]] == [1, 0]  # 9, 3
+    data = content()
+    data["categories"].append({"id": 20, "name": "c"})
+    (folder / "file.json").write_text(json.dumps(data))
+    DatasetCatalog.get(NAME)
+    assert meta.thing_classes == ["a", "b", "c"]
+
+
+@pytest.fixture
+def configured():
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    return cfg.DATASETS
+
+
+def test_a_config_declares_datasets(folder, configured):
+    (folder / "file.json").write_text(json.dumps(content()))
+    entry = {"NAME": NAME, "IMAGES": str(folder), "JSON": str(folder / "file.json")}
+    configured.COCO = [entry]
+    register_configured(configured)
+    register_configured(configured)  # a config may be loaded twice
+    assert len(DatasetCatalog.get(NAME)) == 3
+
+
+@pytest.mark.parametrize(
+    "entries, message",
+    [
+        ("x", "DATASETS.COCO is a list of mappings"),
+        (["x"], r"DATASETS.COCO\[0\] is a mapping with NAME, IMAGES, JSON"),
+        ([{"NAME": "x"}], r"COCO\[0\] lacks IMAGES, JSON"),
+        ([{"NAME": "x", "IMAGES": "", "JSON": "y"}], r"COCO\[0\].IMAGES is a text"),
+        ([{"NAME": "x", "IMAGES": "y", "JSN": "y"}], r"no key 'JSN'; did you mean JSON\?"),
+        ([{"NAME": "coco_2017_val", "IMAGES": "y", "JSON": "y"}], "there is a dataset"),
+        (2 * [{"NAME": NAME, "IMAGES": "y", "JSON": "y"}], r"COCO\[1\].*is there twice"),
+    ],
+)
+def test_wrong_entries_of_a_config(configured, entries, message):
+    configured.COCO = entries
+    with pytest.raises(UsageError, match=message):
+        register_configured(configured)
+    assert NAME not in DatasetCatalog.list()
+
+
+def test_folders_and_coco_share_their_names(configured):
+    configured.FOLDERS = [{"NAME": NAME, "IMAGES": "x", "LABELS": "y", "CLASSES": ["z"]}]
+    configured.COCO = [{"NAME": NAME, "IMAGES": "x", "JSON": "y"}]
+    with pytest.raises(UsageError, match=r"DATASETS.COCO\[0\].NAME: .* is there twice"):
+        register_configured(configured)

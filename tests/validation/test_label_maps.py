@@ -1,0 +1,111 @@
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnl_d2.errors import UsageError
+from dnl_d2.validation.label_maps import check_sem_seg_dataset
+from tests.pictures import truncate
+
+
+@pytest.fixture
+def records(save, rng):
+    made = []
+    for index in range(6):
+        image = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        label = rng.integers(0, 3, (20, 30), dtype=np.uint8)
+        label[0, :5], label[0, 5:9] = 7, 255
+        made.append(
+            {
+                "file_name": save(f"image{index}.png", image),
+                "sem_seg_file_name": save(f"label{index}.png", label),
+            }
+        )
+    return made
+
+
+def check(records, **options):
+    arguments = {"num_classes": 3, "ignore_label": 7, "name": "streets", **options}
+    check_sem_seg_dataset(records, **arguments)
+
+
+def spoil(record, save, value):
+    label = np.zeros((20, 30), np.uint8)
+    label[3, 4] = value
+    save(record["sem_seg_file_name"].rsplit("/", 1)[1], label)
+
+
+def test_sound_dataset_passes_in_silence(records, caplog):
+    with caplog.at_level(logging.INFO):
+        check(records)
+    assert not caplog.records
+
+
+def test_first_wrong_value_is_named_and_the_others_counted(records, save):
+    for index, value in ((2, 5), (4, 200), (5, 3)):
+        spoil(records[index], save, value)
+    with pytest.raises(UsageError) as caught:
+        check(records)
+    message = str(caught.value)
+    assert re.match(r"dataset streets: label .*label2\.png holds the value 5", message)
+    assert message.endswith("(and 2 more to correct)") and "\n" not in message
+
+
+def test_ignore_label_counts_where_it_is_not_the_datasets(records):
+    with pytest.raises(UsageError, match=r"value 7"):
+        check(records, ignore_label=255)
+
+
+def test_size_mismatch_is_found_by_header(records, save):
+    save("label3.png", np.zeros((20, 31), np.uint8))
+    with pytest.raises(UsageError, match=r"image3\.png is 20x30 .*label3\.png is 20x31"):
+        check(records)
+
+
+@pytest.mark.parametrize("key", ["file_name", "sem_seg_file_name"])
+def test_truncated_and_missing_files_are_named(records, key):
+    truncate(records[1][key])
+    with pytest.raises(UsageError, match=rf"{re.escape(records[1][key])} cannot be read"):
+        check(records)
+    records[1][key] = "gone.png"
+    with pytest.raises(UsageError, match=r"gone\.png does not exist"):
+        check(records)
+
+
+def test_colour_label_and_absent_label_are_named(records, save):
+    save("label0.png", np.zeros((20, 30, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"label0\.png holds colours"):
+        check(records)
+    del records[0]["sem_seg_file_name"]
+    with pytest.raises(UsageError, match=r"image0\.png has no label"):
+        check(records)
+
+
+def test_one_broken_pair_is_counted_once(records, save):
+    Path(records[0]["sem_seg_file_name"]).write_bytes(b"text")
+    with pytest.raises(UsageError, match=r"label0\.png cannot be read") as caught:
+        check(records)
+    assert "more to correct" not in str(caught.value)
+
+
+def test_empty_dataset():
+    with pytest.raises(UsageError, match="dataset streets is empty"):
+        check([])
+
+
+def test_large_datasets_are_sampled_evenly_and_say_so(records, save, caplog):
+    spoil(records[1], save, 9)  # sampled are 0, 2 and 4
+    with caplog.at_level(logging.INFO):
+        check(records, max_label_files=3)
+    assert "contents of 3 labels and 6 images" in caplog.text
+    spoil(records[4], save, 9)
+    with pytest.raises(UsageError, match=r"label4\.png"):
+        check(records, max_label_files=3)
+
+
+def test_sizes_are_checked_beyond_the_sample(records, save):
+    save("label5.png", np.zeros((2, 2), np.uint8))
+    with pytest.raises(UsageError, match=r"label5\.png is 2x2"):
+        check(records, max_label_files=1, max_image_files=1)
