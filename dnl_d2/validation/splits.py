@@ -47,9 +47,8 @@ class _Split:
             ) from error
         except ImportError as error:  # official Detectron2's Cityscapes, since December 2024
             raise UsageError(
-                f"{self.what}: the reader of dataset {self.name} cannot be imported ({error}): "
-                "install what it needs, or for Cityscapes take cityscapes_sem_seg_* or "
-                "cityscapes_instances_*"
+                f"{self.what}: the reader of dataset {self.name} needs what is not there "
+                f"({error}): install it, or for Cityscapes take cityscapes_instances_*"
             ) from error
 
 
