@@ -17,13 +17,13 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from PIL import Image
 
+from dnl_d2.data.datasets.cityscapes import IMAGE_SUFFIX
+from dnl_d2.data.datasets.cityscapes_instances import INSTANCE_SUFFIX
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation.confusion_report import prepare_folder
 from dnl_d2.files import write_bytes, write_text
 
 _logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIX, INSTANCE_SUFFIX = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 
 
 class CityscapesInstanceEvaluator(DatasetEvaluator):
