@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dnl_d2.data.images import load_picture
 from dnl_d2.data.listing import count_and_name, list_folder
@@ -17,7 +17,6 @@ from dnl_d2.errors import UsageError
 
 _logger = logging.getLogger(__name__)
 _REQUIRED = ("images", "categories")
-_ORIENTATION = 274  # EXIF's tag; from 5 on a picture is stored on its side
 _DEEP_GREY = ("I", "F")  # modes of Pillow, I;16 and its like included
 
 
@@ -136,8 +135,8 @@ def _path_of(image: Mapping, key: str) -> str:
 
 
 def _turned_size(picture: Image.Image) -> tuple[int, int]:
-    """Width and height as Detectron2 shows a picture, by its EXIF orientation."""
+    """Width and height as Detectron2 shows a picture: from EXIF's 5 on it is stored on its side."""
     width, height = picture.size
     exif = Image.Exif()
     exif.load(picture.info.get("exif", b""))
-    return (height, width) if exif.get(_ORIENTATION, 1) >= 5 else (width, height)
+    return (height, width) if exif.get(ExifTags.Base.Orientation, 1) >= 5 else (width, height)

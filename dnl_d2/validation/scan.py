@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dnl_d2.data.images import load_picture
 from dnl_d2.data.labels import read_label
 from dnl_d2.errors import UsageError
 
-_EXIF_ORIENTATION = 0x0112
 _KEPT = 4096  # distinct values kept of one label, the most frequent ones
 _SMEARED = 8  # so many values that stand alone on half of their pixels are no classes
 
@@ -101,7 +100,7 @@ def _image_facts(path: str) -> ImageFacts:
         mode=picture.mode,
         digest=digest.digest(),
         constant=all(low == high for low, high in bands),
-        turned=picture.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1),
+        turned=picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1),
     )
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation import CityscapesSemSegEvaluator, SemSegEvaluator, build_evaluator
-from tests.evaluation.miniature import (
+from tests.evaluation.sem_seg_data import (
     CLASSES,
     SIZE,
     evaluate,

@@ -5,7 +5,7 @@ import json
 import pytest
 from torch import multiprocessing
 
-from tests.evaluation.miniature import write_cityscapes
+from tests.evaluation.sem_seg_data import write_cityscapes
 from tests.evaluation.workers import evaluate_part
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation import SemSegEvaluator
-from tests.evaluation.miniature import register, unregister
+from tests.evaluation.sem_seg_data import register, unregister
 
 NAME = "sem_seg_evaluation_test"
 CLASSES = ["road", "tree, old", "car", "boat"]

@@ -9,7 +9,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 
 from dnl_d2.evaluation import EVALUATORS
-from tests.evaluation import miniature
+from tests.evaluation import sem_seg_data
 from tests.processes import leave
 
 NAME = "processes_test"
@@ -24,14 +24,14 @@ def evaluate_part(rank: int, world: int, records: list[dict], folder: str) -> No
             "gloo", init_method=f"file://{folder}/rendezvous", world_size=world, rank=rank
         )
         comm.create_local_process_group(world)
-    miniature.register(NAME, records, kind="cityscapes_sem_seg", classes=miniature.CLASSES)
+    sem_seg_data.register(NAME, records, kind="cityscapes_sem_seg", classes=sem_seg_data.CLASSES)
     numbers = list(InferenceSampler(len(records)))
     for kind in ("sem_seg", "cityscapes_sem_seg"):
         own = os.path.join(folder, str(rank), kind)
         evaluator = EVALUATORS[kind](NAME, output_dir=own)
-        results = miniature.evaluate(evaluator, [records[i] for i in numbers], numbers)
+        results = sem_seg_data.evaluate(evaluator, [records[i] for i in numbers], numbers)
         with open(f"{own}.json", "w") as file:
             json.dump({"results": results, "images": numbers}, file)
-    miniature.unregister(NAME)
+    sem_seg_data.unregister(NAME)
     if world > 1:
         leave()
