@@ -45,11 +45,6 @@ class _Split:
                 f"{self.what}: dataset {self.name} is not in $DETECTRON2_DATASETS={folder}: "
                 f"{' '.join(str(error).split())}"
             ) from error
-        except ImportError as error:  # official Detectron2's Cityscapes, since December 2024
-            raise UsageError(
-                f"{self.what}: the reader of dataset {self.name} needs what is not there "
-                f"({error}): install it, or for Cityscapes take cityscapes_instances_*"
-            ) from error
 
 
 def check_datasets(

@@ -116,14 +116,6 @@ def listed_once() -> Iterator[None]:
         _listings = outer
 
 
-def set_anew(meta: Metadata, **values: Any) -> None:
-    """Sets metadata whatever they were: paths follow ``$DETECTRON2_DATASETS``, classes a file.
-
-    Metadata refuses to change what it once had, so this goes past it.
-    """
-    vars(meta).update(values)
-
-
 class _Listing:
     """What a loader found, kept so that a copy is cheap."""
 
@@ -149,12 +141,16 @@ class _Loader:
         self._meta, self._load, self._paths, self._noted = meta, load, paths, noted
 
     def set_paths(self) -> dict[str, str]:
-        """Sets the paths in the metadata, and forgets what a file said that may have changed."""
+        """Sets the paths in the metadata, and forgets what a file said that may have changed.
+
+        Metadata refuses to change what they once had, so this goes past their check.
+        """
         paths = {key: dataset_path(path) for key, path in self._paths.items()}
         listing = self._listing(paths)
+        metadata = vars(self._meta)
         for key in self._noted:
-            vars(self._meta).pop(key, None)
-        set_anew(self._meta, **paths, **(listing.noted if listing else {}))
+            metadata.pop(key, None)
+        metadata |= paths | (listing.noted if listing else {})
         return paths
 
     def __call__(self) -> list[dict]:
@@ -164,7 +160,7 @@ class _Loader:
             return listing.copy()
         records = self._load(**paths)
         if _listings is not None:
-            noted = {key: vars(self._meta)[key] for key in self._noted}
+            noted = {key: self._meta.get(key) for key in self._noted}
             _listings[self] = _Listing(paths, records, noted)
         return records
 
