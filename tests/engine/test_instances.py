@@ -15,14 +15,13 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from dnl_d2.data import register_coco_dataset
-from dnl_d2.engine import load_config, run
+from dnl_d2.engine import Trainer, load_config, run
+from dnl_d2.engine.from_lazy import _evaluate, task_of_lazy
+from dnl_d2.engine.from_yaml import task_of_yaml
 from dnl_d2.engine.hooks import BestCheckpointer, best_checkpoint_hook
-from dnl_d2.engine.lazy_trainer import evaluate
-from dnl_d2.engine.yaml_trainer import Trainer
 from dnl_d2.errors import UsageError, one_line
 from dnl_d2.synthetic import generate_instances
 from dnl_d2.validation.splits import check_datasets, check_splits
-from dnl_d2.validation.task import task_of_lazy, task_of_yaml
 from tests.engine.runs import arguments, environment, yaml_config  # noqa: F401
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -141,7 +140,7 @@ def test_lazy_evaluation_predicts_images_of_one_size_together():
             return [None] * len(inputs)
 
     loaders = {"test": L(two_sizes)(), "evaluator": L(DatasetEvaluators)(evaluators=[])}
-    assert evaluate(OmegaConf.create({"dataloader": loaders}), Counting()) == {}
+    assert _evaluate(OmegaConf.create({"dataloader": loaders}), Counting(), None) == {}
     assert seen == [[(3, 4, 4)] * 2, [(3, 5, 5)]]
 
 
@@ -302,7 +301,7 @@ def test_cityscapes_masks_need_bitmasks(config, tmp_path, monkeypatch):
 def test_the_best_weights_are_those_of_the_best_masks(reported, best):
     saved, latest = [], {}
     checkpointer = SimpleNamespace(save=lambda name, **state: saved.append(name))
-    hook = best_checkpoint_hook(["coco"], 1, checkpointer)
+    hook = best_checkpoint_hook(["generated_instances_val"], 1, checkpointer)
     assert isinstance(hook, BestCheckpointer)
     hook.trainer = SimpleNamespace(storage=SimpleNamespace(latest=lambda: latest))
     for number, figures in enumerate(reported):

@@ -39,7 +39,7 @@ def test_layers_without_detectron2():
 
 
 def test_package_without_detectron2_names_both_ways_to_install_it():
-    for code in ("import dnl_d2", "from dnl_d2 import add_dnl_config"):
+    for code in ("import dnl_d2; dnl_d2.add_dnl_config", "from dnl_d2 import add_dnl_config"):
         result = run(code)
         assert result.returncode != 0
         message = result.stderr.strip().splitlines()[-1]

@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_model
 from torch import Tensor
 
+import dnl_d2.modeling  # noqa: F401  (registers what the models are built from)
 from dnl_d2.checkpoint.describe.parameters import Keys
 from dnl_d2.checkpoint.keymap import State
 from dnl_d2.config.keys import add_dnl_config
