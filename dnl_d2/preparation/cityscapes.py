@@ -12,8 +12,9 @@ from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
 from dnl_d2.data.datasets.cityscapes import IMAGE_SUFFIX, LABEL_SUFFIX
 from dnl_d2.data.labels import read_label
+from dnl_d2.data.listing import find_files_by_city, require_folder
 from dnl_d2.errors import UsageError
-from dnl_d2.preparation.archives import compare_counts, find_files, lacking, require_folder
+from dnl_d2.preparation.archives import compare_counts, lacking
 from dnl_d2.preparation.label_conversion import Conversion, Job, Report, convert_labels
 
 SPLITS = ("train", "val", "test")
@@ -40,8 +41,8 @@ def prepare_cityscapes(root: str, *, workers: int) -> Report:
     jobs, report, counts = [], Report(), {}
     for split in SPLITS:
         folders = [os.path.join(base, kind, split) for kind in ("leftImg8bit", "gtFine")]
-        images = _by_city(folders[0], IMAGE_SUFFIX)
-        sources = _by_city(folders[1], _POLYGONS) | _by_city(folders[1], _IDS)
+        images = find_files_by_city(folders[0], IMAGE_SUFFIX)
+        sources = find_files_by_city(folders[1], _POLYGONS) | find_files_by_city(folders[1], _IDS)
         counts[split] = len(sources)
         jobs += [
             Job(path, path, os.path.join(folders[1], f"{key}{LABEL_SUFFIX}"))
@@ -100,11 +101,3 @@ def _draw_polygons(path: str) -> np.ndarray:
             "original file in its place"
         )
     return np.asarray(picture)
-
-
-def _by_city(folder: str, suffix: str) -> dict[str, str]:
-    files = {}
-    for city in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        found = find_files(os.path.join(folder, city), suffix)
-        files.update({f"{city}/{key}": path for key, path in found.items()})
-    return files

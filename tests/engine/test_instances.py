@@ -348,7 +348,7 @@ def test_cityscapes_masks_need_bitmasks(config, tmp_path, monkeypatch):
     def check(**options):
         task = task_of_yaml(config(**options))
         monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-        check_datasets(["cityscapes_fine_instance_seg_train"], task=task, max_files=1, what="X")
+        check_datasets(["cityscapes_instances_train"], task=task, max_files=1, what="X")
 
     classes = {"MODEL__ROI_HEADS__NUM_CLASSES": 8}
     check(INPUT__MASK_FORMAT="bitmask", **classes)

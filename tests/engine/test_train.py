@@ -232,7 +232,7 @@ def test_no_figure_without_weights(kind, tmp_path):
         ({"INPUT__CROP__TYPE": "relative"}, "INPUT.CROP.TYPE"),
         ({"MODEL__SEM_SEG_HEAD__CONTEXT__NAME": ""}, "no NAME"),
         ({"OUTPUT_DIR": "/dev/null/x"}, "output folder"),
-        ({"DATASETS__TRAIN": "('cityscapes_fine_sem_seg_train',)"}, "DETECTRON2_DATASETS"),
+        ({"DATASETS__TRAIN": "('cityscapes_sem_seg_train',)"}, "DETECTRON2_DATASETS"),
     ],
 )
 def test_wrong_values_are_one_line(tmp_path, options, message):
