@@ -11,6 +11,7 @@ from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.checkpoint.detectron2_zoo import resolve_weights
 from dnl_d2.config.loading import load_config_file
 from dnl_d2.data.datasets.configured import register_configured
+from dnl_d2.data.datasets.registration import listed_once
 from dnl_d2.engine.environment import set_up
 from dnl_d2.engine.failures import explaining_failures
 from dnl_d2.engine.from_lazy import from_lazy
@@ -79,14 +80,15 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
     set_up(spec.config, args, output_dir=spec.output_dir)
     for note in spec.notes:
         _log.info(note)
-    check_splits(
-        {spec.keys.train_sets: spec.train_sets},
-        {spec.keys.test_sets: spec.test_sets},
-        eval_only=args.eval_only,
-        task=spec.task,
-        max_files=spec.max_checked_files,
-    )
-    return (_evaluate if args.eval_only else _train)(spec, resume=args.resume)
+    with listed_once():
+        check_splits(
+            {spec.keys.train_sets: spec.train_sets},
+            {spec.keys.test_sets: spec.test_sets},
+            eval_only=args.eval_only,
+            task=spec.task,
+            max_files=spec.max_checked_files,
+        )
+        return (_evaluate if args.eval_only else _train)(spec, resume=args.resume)
 
 
 def _evaluate(spec: RunSpec, *, resume: bool) -> dict:

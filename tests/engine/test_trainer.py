@@ -10,6 +10,7 @@ from detectron2.evaluation import DatasetEvaluators
 from torchvision.models import resnet18
 
 from dnl_d2.checkpoint import Checkpointer, convert_back, get_source
+from dnl_d2.data.datasets import folder
 from dnl_d2.engine import Trainer, read_config, run
 from dnl_d2.engine.training import build_model
 from dnl_d2.errors import UsageError
@@ -150,6 +151,20 @@ def test_adamw_by_yaml_is_that_of_lazyconfig(root, tmp_path):
     assert found[0] == found[1] and len(found[0]) == len(list(model.parameters()))
     with pytest.raises(UsageError, match="OPTIMIZER is 'Adam': use SGD or AdamW"):
         read_config(yaml_config(tmp_path, SOLVER__OPTIMIZER="Adam"), train=True)
+
+
+@pytest.mark.parametrize("kind", [yaml_config, lazy_config])
+def test_a_run_lists_each_dataset_once(kind, tmp_path, monkeypatch):
+    listed, load = [], folder.load_sem_seg_folder
+
+    def spy(image_root, sem_seg_root):
+        listed.append(image_root.rpartition("/")[2])
+        return load(image_root, sem_seg_root)
+
+    monkeypatch.setattr(folder, "load_sem_seg_folder", spy)
+    length = "SOLVER__MAX_ITER" if kind is yaml_config else "train__max_iter"
+    run(kind(tmp_path, **{length: 1}), arguments())
+    assert sorted(listed) == ["train", "val"]
 
 
 def test_yaml_keeps_the_last_checkpoints_and_logs_as_often_as_asked(tmp_path):
