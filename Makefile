@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help:
 	@echo 'make demo    train FCN and DNL on generated data, print the table, draw the picture'
 	@echo 'make test    run the tests              (make test ARGS="-k attention")'
-	@echo 'make lint    check style and formatting'
+	@echo 'make lint    check style, formatting, types, docstrings and links'
 	@echo 'make matrix  run the tests of layers and engine on several Pythons and PyTorches (gigabytes)'
 	@echo 'make clean   remove .venv and what tools cached; output/ and datasets/ stay'
 	@echo
@@ -22,12 +22,15 @@ help:
 demo: $(READY)
 	@$(BIN)/python tools/demo.py $(ARGS)
 
+# Tests of one file share fixtures: a worker takes neighbours, and another's when it is done.
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python .ci/check_links.py
 
 matrix:
 	@.ci/matrix $(ARGS)
