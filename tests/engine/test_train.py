@@ -323,6 +323,7 @@ def train_in_a_process(folder):
     leave()
 
 
+@pytest.mark.slow
 def test_two_processes_on_the_cpu(tmp_path):
     launch(train_in_a_process, 2, dist_url="auto", args=(tmp_path,))
     for kind in (yaml_config, lazy_config):
