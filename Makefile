@@ -65,7 +65,7 @@ define NEW_VENV
 endef
 NAME_ONE := name a Python 3.10 to 3.13, as in: make test PYTHON=python3.11
 
-$(READY): $(wildcard requirements/*.txt) setup.py
+$(READY): $(wildcard requirements/*.txt) setup.py pyproject.toml
 	$(if $(REUSE),,$(NEW_VENV))
 	@rm -f $(READY)
 # Source packages are built with the pinned setuptools, not with whatever is newest.

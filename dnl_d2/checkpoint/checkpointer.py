@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import ParseResult, parse_qs
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -68,6 +68,7 @@ class Checkpointer(DetectionCheckpointer):
         self.described = ""
         self._origin: Mapping[str, str] = {}
         self._resuming = False
+        self._parsed_url_during_load: ParseResult | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Writes ``name``.pth with the model, what is to be resumed, and ``kwargs``.
@@ -169,6 +170,7 @@ class Checkpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Reads and, where the names are not the model's, translates a file."""
         weights = read_weights(filename)
+        assert self._parsed_url_during_load is not None  # load() has set it
         query = parse_qs(self._parsed_url_during_load.query)
         try:
             found = to_model(

@@ -56,7 +56,7 @@ def to_model(
     if heuristics or weights.rest.get("matching_heuristics"):
         return _matched("a file whose names Detectron2's heuristics match", state)
     own = strip_prefix(model.state_dict(), "module.")
-    source, origin = None, {}
+    source, origin = None, dict[str, str]()
     if not any(key in own for key in state):
         try:
             source = detect_source(state)

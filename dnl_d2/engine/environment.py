@@ -1,18 +1,22 @@
 """Fitting a run to the machine: log and seed, device, processes."""
 
+import argparse
 import logging
 import sys
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import create_ddp_model, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
 from torch import nn
 
 from dnl_d2.errors import building
 
 
-def set_up(cfg, args, *, output_dir: str) -> None:
+def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, *, output_dir: str) -> None:
     """Detectron2's ``default_setup``, whose log also gets what this library has to say."""
     with building(f"the log and the copy of the config in the output folder {output_dir}"):
         default_setup(cfg, args)
@@ -30,7 +34,7 @@ def usable_device(device: str) -> str:
     return device
 
 
-def data_parallel(model: nn.Module, device: str, **options) -> nn.Module:
+def data_parallel(model: nn.Module, device: str, **options: Any) -> nn.Module:
     """Detectron2's ``create_ddp_model``, also where several processes train on the CPU."""
     if torch.device(device).type == "cpu":
         options["device_ids"] = None  # it would name a GPU

@@ -1,6 +1,5 @@
 """A YAML config as a :class:`~dnl_d2.engine.spec.RunSpec`: the only reader of its run's keys."""
 
-import logging
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -8,6 +7,7 @@ from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import verify_results
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.utils import comm
+from torch import nn
 
 from dnl_d2.config.batch_size import scale_schedule
 from dnl_d2.config.rules import check_yaml
@@ -190,8 +190,7 @@ def _multi_scale(cfg: CfgNode) -> MultiScale | None:
     return MultiScale("TEST.AUG.ENABLED", segmentors=True, detectors=scales)
 
 
-def _evaluate(cfg: CfgNode, builder: Any, model, folder: str | None) -> dict:
-    logging.getLogger(__name__).debug("evaluating %s", ", ".join(cfg.DATASETS.TEST))
+def _evaluate(cfg: CfgNode, builder: Any, model: nn.Module, folder: str | None) -> dict:
     evaluators = None
     if folder is not None:
         evaluators = [builder.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]

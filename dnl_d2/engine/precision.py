@@ -1,6 +1,7 @@
 """Mixed precision in training."""
 
 import logging
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ class AutocastInTraining(nn.Module):
             f"mixed precision on {self.device_type}: bfloat16 in training"
         )
 
-    def forward(self, inputs: list[dict]):
+    def forward(self, inputs: list[dict]) -> Any:
         training = self.training and torch.is_grad_enabled()
         with torch.autocast(self.device_type, torch.bfloat16, enabled=training):
             return self.model(inputs)

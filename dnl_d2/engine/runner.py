@@ -3,8 +3,10 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN
 from omegaconf import DictConfig
 
 from dnl_d2.checkpoint import Checkpointer
@@ -22,7 +24,6 @@ from dnl_d2.engine.spec import RunSpec
 from dnl_d2.engine.trainer import Trainer
 from dnl_d2.engine.training import build_model, build_training
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling import ContextSegmentor
 from dnl_d2.validation.splits import check_splits
 
 _log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
     )
     checkpointer.load_whole(spec.weights, resume=resume)
     results = spec.evaluate(model)
-    if spec.multi_scale and not isinstance(model, ContextSegmentor):
+    if spec.multi_scale and spec.multi_scale.detectors and isinstance(model, GeneralizedRCNN):
         _log.info(f"once more, at several scales ({spec.multi_scale.key})")
         augmented = detector_at_scales(model, spec.multi_scale.detectors)
         figures = spec.evaluate(augmented, f"{spec.output_dir}/inference_TTA")
@@ -110,7 +111,7 @@ def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
 def _train(spec: RunSpec, *, resume: bool) -> dict:
     training = build_training(spec)
     loop, checkpointer = training.step, training.checkpointer
-    model, results = loop.model, {}
+    model, results = loop.model, dict[str, Any]()
 
     def evaluate() -> dict:
         results.clear()

@@ -85,7 +85,7 @@ def _mask_padding_that_shows(model: nn.Module, key: str) -> None:
         return
     for module in model.modules():
         if getattr(module, "masks_padding", False):
-            module.mask_padding = False
+            module.mask_padding = False  # type: ignore[assignment]
             _log.warning(
                 f"{key} has whole numbers only, so that pixels of that colour look like padding: "
                 "padding takes part in the context blocks. Add 0.5 to one to keep it out"

@@ -5,8 +5,8 @@ from detectron2.config import CfgNode
 from omegaconf import DictConfig
 from torch import nn
 
-from dnl_d2.config.loading import load_config
-from dnl_d2.engine.loading import load_for_evaluation
+from dnl_d2.checkpoint import Checkpointer
+from dnl_d2.config.loading import load_config_file
 from dnl_d2.model_zoo.recipes import get_config_file
 from dnl_d2.modeling.from_config import build_from_config
 
@@ -20,7 +20,7 @@ def get_config(name: str) -> CfgNode | DictConfig:
     Raises:
         UsageError: see :func:`get_config_file`.
     """
-    return load_config(get_config_file(name))
+    return load_config_file(get_config_file(name))
 
 
 def get_model(
@@ -44,5 +44,5 @@ def get_model(
     if device != "meta":
         model.to(device)
     if weights is not None:
-        load_for_evaluation(model, weights, output_dir="", resume=False, key="weights")
+        Checkpointer(model, key="weights").load_whole(weights)
     return model.eval()

@@ -4,8 +4,8 @@ from dnl_d2.checkpoint.describe.block import block_settings
 from dnl_d2.checkpoint.describe.parameters import Keys, Settings
 from dnl_d2.errors import UsageError
 
-_BASIC = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
-_BOTTLENECK = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+_BASIC: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
+_BOTTLENECK: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 
 
 def fpn_levels(keys: Keys) -> list[int]:
@@ -91,7 +91,7 @@ def _inserts(keys: Keys, root: str, counts: tuple[int, ...]) -> Settings:
     first = next(((s, blocks[0]) for s, blocks in placed.items() if blocks), None)
     if first is None:
         return {}
-    settings = {f"MODEL.RESNETS.CONTEXT_STAGES.{s}": b for s, b in placed.items() if b}
+    settings: Settings = {f"MODEL.RESNETS.CONTEXT_STAGES.{s}": b for s, b in placed.items() if b}
     block = f"{root}{first[0].lower()}.{first[1]}.context"
     arguments = block_settings(keys, block)
     if arguments.get("PRESET") == "paper-det":

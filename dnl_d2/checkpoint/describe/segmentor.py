@@ -7,7 +7,7 @@ from dnl_d2.checkpoint.describe.parameters import Keys, Settings
 def head_settings(keys: Keys) -> Settings:
     """MODEL.SEM_SEG_HEAD of weights."""
     head = "sem_seg_head"
-    settings = {
+    settings: Settings = {
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": keys.out(f"{head}.predictor.weight"),
         "MODEL.SEM_SEG_HEAD.CONVS_DIM": keys.into(f"{head}.predictor.weight"),
     }
