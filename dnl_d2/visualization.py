@@ -70,16 +70,14 @@ def draw_rows(
         queries: for each row the (row, column) pixel to mark on picture panels.
         legend: class name to colour.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     titles = list(rows[0])
-    figure, axes = plt.subplots(
-        len(rows), len(titles), figsize=(2.1 * len(titles), 2.1 * len(rows) + 0.5), squeeze=False
-    )
+    figure = Figure(figsize=(2.1 * len(titles), 2.1 * len(rows) + 0.5))
+    FigureCanvasAgg(figure)  # a caller's backend stays as it is
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for number, (panels, query) in enumerate(zip(rows, queries, strict=True)):
         size = next(iter(panels.values())).shape[:2]
         for (title, panel), axis in zip(panels.items(), axes[number], strict=True):
@@ -97,4 +95,3 @@ def draw_rows(
     figure.legend(handles=patches, loc="lower center", ncols=len(patches), fontsize=8)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -6,8 +6,9 @@ import numpy as np
 
 from dnl_d2.data.datasets.ade20k import CLASS_COLORS, FOLDER, SPLITS
 from dnl_d2.data.labels import read_label
+from dnl_d2.data.listing import find_files, require_folder
 from dnl_d2.errors import UsageError
-from dnl_d2.preparation.archives import compare_counts, find_files, lacking, require_folder
+from dnl_d2.preparation.archives import compare_counts, lacking
 from dnl_d2.preparation.label_conversion import Conversion, Job, Report, convert_labels
 
 OFFICIAL = {"training": 20210, "validation": 2000}

@@ -1,34 +1,11 @@
 """Looking at the folders of a dataset before anything is converted."""
 
-import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
-from dnl_d2.errors import UsageError
-
-_NAMED = 3  # how many files a message lists
+from dnl_d2.data.listing import count_and_name, without
 
 
-def require_folder(folder: str, hint: str) -> None:
-    """Raises a UsageError, ending in ``hint``, if there is no such folder."""
-    if not os.path.isdir(folder):
-        raise UsageError(f"folder {folder} does not exist: {hint}")
-
-
-def find_files(folder: str, suffix: str) -> dict[str, str]:
-    """Lists the files of a folder that end in ``suffix`` by their names without it, in order.
-
-    A missing folder counts as empty, and the suffix may be in capitals.
-    """
-    if not os.path.isdir(folder):
-        return {}
-    return {
-        entry[: -len(suffix)]: os.path.join(folder, entry)
-        for entry in sorted(os.listdir(folder))
-        if entry.lower().endswith(suffix.lower()) and not entry.startswith(".")
-    }
-
-
-def lacking(keys: Iterable[str], files: Collection[str], what: str) -> list[str]:
+def lacking(keys: Collection[str], files: Collection[str], what: str) -> list[str]:
     """Returns a line that counts and names the ``keys`` that are not among ``files``, if any.
 
     Args:
@@ -36,13 +13,9 @@ def lacking(keys: Iterable[str], files: Collection[str], what: str) -> list[str]
         files: names that are there.
         what: the start of the line after the count, such as "images in X have no label in Y".
     """
-    keys = list(keys)
-    missing = [key for key in keys if key not in files]
-    if not missing:
-        return []
-    more = ", ..." if len(missing) > _NAMED else ""
-    names = ", ".join(missing[:_NAMED]) + more
-    return [f"{len(missing)} of {len(keys)} {what} (only partly unpacked?): {names}"]
+    missing = without(keys, files)
+    what += " (only partly unpacked?)"
+    return [count_and_name(missing, len(keys), what)] if missing else []
 
 
 def compare_counts(counts: Mapping[str, int], official: Mapping[str, int]) -> list[str]:

@@ -5,15 +5,12 @@
 import os
 
 import numpy as np
-from cityscapesscripts.helpers.annotation import Annotation
-from cityscapesscripts.helpers.labels import labels as LABELS
-from cityscapesscripts.helpers.labels import name2label
-from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
 from dnl_d2.data.datasets.cityscapes import IMAGE_SUFFIX, LABEL_SUFFIX
 from dnl_d2.data.labels import read_label
+from dnl_d2.data.listing import find_files_by_city, require_folder
 from dnl_d2.errors import UsageError
-from dnl_d2.preparation.archives import compare_counts, find_files, lacking, require_folder
+from dnl_d2.preparation.archives import compare_counts, lacking
 from dnl_d2.preparation.label_conversion import Conversion, Job, Report, convert_labels
 
 SPLITS = ("train", "val", "test")
@@ -32,7 +29,7 @@ def prepare_cityscapes(root: str, *, workers: int) -> Report:
         workers: number of threads.
 
     Raises:
-        UsageError: a folder is missing, or an output cannot be written.
+        UsageError: a folder or cityscapesscripts is missing, or an output cannot be written.
     """
     base = os.path.join(root, "cityscapes")
     hint = f"expected {base}/gtFine/{{train,val,test}}/CITY as gtFine_trainvaltest.zip unpacks"
@@ -40,8 +37,8 @@ def prepare_cityscapes(root: str, *, workers: int) -> Report:
     jobs, report, counts = [], Report(), {}
     for split in SPLITS:
         folders = [os.path.join(base, kind, split) for kind in ("leftImg8bit", "gtFine")]
-        images = _by_city(folders[0], IMAGE_SUFFIX)
-        sources = _by_city(folders[1], _POLYGONS) | _by_city(folders[1], _IDS)
+        images = find_files_by_city(folders[0], IMAGE_SUFFIX)
+        sources = find_files_by_city(folders[1], _POLYGONS) | find_files_by_city(folders[1], _IDS)
         counts[split] = len(sources)
         jobs += [
             Job(path, path, os.path.join(folders[1], f"{key}{LABEL_SUFFIX}"))
@@ -75,7 +72,13 @@ def read_label_ids(path: str) -> np.ndarray:
 
 
 def _conversion() -> Conversion:
-    drawn = [label for label in LABELS if label.id >= 0]  # a license plate is part of its car
+    try:
+        from cityscapesscripts.helpers.labels import labels
+    except ImportError as error:
+        raise UsageError(
+            f"Cityscapes is prepared with cityscapesScripts ({error}): install it"
+        ) from error
+    drawn = [label for label in labels if label.id >= 0]  # a license plate is part of its car
     table = np.full(max(label.id for label in drawn) + 1, -1)
     for label in drawn:
         table[label.id] = label.trainId
@@ -83,6 +86,10 @@ def _conversion() -> Conversion:
 
 
 def _draw_polygons(path: str) -> np.ndarray:
+    from cityscapesscripts.helpers.annotation import Annotation
+    from cityscapesscripts.helpers.labels import name2label
+    from cityscapesscripts.preparation.json2labelImg import createLabelImage
+
     annotation = Annotation()
     try:
         with open(path, encoding="utf-8") as file:
@@ -100,11 +107,3 @@ def _draw_polygons(path: str) -> np.ndarray:
             "original file in its place"
         )
     return np.asarray(picture)
-
-
-def _by_city(folder: str, suffix: str) -> dict[str, str]:
-    files = {}
-    for city in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        found = find_files(os.path.join(folder, city), suffix)
-        files.update({f"{city}/{key}": path for key, path in found.items()})
-    return files

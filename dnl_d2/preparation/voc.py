@@ -9,8 +9,9 @@ import numpy as np
 
 from dnl_d2.data.datasets.records import read_ids
 from dnl_d2.data.datasets.voc import CLASSES, FOLDER, colormap
+from dnl_d2.data.listing import find_files, require_folder
 from dnl_d2.errors import UsageError
-from dnl_d2.preparation.archives import compare_counts, find_files, lacking, require_folder
+from dnl_d2.preparation.archives import compare_counts, lacking
 from dnl_d2.preparation.label_conversion import Conversion, Job, Report, convert_labels
 from dnl_d2.preparation.label_files import write_lines
 from dnl_d2.preparation.mat import mat_loader, read_mat

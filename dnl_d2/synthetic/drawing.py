@@ -142,12 +142,12 @@ def draw_things(
     )
     image = _background(rng, size)
     things = []
-    rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    grid = np.mgrid[: size[0], : size[1]].astype(np.float32)
     announced = TEXTURE_B if beacon_kind else TEXTURE_A
 
     for disc in layout.textures:
-        inside = np.hypot(rows - disc.y, columns - disc.x) <= disc.radius
-        image[inside] += _stripes(rng, rows[inside], columns[inside])[:, None]
+        inside = _distance(grid, disc) <= disc.radius
+        image[inside] += _stripes(rng, *grid[:, inside])[:, None]
         things.append(Thing("texture", announced, inside))
 
     order = rng.permutation(len(COLOURS))[: len(present)]
@@ -155,19 +155,15 @@ def draw_things(
         for disc, drawn, kind in zip(couple, there, ("plain", "dotted"), strict=True):
             shade = _colour(rng, colour / len(COLOURS))
             if drawn:
-                distance = np.hypot(rows - disc.y, columns - disc.x) / disc.radius
+                distance = _distance(grid, disc) / disc.radius
                 image[distance <= 1] = shade
                 if kind == "dotted":
                     image[distance <= _DOT] = _DARK
                 paired = all(there) and kind == "plain"
                 things.append(Thing(kind, PAIRED if paired else COLOURS[colour], distance <= 1))
 
-    disc = layout.beacon
-    distance = np.hypot(rows - disc.y, columns - disc.x) / disc.radius
-    core = distance[distance <= 1] <= _BEACON_CORE
-    image[distance <= 1] = np.where(core == bool(beacon_kind), _LIGHT, _DARK)[:, None]
-    things.append(Thing("beacon", announced, distance <= 1))
-
+    beacon_mask = _draw_beacon(image, grid, layout.beacon, beacon_kind)
+    things.append(Thing("beacon", announced, beacon_mask))
     image += rng.normal(0.0, noise, image.shape)
     return image.round().clip(0, 255).astype(np.uint8), things
 
@@ -212,6 +208,20 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     clouds = Image.fromarray(rng.uniform(75, 155, (5, 5)).astype(np.float32))
     grey = np.asarray(clouds.resize(size[::-1], Image.BICUBIC))
     return grey[..., None] + rng.uniform(-10, 10, 3).astype(np.float32)
+
+
+def _distance(grid: np.ndarray, disc: Disc) -> np.ndarray:
+    """Pixels to the middle of a disc: (2, H, W) rows and columns -> (H, W)."""
+    return np.hypot(grid[0] - disc.y, grid[1] - disc.x)
+
+
+def _draw_beacon(image: np.ndarray, grid: np.ndarray, disc: Disc, kind: int) -> np.ndarray:
+    """Draws into ``image``, light in a dark rim or dark in a light one; returns the pixels."""
+    distance = _distance(grid, disc) / disc.radius
+    inside = distance <= 1
+    core = distance[inside] <= _BEACON_CORE
+    image[inside] = np.where(core == bool(kind), _LIGHT, _DARK)[:, None]
+    return inside
 
 
 def _stripes(rng: np.random.Generator, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -12,13 +12,13 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from dnl_d2.data.images import load_picture
+from dnl_d2.data.listing import count_and_name, list_folder
 from dnl_d2.errors import UsageError
 
 _logger = logging.getLogger(__name__)
 _REQUIRED = ("images", "categories")
 _ORIENTATION = 274  # EXIF's tag; from 5 on a picture is stored on its side
 _DEEP_GREY = ("I", "F")  # modes of Pillow, I;16 and its like included
-_NAMED = 3  # how many offending files a message lists
 
 
 def read_coco_form(path: str) -> dict:
@@ -102,19 +102,14 @@ def check_images(images: Sequence[Mapping], root: str, *, key: str, max_files: i
     names = [_path_of(image, key) for image in images]
     folders: dict[str, set[str]] = {}
     for folder in {os.path.dirname(name) for name in names}:
-        path = os.path.join(root, folder) or "."
-        folders[folder] = set(PathManager.ls(path)) if PathManager.isdir(path) else set()
+        folders[folder] = set(list_folder(os.path.join(root, folder) or "."))
     missing = [n for n in names if os.path.basename(n) not in folders[os.path.dirname(n)]]
     if missing:
-        more = ", ..." if len(missing) > _NAMED else ""
         where = root or "."
         if not PathManager.isdir(where):
             wrong = "is not a folder" if PathManager.exists(where) else "does not exist"
             where = f"{where}, which {wrong}"
-        raise UsageError(
-            f"{len(missing)} of {len(names)} images are not in {where}: "
-            f"{', '.join(missing[:_NAMED])}{more}"
-        )
+        raise UsageError(count_and_name(missing, len(names), f"images are not in {where}"))
     step = math.ceil(len(names) / max_files) if max_files else 1
     looked_at = range(0, len(names), step) if max_files else ()
     for image, name in ((images[i], names[i]) for i in looked_at):

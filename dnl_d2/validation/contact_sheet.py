@@ -5,7 +5,9 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image
+from torchvision.utils import draw_segmentation_masks
 
 from dnl_d2.data.images import read_image
 from dnl_d2.data.labels import read_label
@@ -15,6 +17,7 @@ from dnl_d2.validation.labelled_sets import LabelledSet
 
 _SIDE = 360  # pixels of a picture's longer side
 _WRONG = (255, 0, 255)
+_VOID = -1
 _OPAQUE = 0.55
 
 
@@ -88,12 +91,15 @@ def _draw(
     )
     known = (label >= 0) & (label < num_classes)
     void = (label == source.ignore_label) | ((label == 255) & ~known)
-    shown = np.where(known, label, num_classes)
-    table = np.array([*colors[:num_classes], _WRONG], float)
-    overlay = table[shown] * _OPAQUE + image * (1 - _OPAQUE)
-    overlay = np.where(void[..., None], image, overlay).round().astype(np.uint8)
-    classes = np.unique(shown[~void]).tolist()
-    return os.path.basename(pair[0]), np.concatenate([image, overlay], axis=1), classes
+    shown = np.where(void, _VOID, np.where(known, label, num_classes))
+    classes = [value for value in np.unique(shown).tolist() if value != _VOID]
+    overlay = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    if classes:
+        masks = torch.from_numpy(shown) == torch.tensor(classes)[:, None, None]
+        drawn = [tuple((*colors[:num_classes], _WRONG)[value]) for value in classes]
+        overlay = draw_segmentation_masks(overlay, masks, alpha=_OPAQUE, colors=drawn)
+    both = np.concatenate([image, overlay.permute(1, 2, 0)], axis=1)
+    return os.path.basename(pair[0]), both, classes
 
 
 def _save(path: str, panels: Sequence[tuple[str, np.ndarray]], legend: dict) -> None:

@@ -43,12 +43,6 @@ def check_sem_seg_dataset(
     if not dicts:
         raise UsageError(f"dataset {name} is empty: give it at least one image with its label")
 
-    def check_sizes(record: dict) -> None:
-        image, label = record["file_name"], record.get("sem_seg_file_name")
-        if label is None:
-            raise UsageError(f"image {image} has no label (sem_seg_file_name): add one")
-        require_same_size(image, image_size(image), label, image_size(label, kind="label"))
-
     def check_values(record: dict) -> None:
         checked_label(
             record["sem_seg_file_name"], num_classes=num_classes, ignore_label=ignore_label
@@ -57,7 +51,7 @@ def check_sem_seg_dataset(
     def check_pixels(record: dict) -> None:
         load_picture(record["file_name"])
 
-    errors = _errors(check_sizes, dicts)
+    errors = _errors(_check_sizes, dicts)
     # A file whose header failed is counted once.
     sound = list(compress(dicts, (error is None for error in errors)))
     labels = _evenly_spaced(sound, max_label_files)
@@ -72,6 +66,13 @@ def check_sem_seg_dataset(
     if found:
         others = f" (and {len(found) - 1} more to correct)" if len(found) > 1 else ""
         raise UsageError(f"dataset {name}: {found[0]}{others}")
+
+
+def _check_sizes(record: dict) -> None:
+    image, label = record["file_name"], record.get("sem_seg_file_name")
+    if label is None:
+        raise UsageError(f"image {image} has no label (sem_seg_file_name): add one")
+    require_same_size(image, image_size(image), label, image_size(label, kind="label"))
 
 
 def _errors(check: Callable[[dict], None], records: Sequence[dict]) -> list[UsageError | None]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dnl_d2.data.datasets.registration import SEMANTIC
+from dnl_d2.data.listing import list_folder, stems_and_files, without
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.findings import Finding
 from dnl_d2.validation.scan import Pair
@@ -63,8 +64,8 @@ def folder_set(
             f"images and labels are both in {image_dir} ({label_dir} is the same folder): give the "
             "folder of the labels"
         )
-    lone_images = [path for stem, path in images.items() if stem not in labels]
-    lone_labels = [path for stem, path in labels.items() if stem not in images]
+    lone_images = [images[stem] for stem in without(images, labels)]
+    lone_labels = [labels[stem] for stem in without(labels, images)]
     hint = _renaming(images, labels)
     if lone_images:
         text = f"images have no label of the same stem in {label_dir}"
@@ -134,14 +135,9 @@ def _by_stem(folder: str, kind: str, findings: list[Finding]) -> dict[str, str]:
     if not os.path.isdir(folder):
         raise UsageError(f"{kind} folder {folder} does not exist: give the folder of {kind}s")
     files: dict[str, str] = {}
-    doubled, unread, folders = [], [], []
-    for entry in sorted(os.listdir(folder)):
-        path, (stem, suffix) = os.path.join(folder, entry), os.path.splitext(entry)
-        if os.path.isdir(path):
-            folders.append(path)
-        if entry.startswith(".") or suffix.lower() not in _PICTURES:
-            continue
-        if suffix.lower() not in _READ[kind]:
+    doubled, unread = [], []
+    for stem, path in stems_and_files(folder, _PICTURES):
+        if not path.lower().endswith(_READ[kind]):
             unread.append(path)
         if stem in files:
             doubled.append(path)
@@ -156,7 +152,9 @@ def _by_stem(folder: str, kind: str, findings: list[Finding]) -> dict[str, str]:
         text = f"{kind}s have the stem of another one in {folder}: keep one file per stem"
         findings.append(Finding("error", f"two_{kind}s_of_a_stem", text, doubled))
     if not files:
-        where = f"; its subfolders are not read: {folders[0]}" if folders else ""
+        folders = filter(os.path.isdir, (os.path.join(folder, e) for e in list_folder(folder)))
+        first = next(folders, None)
+        where = f"; its subfolders are not read: {first}" if first else ""
         text = f"{kind} folder {folder} holds no {kinds}{where}"
         findings.append(Finding("error", f"no_{kind}s", text))
     return files

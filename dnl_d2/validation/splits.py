@@ -45,6 +45,11 @@ class _Split:
                 f"{self.what}: dataset {self.name} is not in $DETECTRON2_DATASETS={folder}: "
                 f"{' '.join(str(error).split())}"
             ) from error
+        except ImportError as error:  # official Detectron2's Cityscapes, since December 2024
+            raise UsageError(
+                f"{self.what}: the reader of dataset {self.name} needs what is not there "
+                f"({error}): install it, or for Cityscapes take cityscapes_instances_*"
+            ) from error
 
 
 def check_datasets(
@@ -171,6 +176,11 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
             f"{split.what}: {split.name} has {len(classes)} classes, "
             f"but the model predicts num_classes={task.num_classes}"
         )
+    stated = split.meta.get("ignore_label", None)
+    if not split.test and None not in (task.ignore_label, stated) and task.ignore_label != stated:
+        raise UsageError(
+            f"{task.ignore_key}={task.ignore_label}, but {split.name} ignores {stated}"
+        )
     if split.max_files > 0 and not (split.test and not _any_has(_LABELS, records)):
         check_sem_seg_dataset(
             records,
@@ -240,7 +250,8 @@ def _check_cityscapes_instances(split: _Split, task: Task) -> list[str] | None:
         return None
     what = f"dataset {split.name}"
     check_class_count(len(meta.thing_classes), what, instances)
-    if not split.test and instances.masks and instances.mask_format != "bitmask":
+    pixels = meta.get("mask_format", "") == "bitmask"  # Detectron2's own dataset has polygons
+    if pixels and not split.test and instances.masks and instances.mask_format != "bitmask":
         raise UsageError(f"{what} has masks of pixels: set {instances.format_key} to bitmask")
     return meta.thing_classes
 

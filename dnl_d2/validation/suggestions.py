@@ -36,6 +36,20 @@ for source, target in FOLDERS.items():
 _CROP_COMMENT = "# height, width; the base's is larger"
 
 
+def fitting_crop(crop: Sequence[int], size: Sequence[int]) -> list[int]:
+    """A crop, cut down to pictures that are smaller.
+
+    Args:
+        crop: (height, width) of a config's crops; empty for none.
+        size: (height, width) of the pictures.
+
+    Returns:
+        (height, width); empty where the crop fits, or there is none.
+    """
+    fitting = [min(sides) for sides in zip(crop, size, strict=False)]
+    return fitting if fitting != list(crop) else []
+
+
 def yaml_config(
     train: LabelledSet,
     test: LabelledSet | None,
@@ -85,12 +99,6 @@ def lazy_config(
     weights: Sequence[float] = (),
 ) -> str:
     """The same as :func:`yaml_config` as a LazyConfig file."""
-    register = [
-        f"register_sem_seg_folder(\n    {part.name!r},\n    {part.folders[0]!r},\n"
-        f"    {part.folders[1]!r},\n    classes=CLASSES,\n    ignore_label={part.ignore_label},\n)"
-        for part in (train, test)
-        if part is not None
-    ]
     cropped = f"{tuple(crop_size)}  {_CROP_COMMENT}"
     testing = "del dataloader.test, dataloader.evaluator"
     if test is not None:
@@ -99,7 +107,7 @@ def lazy_config(
         "from detectron2.config import LazyConfig\n",
         "from dnl_d2.data import register_sem_seg_folder\n",
         f"CLASSES = {list(classes)!r}",
-        *register,
+        *(_registration(part) for part in (train, test) if part is not None),
         "",
         "dataloader, lr_multiplier, model, optimizer, train = LazyConfig.load_rel(",
         f"    {base!r},",
@@ -153,6 +161,14 @@ def check_base(path: str, written: str) -> None:
         raise UsageError(f"--base {path}: no such file")
     if os.path.splitext(path)[1] != suffix:
         raise UsageError(f"--base {path}: a {suffix} config needs a base that is one, too")
+
+
+def _registration(source: LabelledSet) -> str:
+    return (
+        f"register_sem_seg_folder(\n    {source.name!r},\n    {source.folders[0]!r},\n"
+        f"    {source.folders[1]!r},\n    classes=CLASSES,\n"
+        f"    ignore_label={source.ignore_label},\n)"
+    )
 
 
 def _entry(source: LabelledSet, classes: Sequence[str]) -> dict:

@@ -6,7 +6,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
 from dnl_d2.config.rules import check_yaml
-from dnl_d2.engine.lazy_trainer import _mask_padding_that_shows
+from dnl_d2.engine.training import _mask_padding_that_shows
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import build_context_resnet
 from tests.modeling.configs import config
@@ -72,7 +72,7 @@ def test_lazy_models_whose_padding_looks_like_pixels(mean, context, caplog):
     inserts = {"res5": [-1]} if context else None
     model.backbone = build_context_resnet(depth=18, context=context, inserts=inserts)
     model.pixel_mean = torch.full((3, 1, 1), mean)
-    _mask_padding_that_shows(model)
+    _mask_padding_that_shows(model, "model.pixel_mean")
     hidden = bool(context) and mean == 115.0
     assert model.backbone.mask_padding is not hidden
     assert ("model.pixel_mean has whole numbers only" in caplog.text) is hidden

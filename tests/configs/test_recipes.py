@@ -30,8 +30,8 @@ FOLDERS = {
 }
 PER_GPU = {"cityscapes": 2, "ade20k": 4, "voc12aug": 4, "pascal-context": 4}
 EVALUATED_ON = {
-    "cityscapes": "cityscapes_fine_sem_seg_val",
-    "ade20k": "ade20k_sem_seg_val",
+    "cityscapes": "cityscapes_sem_seg_val",
+    "ade20k": "ade20k_150_sem_seg_val",
     "voc12aug": "voc_2012_sem_seg_val",
     "pascal-context-59": "pascal_context_59_sem_seg_val",
     "pascal-context-60": "pascal_context_60_sem_seg_val",

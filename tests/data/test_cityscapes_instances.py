@@ -13,7 +13,7 @@ from dnl_d2.data.datasets.cityscapes_instances import read_instances
 from dnl_d2.engine import load_config
 from dnl_d2.errors import UsageError
 
-NAME = "cityscapes_fine_instance_seg_train"
+NAME = "cityscapes_instances_train"
 CONFIG = str(
     pathlib.Path(__file__).parents[2]
     / "configs/cityscapes-instance/mask_rcnn_r50_fpn_gc_r16_c3-c5_24k_cityscapes-instance.yaml"
@@ -77,5 +77,5 @@ def test_a_missing_label_is_named(root):
 
 def test_the_test_split_needs_no_labels(root):
     (root / "leftImg8bit/train").rename(root / "leftImg8bit/test")
-    records = DatasetCatalog.get("cityscapes_fine_instance_seg_test")
+    records = DatasetCatalog.get("cityscapes_instances_test")
     assert len(records) == 2 and "annotations" not in records[0]

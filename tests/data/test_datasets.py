@@ -23,11 +23,11 @@ from tests.pictures import truncate
 
 # Name -> pictures in the miniature, module and class of mmsegmentation with its classes.
 DATASETS = {
-    "cityscapes_fine_sem_seg_train": (3, "cityscapes", "CityscapesDataset"),
-    "cityscapes_fine_sem_seg_val": (2, "cityscapes", "CityscapesDataset"),
-    "cityscapes_fine_sem_seg_test": (1, "cityscapes", "CityscapesDataset"),
-    "ade20k_sem_seg_train": (3, "ade", "ADE20KDataset"),
-    "ade20k_sem_seg_val": (2, "ade", "ADE20KDataset"),
+    "cityscapes_sem_seg_train": (3, "cityscapes", "CityscapesDataset"),
+    "cityscapes_sem_seg_val": (2, "cityscapes", "CityscapesDataset"),
+    "cityscapes_sem_seg_test": (1, "cityscapes", "CityscapesDataset"),
+    "ade20k_150_sem_seg_train": (3, "ade", "ADE20KDataset"),
+    "ade20k_150_sem_seg_val": (2, "ade", "ADE20KDataset"),
     "voc_2012_sem_seg_train": (2, "voc", "PascalVOCDataset"),
     "voc_2012_sem_seg_trainaug": (4, "voc", "PascalVOCDataset"),
     "voc_2012_sem_seg_val": (2, "voc", "PascalVOCDataset"),
@@ -106,9 +106,9 @@ def test_cityscapes_reads_what_detectron2_reads(root):
     theirs = detectron2_cityscapes.load_cityscapes_semantic(
         str(root / "cityscapes/leftImg8bit/val"), str(root / "cityscapes/gtFine/val")
     )
-    ours = DatasetCatalog.get("cityscapes_fine_sem_seg_val")
+    ours = DatasetCatalog.get("cityscapes_sem_seg_val")
     assert ours == sorted(theirs, key=lambda record: record["file_name"])
-    meta = MetadataCatalog.get("cityscapes_fine_sem_seg_val")
+    meta = MetadataCatalog.get("cityscapes_sem_seg_val")
     assert meta.gt_dir == str(root / "cityscapes/gtFine/val")
     assert meta.image_dir == str(root / "cityscapes/leftImg8bit/val")
 
@@ -121,21 +121,19 @@ def test_ade20k_reads_what_detectron2_reads(root):
         gt_ext="png",
         image_ext="jpg",
     )
-    ours = DatasetCatalog.get("ade20k_sem_seg_train")
+    ours = DatasetCatalog.get("ade20k_150_sem_seg_train")
     files = ("file_name", "sem_seg_file_name")
     assert [[record[key] for key in files] for record in ours] == [
         [record[key] for key in files] for record in theirs
     ]
 
 
-@pytest.mark.parametrize("registered_before", [True, False])
-def test_registration_replaces_another_or_none(registered_before, root):
-    name = "cityscapes_fine_sem_seg_train"
+def test_registering_again_replaces_what_this_library_registered(root):
+    name = "cityscapes_sem_seg_train"
+    importlib.reload(cityscapes)
+    assert len(DatasetCatalog.get(name)) == 3
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
-    if registered_before:
-        DatasetCatalog.register(name, lambda: pytest.fail("the other reader"))
-        MetadataCatalog.get(name).set(stuff_classes=["other"], evaluator_type="other")
     importlib.reload(cityscapes)
     assert len(DatasetCatalog.get(name)) == 3
     assert len(MetadataCatalog.get(name).stuff_classes) == 19
@@ -152,7 +150,7 @@ def test_the_root_is_read_when_a_dataset_is_loaded(root, monkeypatch):
 def test_the_root_may_start_with_a_tilde(root, monkeypatch):
     monkeypatch.setenv("HOME", str(root.parent))
     monkeypatch.setenv("DETECTRON2_DATASETS", f"~/{root.name}")
-    assert len(DatasetCatalog.get("ade20k_sem_seg_val")) == 2
+    assert len(DatasetCatalog.get("ade20k_150_sem_seg_val")) == 2
     assert "0 labels written, 5 were there already" in prepare_dataset("ade20k")
 
 
@@ -160,15 +158,19 @@ def test_the_root_may_start_with_a_tilde(root, monkeypatch):
     ("name", "gone", "hint"),
     [
         (
-            "cityscapes_fine_sem_seg_train",
+            "cityscapes_sem_seg_train",
             "cityscapes/leftImg8bit/train",
             "prepare_dataset.py city",
         ),
-        ("cityscapes_fine_sem_seg_val", "cityscapes/gtFine/val", "{leftImg8bit,gtFine}"),
-        ("cityscapes_fine_sem_seg_test", "cityscapes/leftImg8bit/test", "CITY"),
-        ("ade20k_sem_seg_train", "ADEChallengeData2016/images/training", "{images,annotations}"),
+        ("cityscapes_sem_seg_val", "cityscapes/gtFine/val", "{leftImg8bit,gtFine}"),
+        ("cityscapes_sem_seg_test", "cityscapes/leftImg8bit/test", "CITY"),
         (
-            "ade20k_sem_seg_val",
+            "ade20k_150_sem_seg_train",
+            "ADEChallengeData2016/images/training",
+            "{images,annotations}",
+        ),
+        (
+            "ade20k_150_sem_seg_val",
             "ADEChallengeData2016/annotations_detectron2/validation",
             "prepare_dataset.py ade20k",
         ),
@@ -209,23 +211,23 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(name, gone, hint, root)
     ("name", "gone", "message"),
     [
         (
-            "cityscapes_fine_sem_seg_train",
+            "cityscapes_sem_seg_train",
             CITY.format("gtFine", "gtFine_labelTrainIds"),
             r"1 of 3 images in .* have no \*_gtFine_labelTrainIds.png in .*: "
             r"aachen/aachen_000000_000019; .*prepare_dataset",
         ),
         (
-            "cityscapes_fine_sem_seg_train",
+            "cityscapes_sem_seg_train",
             CITY.format("leftImg8bit", "leftImg8bit"),
             r"1 of 3 labels in .* have no image in .*: aachen/aachen_000000_000019; ",
         ),
         (
-            "ade20k_sem_seg_val",
+            "ade20k_150_sem_seg_val",
             "ADEChallengeData2016/annotations_detectron2/validation/ADE_val_00000002.png",
             r"1 of 2 images in .* have no \*\.png in .*: ADE_val_00000002; .*prepare_dataset",
         ),
         (
-            "ade20k_sem_seg_val",
+            "ade20k_150_sem_seg_val",
             "ADEChallengeData2016/images/validation/ADE_val_00000002.jpg",
             r"1 of 2 labels in .* have no \*\.jpg in .*: ADE_val_00000002; ",
         ),
@@ -252,14 +254,14 @@ def test_a_folder_without_pictures_is_named(root):
     for path in (root / "cityscapes/leftImg8bit/val/munster").iterdir():
         path.unlink()
     with pytest.raises(UsageError, match=r"leftImg8bit/val holds no \*/\*_leftImg8bit\.png"):
-        DatasetCatalog.get("cityscapes_fine_sem_seg_val")
+        DatasetCatalog.get("cityscapes_sem_seg_val")
 
 
 def test_stray_files_are_passed_over(root):
     for stray in ("leftImg8bit/license.txt", "leftImg8bit/val/._munster", "gtFine/val/.DS_Store"):
         (root / "cityscapes" / stray).write_bytes(b"stray")
     (root / "cityscapes/leftImg8bit/val/munster/._x_leftImg8bit.png").write_bytes(b"stray")
-    assert len(DatasetCatalog.get("cityscapes_fine_sem_seg_val")) == 2
+    assert len(DatasetCatalog.get("cityscapes_sem_seg_val")) == 2
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def test_a_broken_image_is_named(root):
     path = root / "ADEChallengeData2016/images/validation/ADE_val_00000001.jpg"
     path.write_bytes(b"no picture")
     with pytest.raises(UsageError, match=r"image .*ADE_val_00000001\.jpg cannot be read"):
-        DatasetCatalog.get("ade20k_sem_seg_val")
+        DatasetCatalog.get("ade20k_150_sem_seg_val")
 
 
 def test_colours_of_voc_follow_from_the_index():
@@ -297,7 +299,7 @@ def test_numbers_of_classes():
 
 def test_a_half_written_label_is_found_by_the_check_before_training(root):
     truncate(str(root / CITY.format("gtFine", "gtFine_labelTrainIds")))
-    records = DatasetCatalog.get("cityscapes_fine_sem_seg_train")
+    records = DatasetCatalog.get("cityscapes_sem_seg_train")
     with pytest.raises(UsageError, match=r"labelTrainIds\.png cannot be read"):
         check_sem_seg_dataset(records, num_classes=19, ignore_label=255, name="cityscapes")
 

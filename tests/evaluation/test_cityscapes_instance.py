@@ -12,7 +12,7 @@ from PIL import Image
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation import build_evaluator, cityscapes_instance
 
-NAME = "cityscapes_fine_instance_seg_val"
+NAME = "cityscapes_instances_val"
 SIZE = (60, 80)
 STEMS = [f"{city}/{city}_00000{n}_000019" for city in ("ulm", "bonn") for n in range(3)]
 

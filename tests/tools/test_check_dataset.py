@@ -163,7 +163,7 @@ def test_a_test_split_without_labels_is_for_prediction(
     Image.fromarray(noise).save(city / "berlin_000000_000019_leftImg8bit.png")
     (tmp_path / "generated").symlink_to(datasets / "generated")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    labelled, without = "generated_sem_seg_train", "cityscapes_fine_sem_seg_test"
+    labelled, without = "generated_sem_seg_train", "cityscapes_sem_seg_test"
     config = f"{CAMVID}-d8.yaml" if suffix == ".yaml" else f"{CAMVID}_d8.py"
     for train, test, level in ((labelled, without, "warning"), (without, labelled, "error")):
         if suffix == ".yaml":

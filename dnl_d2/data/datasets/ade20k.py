@@ -1,15 +1,12 @@
 """ADE20K, 150 classes of the scene parsing challenge: Zhou et al., CVPR 2017.
 
-Takes the place of Detectron2's registration of the same names and folders, for clear errors and the
-class names and colours of published weights.
+Detectron2's own ``ade20k_sem_seg_*`` read the same files; here are clear errors, and the class
+names and colours of published weights.
 """
 
-from dnl_d2.data.datasets.records import (
-    list_files,
-    make_records,
-    require_all,
-)
+from dnl_d2.data.datasets.records import list_files, make_records
 from dnl_d2.data.datasets.registration import register_dataset
+from dnl_d2.data.listing import require_all
 from dnl_d2.errors import UsageError
 
 CLASS_COLORS = {
@@ -198,7 +195,7 @@ def load_ade20k(image_root: str, sem_seg_root: str) -> list[dict]:
 
 for _split, _folder in SPLITS.items():
     register_dataset(
-        f"ade20k_sem_seg_{_split}",
+        f"ade20k_150_sem_seg_{_split}",
         load_ade20k,
         {
             "image_root": f"{FOLDER}/images/{_folder}",

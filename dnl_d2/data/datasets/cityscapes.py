@@ -1,19 +1,12 @@
 """Cityscapes, fine annotation, 19 classes: Cordts et al., CVPR 2016.
 
-Takes the place of Detectron2's registration of the same names, whose loader imports a package that
-is not public in some versions and says little about incomplete folders.
+Detectron2's own ``cityscapes_fine_sem_seg_*`` give the same records, in the order of the folder,
+and say little about incomplete ones.
 """
 
-import os
-
-from detectron2.utils.file_io import PathManager
-
-from dnl_d2.data.datasets.records import (
-    list_files,
-    make_records,
-    require_all,
-)
+from dnl_d2.data.datasets.records import make_records
 from dnl_d2.data.datasets.registration import register_dataset
+from dnl_d2.data.listing import find_files_by_city, require_all, require_folder
 from dnl_d2.errors import UsageError
 
 CLASS_COLORS = {
@@ -60,8 +53,8 @@ def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict]:
     Raises:
         UsageError: a folder is missing or empty, or a picture or a label has no counterpart.
     """
-    images = files_by_city(image_dir, IMAGE_SUFFIX, _HINT)
-    labels = files_by_city(gt_dir, LABEL_SUFFIX, _HINT)
+    images = list_by_city(image_dir, IMAGE_SUFFIX, _HINT)
+    labels = list_by_city(gt_dir, LABEL_SUFFIX, _HINT)
     require_all(images, labels, f"images in {image_dir} have no *{LABEL_SUFFIX} in {gt_dir}", _HINT)
     require_all(labels, images, f"labels in {gt_dir} have no image in {image_dir}", _HINT)
     return make_records(list(images.values()), [labels[key] for key in images])
@@ -69,23 +62,18 @@ def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict]:
 
 def load_cityscapes_images(image_dir: str, gt_dir: str) -> list[dict]:
     """As :func:`load_cityscapes` for the test split, whose labels are not public."""
-    images = files_by_city(image_dir, IMAGE_SUFFIX, _HINT)
+    images = list_by_city(image_dir, IMAGE_SUFFIX, _HINT)
     return make_records(list(images.values()), None)
 
 
-def files_by_city(folder: str, suffix: str, hint: str) -> dict[str, str]:
+def list_by_city(folder: str, suffix: str, hint: str) -> dict[str, str]:
     """Lists ``folder/CITY/*suffix`` by ``CITY/`` and the name without the suffix.
 
     Raises:
         UsageError: there is no such folder or no such file; ``hint`` says what is expected.
     """
-    if not PathManager.isdir(folder):
-        raise UsageError(f"folder {folder} does not exist: {hint}")
-    files = {}
-    for city in sorted(PathManager.ls(folder)):
-        if PathManager.isdir(os.path.join(folder, city)):
-            found = list_files(os.path.join(folder, city), suffix, hint)
-            files.update({f"{city}/{key}": path for key, path in found.items()})
+    require_folder(folder, hint)
+    files = find_files_by_city(folder, suffix)
     if not files:
         raise UsageError(f"folder {folder} holds no */*{suffix}: {hint}")
     return files
@@ -93,7 +81,7 @@ def files_by_city(folder: str, suffix: str, hint: str) -> dict[str, str]:
 
 for _split in ("train", "val", "test"):
     register_dataset(
-        f"cityscapes_fine_sem_seg_{_split}",
+        f"cityscapes_sem_seg_{_split}",
         load_cityscapes_images if _split == "test" else load_cityscapes,
         {"image_dir": f"cityscapes/leftImg8bit/{_split}", "gt_dir": f"cityscapes/gtFine/{_split}"},
         classes=list(CLASS_COLORS),

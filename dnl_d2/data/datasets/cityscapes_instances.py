@@ -1,22 +1,23 @@
-"""Cityscapes instances: Cordts et al., CVPR 2016; the names that Detectron2 has, registered anew.
+"""Cityscapes instances: Cordts et al., CVPR 2016.
 
-Detectron2's loader imports a package that is not public since December 2024, and reads polygons,
-whose overlaps it resolves with shapely. Here an object is the pixels that the evaluation counts.
+Detectron2's own ``cityscapes_fine_instance_seg_*`` are polygons, whose overlaps it resolves with
+shapely, by a loader that imports a package that is not public since December 2024. Here an object
+is the pixels that the evaluation counts.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
-from dnl_d2.data.datasets.cityscapes import CLASS_COLORS, IMAGE_SUFFIX, files_by_city
-from dnl_d2.data.datasets.records import make_records, require_all
-from dnl_d2.data.datasets.registration import dataset_path
+from dnl_d2.data.datasets.cityscapes import CLASS_COLORS, IMAGE_SUFFIX, list_by_city
+from dnl_d2.data.datasets.records import make_records
+from dnl_d2.data.datasets.registration import register
 from dnl_d2.data.images import load_picture
+from dnl_d2.data.listing import require_all
 
 # Classes whose objects are labelled one by one, by their official ids.
 CLASS_IDS = {
@@ -57,8 +58,8 @@ def load_cityscapes_instances(image_dir: str, gt_dir: str) -> list[dict]:
 
 def list_cityscapes_instances(image_dir: str, gt_dir: str) -> tuple[dict[str, str], dict[str, str]]:
     """Pictures and their maps of instance ids, by ``CITY/NAME``; see above for errors."""
-    images = files_by_city(image_dir, IMAGE_SUFFIX, _HINT)
-    labels = files_by_city(gt_dir, INSTANCE_SUFFIX, _HINT)
+    images = list_by_city(image_dir, IMAGE_SUFFIX, _HINT)
+    labels = list_by_city(gt_dir, INSTANCE_SUFFIX, _HINT)
     lack = f"have no *{INSTANCE_SUFFIX} in {gt_dir}"
     require_all(images, labels, f"images in {image_dir} {lack}", _HINT)
     return images, labels
@@ -88,42 +89,22 @@ def read_instances(path: str) -> list[dict]:
     return found
 
 
-def _load_images(image_dir: str) -> list[dict]:
-    """The test split, whose labels are not public."""
-    images = files_by_city(image_dir, IMAGE_SUFFIX, _HINT)
+def load_cityscapes_images(image_dir: str, gt_dir: str) -> list[dict]:
+    """As :func:`load_cityscapes_instances` for the test split, whose labels are not public."""
+    images = list_by_city(image_dir, IMAGE_SUFFIX, _HINT)
     records = make_records(list(images.values()), None)
     return [r | {"image_id": os.path.basename(k)} for k, r in zip(images, records, strict=True)]
 
 
-def _register(split: str) -> None:
-    name = f"cityscapes_fine_instance_seg_{split}"
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if name in catalog.list():
-            catalog.remove(name)
-    meta = MetadataCatalog.get(name)
-
-    def set_paths() -> None:
-        # Past Metadata's write-once check: $DETECTRON2_DATASETS may change between loads.
-        vars(meta).update(
-            image_dir=dataset_path(f"cityscapes/leftImg8bit/{split}"),
-            gt_dir=dataset_path(f"cityscapes/gtFine/{split}"),
-        )
-
-    def load() -> list[dict]:
-        set_paths()
-        if split == "test":
-            return _load_images(meta.image_dir)
-        return load_cityscapes_instances(meta.image_dir, meta.gt_dir)
-
-    set_paths()
-    meta.set(
-        thing_classes=list(CLASS_IDS),
-        thing_colors=[CLASS_COLORS[name] for name in CLASS_IDS],
-        evaluator_type="cityscapes_instance",
-        set_paths=set_paths,
-    )
-    DatasetCatalog.register(name, load)
-
-
 for _split in ("train", "val", "test"):
-    _register(_split)
+    register(
+        f"cityscapes_instances_{_split}",
+        load_cityscapes_images if _split == "test" else load_cityscapes_instances,
+        {"image_dir": f"cityscapes/leftImg8bit/{_split}", "gt_dir": f"cityscapes/gtFine/{_split}"},
+        {
+            "thing_classes": list(CLASS_IDS),
+            "thing_colors": [CLASS_COLORS[name] for name in CLASS_IDS],
+            "evaluator_type": "cityscapes_instance",
+            "mask_format": "bitmask",
+        },
+    )

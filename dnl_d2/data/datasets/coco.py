@@ -1,20 +1,29 @@
 """Datasets of one's own in COCO's form: a folder of images and a JSON file."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from dnl_d2.data.datasets.registration import dataset_path
+from dnl_d2.data.datasets.registration import register
 from dnl_d2.errors import UsageError
 
 # What Detectron2 notes as it reads a file; it refuses to note anything else later.
 _READ_FROM_FILE = ("thing_classes", "thing_dataset_id_to_contiguous_id")
 
 
-def register_coco_dataset(name: str, *, images: str, json: str) -> None:
-    """Registers a dataset for detectors, in place of another of that name.
+def register_coco_dataset(
+    name: str,
+    *,
+    images: str,
+    json: str,
+    classes: Sequence[str] | None = None,
+    colors: Sequence[Sequence[int]] | None = None,
+    hint: str | None = None,
+) -> None:
+    """Registers a dataset for detectors; a second call replaces the first.
 
     Classes are the categories of the file in the order of their ids, which may have gaps.
 
@@ -23,26 +32,34 @@ def register_coco_dataset(name: str, *, images: str, json: str) -> None:
         images: the folder that ``file_name`` in the file starts from, absolute or relative to
             ``$DETECTRON2_DATASETS``, which is read when the dataset is loaded.
         json: the annotation file, likewise.
+        classes: the names that the file must have; None for whatever it has.
+        colors: an RGB triple per class for pictures.
+        hint: how to come by a missing file.
+
+    Raises:
+        UsageError: the name is another's, Detectron2's for instance.
     """
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if name in catalog.list():
-            catalog.remove(name)
-    meta = MetadataCatalog.get(name)
+    metadata: dict[str, Any] = {"evaluator_type": "coco"}
+    if classes is not None:
+        metadata["thing_classes"] = list(classes)
+    if colors is not None:
+        metadata["thing_colors"] = [list(color) for color in colors]
+    if hint is None and not os.path.isabs(json):
+        hint = "relative paths start at $DETECTRON2_DATASETS"
 
-    def set_paths() -> None:
-        # Past Metadata's write-once check: $DETECTRON2_DATASETS may change between loads.
-        vars(meta).update(json_file=dataset_path(json), image_root=dataset_path(images))
-        for key in _READ_FROM_FILE:
-            vars(meta).pop(key, None)
+    def load(json_file: str, image_root: str) -> list[dict]:
+        if not PathManager.isfile(json_file):
+            wrong = "is a folder" if PathManager.isdir(json_file) else "does not exist"
+            raise UsageError(
+                f"dataset {name}: its annotation file {json_file} {wrong}"
+                + (f"; {hint}" if hint else "")
+            )
+        try:
+            return load_coco_json(json_file, image_root, name)
+        except AssertionError as error:  # other classes than told, or ids that are there twice
+            reason = " ".join(str(error).split())
+            raise UsageError(f"dataset {name}: {json_file} cannot be used ({reason})") from error
 
-    def load() -> list[dict]:
-        set_paths()
-        if not PathManager.isfile(meta.json_file):
-            wrong = "is a folder" if PathManager.isdir(meta.json_file) else "does not exist"
-            below = "" if os.path.isabs(json) else "; relative paths start at $DETECTRON2_DATASETS"
-            raise UsageError(f"dataset {name}: its annotation file {meta.json_file} {wrong}{below}")
-        return load_coco_json(meta.json_file, meta.image_root, name)
-
-    set_paths()
-    meta.set(evaluator_type="coco", set_paths=set_paths)
-    DatasetCatalog.register(name, load)
+    noted = [key for key in _READ_FROM_FILE if key not in metadata]
+    paths = {"json_file": json, "image_root": images}
+    register(name, load, paths, metadata, noted_by_load=noted)

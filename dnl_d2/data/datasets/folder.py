@@ -7,11 +7,11 @@ from detectron2.utils.file_io import PathManager
 
 from dnl_d2.data.datasets.records import make_records
 from dnl_d2.data.datasets.registration import register_dataset
+from dnl_d2.data.listing import count_and_name, stems_and_files, without
 from dnl_d2.errors import UsageError
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _LABEL_SUFFIXES = (".png",)
-_NAMED = 3  # how many offending files a message lists
 
 
 def load_sem_seg_folder(image_dir: str, label_dir: str) -> list[dict]:
@@ -46,7 +46,7 @@ def register_sem_seg_folder(
     colors: Sequence[Sequence[int]] | None = None,
     ignore_label: int = 255,
 ) -> None:
-    """Registers a dataset of two folders with detectron2; a second call replaces the first.
+    """Registers a dataset of two folders; a second call replaces the first.
 
     Args:
         name: the name for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
@@ -58,7 +58,8 @@ def register_sem_seg_folder(
         ignore_label: the label value that is no class; 255 is ignored as well.
 
     Raises:
-        UsageError: ``colors`` and ``classes`` differ in number.
+        UsageError: ``colors`` and ``classes`` differ in number, or the name is another's,
+            Detectron2's for instance.
     """
     if colors is not None and len(colors) != len(classes):
         raise UsageError(
@@ -84,26 +85,22 @@ def _files_by_stem(
     if not PathManager.isdir(folder):
         raise UsageError(f"{kind} folder {folder} does not exist: {expected}")
     files: dict[str, str] = {}
-    for entry in sorted(PathManager.ls(folder)):
-        stem, suffix = os.path.splitext(entry)
-        if entry.startswith(".") or suffix.lower() not in suffixes:
-            continue
+    for stem, path in stems_and_files(folder, suffixes):
         if stem in files:
             raise UsageError(
-                f"{kind} folder {folder} holds both {os.path.basename(files[stem])} and {entry}: "
-                "keep one file per stem"
+                f"{kind} folder {folder} holds both {os.path.basename(files[stem])} and "
+                f"{os.path.basename(path)}: keep one file per stem"
             )
-        files[stem] = os.path.join(folder, entry)
+        files[stem] = path
     if not files:
         raise UsageError(f"{kind} folder {folder} holds no {kind}s: {expected}")
     return files
 
 
 def _require_counterparts(files: dict[str, str], others: dict[str, str], lack: str) -> None:
-    alone = [files[stem] for stem in sorted(files) if stem not in others]
+    alone = [files[stem] for stem in without(sorted(files), others)]
     if alone:
-        more = ", ..." if len(alone) > _NAMED else ""
         raise UsageError(
-            f"{len(alone)} of {len(files)} files {lack}: {', '.join(alone[:_NAMED])}{more}; "
-            "add the missing files (same stem) or remove these"
+            f"{count_and_name(alone, len(files), f'files {lack}')}; add the missing files (same "
+            "stem) or remove these"
         )

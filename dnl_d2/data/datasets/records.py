@@ -1,33 +1,25 @@
-"""What the readers of datasets share: listing files, pairing them, making records."""
+"""What the readers of the published datasets share."""
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from detectron2.utils.file_io import PathManager
 
 from dnl_d2.data.images import image_size
+from dnl_d2.data.listing import find_files, require_all, require_folder
 from dnl_d2.errors import UsageError
 
-_NAMED = 3  # how many offending files a message lists
 _READERS = 8  # headers read at a time: on a network disk the wait is for the disk
 
 
 def list_files(folder: str, suffix: str, hint: str) -> dict[str, str]:
     """Lists the files of a folder that end in ``suffix``, by their names without it.
 
-    The suffix may be in capitals.
-
     Raises:
         UsageError: there is no such folder; ``hint`` says what is expected.
     """
-    if not PathManager.isdir(folder):
-        raise UsageError(f"folder {folder} does not exist: {hint}")
-    return {
-        entry[: -len(suffix)]: os.path.join(folder, entry)
-        for entry in sorted(PathManager.ls(folder))
-        if entry.lower().endswith(suffix.lower()) and not entry.startswith(".")
-    }
+    require_folder(folder, hint)
+    return find_files(folder, suffix)
 
 
 def read_ids(path: str, hint: str) -> list[str]:
@@ -53,24 +45,6 @@ def read_ids(path: str, hint: str) -> list[str]:
     if not ids:
         raise UsageError(f"list {path} is empty: {hint}")
     return [words[0] for words in ids]
-
-
-def require_all(keys: Iterable[str], files: Mapping[str, str], what: str, hint: str) -> None:
-    """Raises a UsageError that counts and names the ``keys`` without a file.
-
-    Args:
-        keys: names that must be among ``files``.
-        files: paths by name.
-        what: the start of the message after the count, such as "images in X have no label in Y".
-        hint: the end of the message.
-    """
-    keys = list(keys)
-    lacking = [key for key in keys if key not in files]
-    if lacking:
-        more = ", ..." if len(lacking) > _NAMED else ""
-        raise UsageError(
-            f"{len(lacking)} of {len(keys)} {what}: {', '.join(lacking[:_NAMED])}{more}; {hint}"
-        )
 
 
 def make_records(images: Sequence[str], labels: Sequence[str] | None) -> list[dict]:

@@ -1,0 +1,46 @@
+"""Listing folders and pairing what they hold."""
+
+import pytest
+
+from dnl_d2.data.listing import (
+    count_and_name,
+    find_files,
+    find_files_by_city,
+    list_folder,
+    require_all,
+    stems_and_files,
+)
+from dnl_d2.errors import UsageError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.jpg", "a.PNG", "a.jpeg", ".c.png", "d.txt", "ulm/e_x.png", "bonn/f_x.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    return str(tmp_path)
+
+
+def test_files_are_found_by_their_endings(folder):
+    found = stems_and_files(folder, [".jpg", ".jpeg", ".png"])
+    assert found == [(name[0], f"{folder}/{name}") for name in ("a.PNG", "a.jpeg", "b.jpg")]
+    assert find_files(folder, ".png") == {"a": f"{folder}/a.PNG"}
+    assert find_files_by_city(folder, "_x.png") == {
+        "bonn/f": f"{folder}/bonn/f_x.png",
+        "ulm/e": f"{folder}/ulm/e_x.png",
+    }
+    assert ".c.png" in list_folder(folder)
+
+
+def test_a_missing_folder_holds_nothing(folder):
+    missing = f"{folder}/missing"
+    assert list_folder(missing) == [] and find_files(missing, ".png") == {}
+    assert find_files_by_city(missing, ".png") == {} and list_folder(f"{folder}/d.txt") == []
+
+
+def test_what_is_lacking_is_counted_and_named():
+    assert count_and_name("ab", 5, "things are gone") == "2 of 5 things are gone: a, b"
+    require_all("ab", {"b", "a", "c"}, "things are gone", "look")
+    with pytest.raises(UsageError, match=r"^4 of 5 things are gone: a, b, d, \.\.\.; look$"):
+        require_all("abcde", {"c"}, "things are gone", "look")
