@@ -15,7 +15,7 @@ from omegaconf.errors import ConfigTypeError
 
 from dnl_d2.config.keys import FULL_MODEL
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling.norms import norm_layer
+from dnl_d2.layers import get_norm as block_norm
 
 # What a value must be: a test, and the words for it.
 Rule = tuple[Callable[[Any], bool], str]
@@ -42,9 +42,9 @@ def _is_device(value: Any) -> bool:
     return True
 
 
-def _is_norm(value: Any) -> bool:
+def _is_norm(value: Any, build: Callable[[Any, int], Any] = get_norm) -> bool:
     try:
-        get_norm(value, 32)
+        build(value, 32)
     except Exception:  # whatever a name that is none leads to
         return False
     return True
@@ -66,7 +66,7 @@ PATH: Rule = (lambda v: isinstance(v, str) and bool(v), "a folder")
 DEVICE: Rule = (_is_device, "a device of PyTorch, such as cuda or cpu")
 NORM: Rule = (_is_norm, 'a norm of Detectron2, such as SyncBN, BN, GN, FrozenBN or ""')
 CLIP_TYPE: Rule = (lambda v: v in ("value", "norm", FULL_MODEL), f"value, norm or {FULL_MODEL}")
-RESNET_NORM: Rule = (lambda v: _is_norm(norm_layer(v)), f"{NORM[1]}, or fixBN")
+RESNET_NORM: Rule = (lambda v: _is_norm(v, block_norm), f"{NORM[1]}, or fixBN")
 STEPS: Rule = (
     lambda v: all(_is_count(a, 0) for a in v) and all(a < b for a, b in pairwise(v)),
     "whole numbers in ascending order",

@@ -34,7 +34,7 @@ def test_layers_without_detectron2():
     assert result.returncode == 0, result.stderr
     *blocks, norm = result.stdout.splitlines()
     assert len(blocks) == 6 and all(line.endswith("(2, 8, 9, 9)") for line in blocks)
-    assert norm == "norm 'FrozenBN' needs detectron2; with torch alone: BN, SyncBN, GN"
+    assert norm == "norm 'FrozenBN' needs detectron2; with torch alone: BN, SyncBN, GN, fixBN"
     assert result.stderr == ""
 
 
