@@ -15,7 +15,7 @@ from dnl_d2.engine.resume import LoopState
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.engine.step import build_step, check_parts
 from dnl_d2.errors import building
-from dnl_d2.modeling.backbone.padding import padding_shows
+from dnl_d2.modeling.backbone.padding import mask_only_visible_padding
 
 _log = logging.getLogger(__name__)
 
@@ -75,18 +75,5 @@ def build_model(spec: RunSpec) -> nn.Module:
     """The model of a run, fitted to the processes there are."""
     with building("the model"):
         model = plain_batch_norm_if_alone(spec.build_model(), spec.device)
-    _mask_padding_that_shows(model, spec.keys.pixel_mean)
+    mask_only_visible_padding(model, spec.keys.pixel_mean)
     return model
-
-
-def _mask_padding_that_shows(model: nn.Module, key: str) -> None:
-    mean = getattr(model, "pixel_mean", None)
-    if mean is None or padding_shows(mean.flatten().tolist()):
-        return
-    for module in model.modules():
-        if getattr(module, "masks_padding", False):
-            module.mask_padding = False  # type: ignore[assignment]
-            _log.warning(
-                f"{key} has whole numbers only, so that pixels of that colour look like padding: "
-                "padding takes part in the context blocks. Add 0.5 to one to keep it out"
-            )

@@ -48,7 +48,7 @@ def mask_only_visible_padding(
     if mean is None or not masking or padding_shows(mean):
         return
     for backbone in masking:
-        backbone.mask_padding = False
+        backbone.mask_padding = False  # type: ignore[assignment]
     _log.warning(
         f"{key} has whole numbers only, so that pixels of that colour look like padding: padding "
         "takes part in the context blocks. Add 0.5 to one to keep it out"
