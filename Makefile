@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint matrix clean
 
 help:
 	@echo 'make demo    train FCN and DNL on generated data, print the table, draw the picture'
 	@echo 'make test    run the tests              (make test ARGS="-k attention")'
-	@echo 'make lint    check style and formatting'
+	@echo 'make lint    check style, formatting, types, docstrings and links'
+	@echo 'make matrix  run the tests of layers and engine on several Pythons and PyTorches (gigabytes)'
 	@echo 'make clean   remove .venv and what tools cached; output/ and datasets/ stay'
 	@echo
 	@echo 'ARGS="..." is passed on (demo, test); PYTHON=python3.12 picks the Python of .venv.'
@@ -21,15 +22,21 @@ help:
 demo: $(READY)
 	@$(BIN)/python tools/demo.py $(ARGS)
 
+# Tests of one file share fixtures: a worker takes neighbours, and another's when it is done.
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python .ci/check_links.py
+
+matrix:
+	@.ci/matrix $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .matrix build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 # Not empty where .venv can be reused: its set-up was finished (READY exists), in this place (READY
 # holds the path), by a Python that still runs and, where PYTHON was given, is the one asked for.
@@ -39,6 +46,11 @@ REUSE = $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$(CURDIR)" ] && $(BIN)/pytho
 ifeq ($(REUSE),)
 .PHONY: $(READY)
 endif
+
+# Another PyTorch than the pinned one (.ci/matrix): TORCH=2.6.0 TORCHVISION=0.21.0. It may name the
+# exact version of sympy itself.
+OTHER_TORCH = $(if $(TORCH),s/^torch==[^ ]*/torch==$(TORCH)/; /^sympy==/d; \
+	s/^torchvision==[^ ]*/torchvision==$(TORCHVISION)/)
 
 define NEW_VENV
 @$(PYTHON) -c '' 2>/dev/null || \
@@ -53,13 +65,15 @@ define NEW_VENV
 endef
 NAME_ONE := name a Python 3.10 to 3.13, as in: make test PYTHON=python3.11
 
-$(READY): $(wildcard requirements/*.txt) setup.py
+$(READY): $(wildcard requirements/*.txt) setup.py pyproject.toml
 	$(if $(REUSE),,$(NEW_VENV))
 	@rm -f $(READY)
 # Source packages are built with the pinned setuptools, not with whatever is newest.
 	@$(PIP) install "$$(sed -n 's/^\(setuptools==[^ ]*\).*/\1/p' requirements/base.txt)"
 	@echo 'set-up: PyTorch and the other requirements (minutes, the first time)'
-	@$(PIP) install --no-build-isolation --use-pep517 -r requirements/base.txt -r requirements/test.txt
+	@sed '$(OTHER_TORCH)' requirements/base.txt > $(VENV)/requirements.txt
+	@$(PIP) install --no-build-isolation --use-pep517 \
+		-r $(VENV)/requirements.txt -r requirements/test.txt
 # What the tests compare with; without what it depends on but does not need (see the file).
 	@$(PIP) install --no-deps -r requirements/parity.txt
 	@echo 'set-up: Detectron2'

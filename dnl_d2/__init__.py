@@ -1,14 +1,25 @@
 """Non-local context blocks for Detectron2.
 
-Importing the package registers its backbones, heads and datasets with Detectron2.
-``dnl_d2.layers`` can be imported with PyTorch alone.
+Importing the package does nothing: names are imported when they are asked for.
+``dnl_d2.layers`` needs PyTorch alone. :func:`add_dnl_config` adds the YAML keys to a config and
+registers backbones, heads and datasets with Detectron2.
 """
 
-import importlib.util
-import sys
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = ["add_dnl_config", "optimize_for_inference"]
 
+# Public name -> module that has it.
+_HOMES = {
+    "add_dnl_config": "dnl_d2.registration",
+    "optimize_for_inference": "dnl_d2.modeling.optimize",
+}
+_PACKAGES = (
+    "analysis", "checkpoint", "config", "data", "engine", "evaluation", "layers", "model_zoo",
+    "modeling", "preparation", "synthetic", "validation", "visualization",
+)  # fmt: skip
 _NO_DETECTRON2 = (
     "dnl_d2 needs detectron2, which is not installed. Install it from source: "
     "pip install --no-build-isolation "
@@ -18,41 +29,18 @@ _NO_DETECTRON2 = (
 )
 
 
-def _has_detectron2() -> bool:
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES and name not in _PACKAGES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return importlib.util.find_spec("detectron2") is not None
-    except ValueError:  # sys.modules["detectron2"] is None, or a module without a spec
-        return sys.modules.get("detectron2") is not None
+        if name in _PACKAGES:
+            return importlib.import_module(f"{__name__}.{name}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "detectron2":
+            raise
+        raise ImportError(_NO_DETECTRON2) from error
 
 
-def _importing_layers() -> bool:
-    """Whether this module is being imported on the way to ``dnl_d2.layers``.
-
-    Python runs a package's __init__ before its submodules and does not tell it which of them is
-    wanted; the import system's own frames do.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "_find_and_load":
-            name = str(frame.f_locals.get("name"))
-            if name == "dnl_d2.layers" or name.startswith(("dnl_d2.layers.", "dnl_d2.errors")):
-                return True
-        frame = frame.f_back
-    return False
-
-
-if _has_detectron2():
-    from dnl_d2 import data, modeling  # noqa: F401  (registers)
-    from dnl_d2.config.keys import add_dnl_config
-    from dnl_d2.modeling.optimize import optimize_for_inference
-
-    __all__ = ["add_dnl_config", "optimize_for_inference"]
-elif _importing_layers():
-
-    def __getattr__(name: str):
-        if name.startswith("__"):  # what Python and tools probe for
-            raise AttributeError(name)
-        raise ImportError(_NO_DETECTRON2)
-
-else:
-    raise ImportError(_NO_DETECTRON2)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_PACKAGES})

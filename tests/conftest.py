@@ -1,5 +1,7 @@
 """Shared by all tests."""
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,30 @@ import torch
 from PIL import Image
 
 # The tensors here are small: a second thread costs more than it brings, all the more on a busy
-# machine.
+# machine. The variable is for processes that tests start.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What PyTorch compiles is kept for all processes of a run and goes with it."""
+    if not hasattr(config, "workerinput"):  # not a worker of pytest-xdist
+        folder = tempfile.TemporaryDirectory(prefix="dnl_d2-compiled-")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder.name
+        config.add_cleanup(folder.cleanup)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs CUDA where there is none; starts with the files that have slow tests.
+
+    A slow test that starts last would keep one worker busy while the others have nothing to do.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs CUDA"))
 
 
 @pytest.fixture(scope="session")

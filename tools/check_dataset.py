@@ -26,7 +26,7 @@ from dnl_d2.data.datasets.configured import (
     read_class_names,
     require_new_name,
 )
-from dnl_d2.engine import load_config
+from dnl_d2.engine import load_config, read_config
 from dnl_d2.errors import UsageError, one_line
 from dnl_d2.files import check_folder, write_text
 from dnl_d2.validation import (
@@ -37,11 +37,11 @@ from dnl_d2.validation import (
     inspect_sets,
     registered_set,
 )
-from dnl_d2.validation.configs import config_datasets, fitting_crop
 from dnl_d2.validation.judgements import convertible_colors
 from dnl_d2.validation.suggestions import (
     check_base,
     conversion_script,
+    fitting_crop,
     lazy_config,
     weight_lines,
     yaml_config,
@@ -150,8 +150,9 @@ def find_sets(args: argparse.Namespace) -> tuple[list[LabelledSet], int | None]:
         names = dict.fromkeys(args.dataset)
         return [registered_set(name, for_training=not i) for i, name in enumerate(names)], None
     if args.config_file:
-        train, test, num_classes = config_datasets(load_config(args.config_file, args.opts))
-        names = dict.fromkeys([*train, *test])
+        spec = read_config(load_config(args.config_file, args.opts), train=False)
+        train, num_classes = spec.train_sets, spec.task.num_classes
+        names = dict.fromkeys([*train, *spec.test_sets])
         if not names:
             raise UsageError(f"{args.config_file} names no dataset")
         return [registered_set(name, for_training=name in train) for name in names], num_classes
@@ -193,7 +194,7 @@ def give_config(
         base=os.path.relpath(args.base, os.path.dirname(args.write_config or "") or "."),
         classes=inspection.classes,
         base_size=size,
-        crop_size=fitting_crop(base, height_width),
+        crop_size=fitting_crop(read_config(base, train=False).task.crop_size, height_width),
         output_dir=f"output/{args.name}",
         weights=inspection.weights,
     )

@@ -17,6 +17,14 @@ dataloader.evaluator = L(build_evaluator)(
     output_dir="${train.output_dir}/inference",
 )
 
+# With --eval-only once more at these sizes of the shorter side, and mirrored.
+dataloader.test_augmentation = dict(
+    enabled=False,
+    min_sizes=[400, 500, 600, 700, 800, 900, 1000, 1100, 1200],
+    max_size=4000,
+    flip=True,
+)
+
 optimizer.lr = 0.02
 optimizer.weight_decay = 1e-4
 # Steps at 6/9 and 8/9 of the schedule, whatever its length.

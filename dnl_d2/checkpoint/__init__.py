@@ -1,13 +1,13 @@
 """Public checkpoints: reading them safely, translating their keys, loading them."""
 
-from dnl_d2.checkpoint.checkpointer import PublicCheckpointer
+from dnl_d2.checkpoint.checkpointer import Checkpointer
 from dnl_d2.checkpoint.convert import convert, convert_back, detect_source, get_source
 from dnl_d2.checkpoint.reading import WeightsFile, read_weights
 from dnl_d2.checkpoint.sources import SOURCES
 
 __all__ = [
     "SOURCES",
-    "PublicCheckpointer",
+    "Checkpointer",
     "WeightsFile",
     "convert",
     "convert_back",

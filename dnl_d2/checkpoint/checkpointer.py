@@ -1,39 +1,55 @@
-"""A checkpointer that takes public files as they are, beside Detectron2's and our own."""
+"""The one checkpointer: public files as they are, and its own written whole or not at all."""
 
 import logging
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import ParseResult, parse_qs
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import Tensor, nn
+from torch import nn
 
-from dnl_d2.checkpoint.convert import convert, detect_source, fit_backbone
 from dnl_d2.checkpoint.describe.architecture import describe
-from dnl_d2.checkpoint.describe.words import group_dropped, shorten
-from dnl_d2.checkpoint.input_format import adapt_input, published_format
-from dnl_d2.checkpoint.keymap import State, strip_prefix
+from dnl_d2.checkpoint.detectron2_zoo import resolve_weights
+from dnl_d2.checkpoint.keymap import strip_prefix
 from dnl_d2.checkpoint.reading import read_weights
-from dnl_d2.checkpoint.source import InputFormat, Source
+from dnl_d2.checkpoint.translate import to_model
 from dnl_d2.errors import UsageError
+from dnl_d2.files import renamed_when_whole, write_text
 
 _log = logging.getLogger(__name__)
+
+# The best checkpoint is for evaluation: its run goes on from the last one.
+BEST = "model_best"
+_ANOTHER_FOLDER = (
+    "start the new model in another output folder (OUTPUT_DIR, LazyConfig: train.output_dir)"
+)
 
 
 class OtherModelError(UsageError):
     """A file that was read, but is of another model than it is loaded into."""
 
 
-class PublicCheckpointer(DetectionCheckpointer):
-    """DetectionCheckpointer that reads safely and translates the keys of public files.
+class Checkpointer(DetectionCheckpointer):
+    """DetectionCheckpointer that reads public files safely, and loses no checkpoint.
+
+    It takes files of every code base in :mod:`dnl_d2.checkpoint.sources`, and names of Detectron2's
+    model zoo. What it writes is whole or not there: a run that is killed, or whose disk is full,
+    keeps the checkpoints that it had. At debug level it logs which key filled which parameter.
 
     Args:
-        model: the model to load into.
-        save_dir: see DetectionCheckpointer.
+        model: the model to load into and to save.
+        save_dir: folder of the checkpoints.
+        key: the config key that weights come from, for messages.
         channel_order: ``RGB`` or ``BGR``, as images reach the model; None to tell it from the
             model's ``pixel_mean``.
-        whole: refuse a file that does not fill the whole model, as a run that goes on needs.
         checkpointables: see DetectionCheckpointer.
+
+    Attributes:
+        unfilled: parameters that the last file did not fill: absent there, or of another shape.
+        described: the model that the last file seems to be of, in words.
     """
 
     def __init__(
@@ -41,115 +57,151 @@ class PublicCheckpointer(DetectionCheckpointer):
         model: nn.Module,
         save_dir: str = "",
         *,
+        key: str = "MODEL.WEIGHTS",
         channel_order: str | None = None,
-        whole: bool = False,
         **checkpointables: Any,
     ):
         super().__init__(model, save_dir, **checkpointables)
+        self.key = key
         self.channel_order = channel_order if channel_order in ("RGB", "BGR") else None
-        self.whole = whole
-        # Parameters that the last file did not fill: absent from it, or of another shape there.
         self.unfilled: tuple[str, ...] = ()
-        # The model that the last file seems to be of, in words.
         self.described = ""
+        self._origin: Mapping[str, str] = {}
+        self._resuming = False
+        self._parsed_url_during_load: ParseResult | None = None
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Writes ``name``.pth with the model, what is to be resumed, and ``kwargs``.
+
+        Raises:
+            WriteError: the file cannot be written; an earlier one of that name stays.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        resumed = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        content = {"model": self.model.state_dict(), **resumed, **kwargs}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        with renamed_when_whole(path) as temporary:
+            torch.save(content, temporary)
+        if name != BEST:
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Names the checkpoint that ``--resume`` goes on from."""
+        write_text(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Goes on from the last checkpoint of the folder, or loads weights.
+
+        Args:
+            path: file, address or zoo name to start from where there is nothing to resume; empty
+                for none.
+            resume: whether to go on from the last checkpoint if there is one.
+
+        Returns:
+            What the file holds besides.
+
+        Raises:
+            UsageError: the file is missing, unreadable, or of another model or run.
+        """
+        resumed = resume and self.has_checkpoint()
+        source = "--resume" if resumed else self.key
+        path = self.get_checkpoint_file() if resumed else path
+        try:
+            path = resolve_weights(path, source)
+        except UsageError as error:
+            raise UsageError(f"{error}{_other_checkpoints(path)}") from error
+        # What is resumed beside the model, such as momenta, fits no other model.
+        self._resuming = resumed and bool(self.checkpointables)
+        try:
+            return self.load(path, None if resumed else [])
+        except OtherModelError as error:
+            remedy = f"; {_ANOTHER_FOLDER}" if resumed else ""
+            raise UsageError(f"{source}: {path}: {error}{remedy}") from error
+        except UsageError as error:
+            others = _other_checkpoints(path) if resumed else ""
+            raise UsageError(f"{source}: {error}{others}") from error
+        except Exception as error:  # the checkpoints' owners raise anything
+            raise self._cannot_load(source, path, error) from error
+        finally:
+            self._resuming = False
+            self._parsed_url_during_load = None  # DetectionCheckpointer keeps it after an error
+
+    def load_whole(self, path: str, *, resume: bool = False) -> None:
+        """Loads weights that fill every parameter: no figure of random ones.
+
+        An auxiliary head, which evaluation does not use, may be absent.
+
+        Args:
+            path, resume: see :meth:`resume_or_load`.
+
+        Raises:
+            UsageError: as there, or no file, or parameters missing or of another shape.
+        """
+        if not path and not (resume and self.has_checkpoint()):
+            if resume:
+                raise UsageError(
+                    f"--eval-only --resume: there is no checkpoint in {self.save_dir} "
+                    "(OUTPUT_DIR, LazyConfig: train.output_dir)"
+                )
+            raise UsageError(f"--eval-only needs trained weights: set {self.key}")
+        self.resume_or_load(path, resume=resume)
+        wrong = [key for key in self.unfilled if ".auxiliary." not in key]
+        if wrong:
+            raise UsageError(
+                f"--eval-only: {len(wrong)} parameters are missing from the weights or have "
+                f"another shape there, such as {wrong[0]!r}: the config is of another model; the "
+                f"weights seem to be of {self.described}"
+            )
+
+    def _cannot_load(self, source: str, path: str, error: Exception) -> UsageError:
+        reason = " ".join(str(error).split())[:200]
+        if "://" in path:
+            return UsageError(
+                f"{source}: {path!r} cannot be fetched ({reason}): download it elsewhere and set "
+                f'{self.key} to the file, or to "" to do without'
+            )
+        return UsageError(
+            f"{source}: {path!r} cannot be loaded into this model or run "
+            f"({type(error).__name__}: {reason})"
+        )
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Reads and, where the names are not the model's, translates a file."""
         weights = read_weights(filename)
-        state = {k: v for k, v in weights.state.items() if not k.endswith("_momentum")}
-        state = strip_prefix(state, "module.")
-        content = {**weights.rest, "model": state}
-        if weights.rest.get("matching_heuristics") or self._asks_for_heuristics():
-            self.described = "a file whose names Detectron2's heuristics match"
-            return content | {"matching_heuristics": True}
-        model = strip_prefix(self.model.state_dict(), "module.")
-        source = None
-        if not any(key in model for key in state):
-            try:
-                source = detect_source(state)
-                state = self._translate(state, source, model)
-            except UsageError as error:
-                if source is None and any(key.endswith("_w") for key in state):
-                    # A detector of Caffe2, whose names Detectron2 itself knows.
-                    return content | {"__author__": "Caffe2", "matching_heuristics": True}
-                raise UsageError(f"{filename}: {error}") from error
-        settings = {} if source is None else source.settings_of(weights.rest, {})
-        self._compare_corners(settings)
-        self._compare_padding(settings, state)
-        self.described = describe(state)
-        return content | {"model": self._adapt(state, published_format(weights.rest, source))}
-
-    def _asks_for_heuristics(self) -> bool:
-        return parse_qs(self._parsed_url_during_load.query).get("matching_heuristics") == ["True"]
-
-    def _translate(
-        self, state: State, source: Source, model: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        converted = convert(state, source)
-        fitted = fit_backbone(converted.state, model)
-        if not any(key in model for key in fitted):
-            raise UsageError(
-                f"a file of {source.title} ({describe(converted.state)}), of which this model has "
-                "no parameter"
+        assert self._parsed_url_during_load is not None  # load() has set it
+        query = parse_qs(self._parsed_url_during_load.query)
+        try:
+            found = to_model(
+                weights,
+                self.model,
+                channel_order=self.channel_order,
+                heuristics=query.get("matching_heuristics") == ["True"],
             )
-        said = f"read as a file of {source.title}: {len(fitted)} parameters"
-        for why, keys in group_dropped(converted).items():
-            said += f"; {len(keys)} left out ({why}: {shorten(keys)})"
-        _log.info(said)
-        if converted.unexpected:
-            _log.warning(
-                f"{len(converted.unexpected)} tensors of the file are unknown and not used: "
-                f"{shorten(converted.unexpected)}"
-            )
-        return fitted
-
-    def _adapt(self, state: State, published: InputFormat | None) -> dict[str, Tensor]:
-        module = getattr(self.model, "module", self.model)
-        mean, std = (getattr(module, name, None) for name in ("pixel_mean", "pixel_std"))
-        if published is None or mean is None or std is None:
-            return dict(state)
-        state, said, wrong = adapt_input(
-            state,
-            published,
-            mean=mean.flatten().tolist(),
-            std=std.flatten().tolist(),
-            channel_order=self.channel_order,
-        )
-        if said:
-            _log.log(logging.WARNING if wrong else logging.INFO, said)
-        return state
-
-    def _compare_corners(self, settings: Mapping[str, Any]) -> None:
-        head = getattr(getattr(self.model, "module", self.model), "sem_seg_head", None)
-        own = getattr(head, "align_corners", None)
-        published = settings.get("MODEL.SEM_SEG_HEAD.ALIGN_CORNERS")
-        if None not in (own, published) and own != published:
-            _log.warning(
-                f"the published network has align_corners={published}, this model {own}: for its "
-                "own outputs set MODEL.SEM_SEG_HEAD.ALIGN_CORNERS (LazyConfig: align_corners)"
-            )
-
-    def _compare_padding(self, settings: Mapping[str, Any], state: State) -> None:
-        counted = settings.get("MODEL.RESNETS.CONTEXT_MASK_PADDING") is False
-        masked = any(getattr(module, "masks_padding", False) for module in self.model.modules())
-        if counted and masked and any(".context." in key for key in state):
-            _log.warning(
-                "the published network lets the padding of a batch take part in its context "
-                "blocks, this model does not: for its own outputs set "
-                "MODEL.RESNETS.CONTEXT_MASK_PADDING False (LazyConfig: mask_padding)"
-            )
+        except UsageError as error:
+            raise UsageError(f"{filename}: {error}") from error
+        self.described, self._origin = found.described, found.origin
+        return {**weights.rest, **found.matching, "model": found.state}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        keys = list(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         shapes = {key: f"{a} there, {b} here" for key, a, b in incompatible.incorrect_shapes}
         self.unfilled = tuple(dict.fromkeys([*incompatible.missing_keys, *shapes]))
+        state = self.model.state_dict()
+        filled = [
+            f"{key} <- {self._origin.get(key, key)}"
+            for key in keys
+            if key in state and key not in shapes
+        ]
+        _log.debug("parameters and the keys that filled them:\n%s", "\n".join(filled))
         wrong = [key for key in self.unfilled if not key.endswith("num_batches_tracked")]
-        if self.whole and wrong:
+        if self._resuming and wrong:
             first = next(iter(shapes), wrong[0])
             raise OtherModelError(
                 f"of another model than the config's: {first!r} is {shapes.get(first, 'missing')}"
             )
-        state = self.model.state_dict()
         if len(shapes) > len(state) - len(self.unfilled):
             key = next(iter(shapes))
             raise OtherModelError(
@@ -158,3 +210,17 @@ class PublicCheckpointer(DetectionCheckpointer):
                 f"{self.described}, the config of {describe(strip_prefix(state, 'module.'))}"
             )
         return incompatible
+
+
+def _other_checkpoints(path: str) -> str:
+    """What else a run may be resumed from, in words."""
+    folder, name = os.path.split(path)
+    files = os.listdir(folder) if os.path.isdir(folder) else ()
+    unfit = (name, f"{BEST}.pth")
+    others = sorted(f for f in files if re.fullmatch(r"model_.*\.pth", f) and f not in unfit)
+    if not others:
+        return ""
+    return (
+        f"; the folder has {', '.join(others[-3:])} as well: write one of these names into "
+        f"{os.path.join(folder, 'last_checkpoint')}"
+    )

@@ -1,7 +1,8 @@
 """From the content of a public file to our weights, and back to mmsegmentation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from dnl_d2.checkpoint.source import Source
 from dnl_d2.checkpoint.sources import SOURCES
 from dnl_d2.errors import UsageError
 
+Value = TypeVar("Value")
 _BY_NAME = {source.name: source for source in SOURCES}
 
 
@@ -96,7 +98,7 @@ def convert_back(state: State, target: Source) -> Converted:
     return to_public(plain, target.rules(plain))
 
 
-def fit_backbone(state: State, model_keys: Mapping[str, object]) -> dict[str, Tensor]:
+def fit_backbone(state: Mapping[str, Value], model_keys: Iterable[str]) -> dict[str, Value]:
     """Moves ``backbone.*`` under ``backbone.bottom_up.*`` where the model has it there (FPN)."""
     if not any(key.startswith("backbone.bottom_up.") for key in model_keys):
         return dict(state)

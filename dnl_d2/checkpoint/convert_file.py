@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-import yaml
 from torch import Tensor, nn
 
 from dnl_d2.checkpoint.convert import (
@@ -17,31 +16,22 @@ from dnl_d2.checkpoint.convert import (
 )
 from dnl_d2.checkpoint.describe import openmmlab_meta
 from dnl_d2.checkpoint.describe.architecture import (
-    Settings,
     expected_parameters,
     infer_settings,
-    nested,
     title,
 )
 from dnl_d2.checkpoint.describe.words import group_dropped, shorten
+from dnl_d2.checkpoint.describe.yaml_file import check_config_path, write_yaml
 from dnl_d2.checkpoint.input_format import published_format
 from dnl_d2.checkpoint.keymap import Converted
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import InputFormat, Source
 from dnl_d2.checkpoint.writing import check_output, write_weights
 from dnl_d2.errors import UsageError
-from dnl_d2.files import check_folder, write_text
 from dnl_d2.modeling.from_config import build_from_config
 
 # Code bases that weights can go back to.
 BACK = ("mmseg",)
-_DETECTION_KEYS = (
-    "MODEL.ANCHOR_GENERATOR",
-    "MODEL.RPN.IN_FEATURES",
-    "MODEL.ROI_HEADS.IN_FEATURES",
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE",
-)
 
 
 def convert_file(
@@ -80,22 +70,18 @@ def convert_file(
     if opts and not config_file:
         raise UsageError("--opts are overrides of --config-file, which is not given")
     if write_config:
-        _check_config_path(write_config)
+        check_config_path(write_config)
     weights = read_weights(input, trust_pickle=trust_pickle)
     try:
         found = detect_source(weights.state, source)
         converted = convert(weights.state, found)
         settings = found.settings_of(weights.rest, infer_settings(converted.state))
+        model = {} if config_file else expected_parameters(settings)
     except UsageError as error:
         raise UsageError(f"{input}: {error}") from error
     pooled = settings.get("MODEL.RESNETS.SHORTCUT") == "avg_pool"
     if config_file:
         model, pooled = _build(config_file, opts)
-    else:
-        try:
-            model = expected_parameters(settings)
-        except UsageError as error:
-            raise UsageError(f"{input}: {error}") from error
     state = fit_backbone(converted.state, model)
     compared = compare(state, model)
     lines = [f"{input}: {found.title}, {title(settings)}", *_report(converted, compared, verbose)]
@@ -107,25 +93,17 @@ def convert_file(
         raise
     state = {key: state[key] for key in compared.matched}
     fed = published_format(weights.rest, found)
-    if to is None:
-        write_weights(output, _content(state, weights.rest, fed))
-    else:
-        back = convert_back(state, get_source(f"{to}-v1d" if pooled else to))
-        if back.unexpected:
-            raise UsageError(
-                f"{input}: {to} has no names for {len(back.unexpected)} parameters, such as "
-                f"{back.unexpected[0]!r}"
-            )
-        write_weights(output, _content_back(back.state, weights.rest), weights="state_dict")
+    try:
+        content, name = _content(state, weights.rest, fed), "model"
+        if to is not None:
+            target = get_source(f"{to}-v1d" if pooled else to)
+            content, name = _content_back(state, weights.rest, target), "state_dict"
+    except UsageError as error:
+        raise UsageError(f"{input}: {error}") from error
+    write_weights(output, content, weights=name)
     if write_config:
-        lines += _write_config(write_config, settings, fed, _untold(settings, found, fed))
+        lines += write_yaml(write_config, settings, found, fed)
     return "\n".join([*lines, f"written: {output}"])
-
-
-def _check_config_path(path: str) -> None:
-    if not path.endswith((".yaml", ".yml")):  # nor can it then be the input or the output
-        raise UsageError(f"{path}: the name of --write-config ends in .yaml")
-    check_folder(path)
 
 
 def _build(config_file: str, opts: Sequence[str]) -> tuple[Mapping[str, Tensor], bool]:
@@ -188,50 +166,17 @@ def _content(state: Mapping[str, Tensor], rest: Mapping, fed: InputFormat | None
     return content | ({"classes": names} if names else {})
 
 
-def _content_back(state: Mapping[str, Tensor], rest: Mapping) -> dict:
-    meta = {"CLASSES": openmmlab_meta.class_names(rest), "PALETTE": openmmlab_meta.palette(rest)}
-    return {"state_dict": dict(state), "meta": {k: v for k, v in meta.items() if v}}
-
-
-class _PlainDumper(yaml.SafeDumper):
-    """Writes a list that is used twice twice, without anchors."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def _untold(settings: Settings, found: Source, fed: InputFormat | None) -> str:
-    """What the written config may have wrong, in a line; empty for nothing."""
-    what, keys = [], []
-    if fed is None:
-        what += ["input colours"]
-        keys += ["INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"]
-    if found.input_format is None:  # the models of such a code base differ in more
-        if "MODEL.ROI_HEADS.NAME" in settings:
-            what += ["anchors", "levels", "pooling"]
-            keys += _DETECTION_KEYS
-        elif "MODEL.SEM_SEG_HEAD.NAME" in settings:
-            what += ["dilation", "corners of the resize"]
-            keys += ["MODEL.RESNETS.OUTPUT_STRIDE", "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS"]
-    if not keys:
-        return ""
-    *first, last = what
-    named = f"{', '.join(first)} and {last}" if first else last
-    return (
-        f"{named} cannot be told from the weights: set {', '.join(keys)} as in the config it was "
-        "trained with"
-    )
-
-
-def _write_config(path: str, settings: Settings, fed: InputFormat | None, untold: str) -> list[str]:
-    if fed is not None:
-        settings = settings | {
-            "MODEL.PIXEL_MEAN": list(fed.mean),
-            "MODEL.PIXEL_STD": list(fed.std),
-            "INPUT.FORMAT": fed.channel_order,
-        }
-    comments = [f"{title(settings)}, told from the names and shapes of its weights.", untold]
-    head = "".join(f"# {comment}\n" for comment in comments if comment)
-    text = yaml.dump(nested(settings), Dumper=_PlainDumper, sort_keys=False)
-    write_text(path, head + text)
-    return [*([f"{path}: {untold}"] if untold else []), f"written: {path}"]
+def _content_back(state: Mapping[str, Tensor], rest: Mapping, target: Source) -> dict:
+    """What a file of another code base holds."""
+    back = convert_back(state, target)
+    if back.unexpected:
+        family = target.name.partition("-")[0]
+        raise UsageError(
+            f"{family} has no names for {len(back.unexpected)} parameters, such as "
+            f"{back.unexpected[0]!r}"
+        )
+    meta = {
+        "CLASSES": openmmlab_meta.class_names(rest),
+        "PALETTE": openmmlab_meta.palette(rest),
+    }
+    return {"state_dict": dict(back.state), "meta": {k: v for k, v in meta.items() if v}}

@@ -1,0 +1,1 @@
+"""Config keys and files: defaults, loading, rules for values, batch sizes."""

@@ -5,22 +5,10 @@ k, so that a run sees the same number of images, warms up, saves and evaluates a
 them. Afterwards the batch size counts as the reference: a scaled config does not scale again.
 """
 
-from detectron2.config import CfgNode
-from omegaconf import DictConfig, OmegaConf
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from dnl_d2.errors import UsageError
-
-_RATES = ("SOLVER.BASE_LR", "SOLVER.MIN_LR", "SOLVER.BASE_LR_END")
-_ITERATIONS = (
-    "SOLVER.MAX_ITER",
-    "SOLVER.STEPS",
-    "SOLVER.WARMUP_ITERS",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "TEST.EVAL_PERIOD",
-)
-# A LazyConfig's lr_multiplier is a function of progress: nothing in it counts iterations.
-_LAZY_RATES = ("optimizer.lr",)
-_LAZY_ITERATIONS = ("train.max_iter", "train.checkpointer.period", "train.eval_period")
 
 
 class SameBatchSize:
@@ -49,74 +37,46 @@ class SameBatchSize:
             )
 
 
-def scale_yaml(cfg: CfgNode) -> tuple[CfgNode, str]:
-    """The config for its IMS_PER_BATCH instead of its REFERENCE_BATCH_SIZE.
+def scale_schedule(
+    values: Mapping[str, Any],
+    *,
+    rates: Collection[str],
+    size: tuple[str, int],
+    reference: tuple[str, int],
+) -> tuple[dict[str, Any], str]:
+    """The values of a schedule for another batch size.
+
+    Args:
+        values: learning rates and numbers of iterations, or lists of them, by config key.
+        rates: which of the keys are learning rates.
+        size: config key and value of the batch size.
+        reference: of the batch size that the schedule is meant for; 0 to leave it as it is.
 
     Returns:
-        The config itself if there is nothing to do, otherwise a changed copy; and a line that says
-        what was changed, empty for nothing.
+        New values by config key, the reference among them, and a line that says what changed; both
+        are empty if there is nothing to do.
 
     Raises:
-        UsageError: a negative reference, or Detectron2's REFERENCE_WORLD_SIZE is set as well.
+        UsageError: a size that is not positive, or a value that is missing (None).
     """
-    solver = cfg.SOLVER
-    factor = _factor(
-        "SOLVER.IMS_PER_BATCH",
-        solver.IMS_PER_BATCH,
-        "SOLVER.REFERENCE_BATCH_SIZE",
-        solver.REFERENCE_BATCH_SIZE,
-    )
-    if solver.REFERENCE_BATCH_SIZE and solver.REFERENCE_WORLD_SIZE:
-        raise UsageError(
-            "SOLVER.REFERENCE_BATCH_SIZE and SOLVER.REFERENCE_WORLD_SIZE both scale the schedule: "
-            "set one of them to 0"
-        )
-    if factor == 1:
-        return cfg, ""
-    options, changes = [], []
-    for key in _RATES + _ITERATIONS:
-        node, name = key.split(".")
-        old = cfg[node][name]
-        if name == "STEPS" and solver.LR_SCHEDULER_NAME == "PolyLR":
-            continue  # which reads none
-        new = _scaled(old, factor, rate=key in _RATES)
-        if new != old:
-            options += [key, new]
-            changes.append(f"{key} {_text(old)} -> {_text(new)}")
-    note = _note("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH, solver.REFERENCE_BATCH_SIZE, changes)
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.merge_from_list([*options, "SOLVER.REFERENCE_BATCH_SIZE", solver.IMS_PER_BATCH])
-    return cfg, note
-
-
-def scale_lazy(cfg: DictConfig) -> str:
-    """LazyConfig twin of :func:`scale_yaml` that changes ``cfg`` and returns the line."""
-    batch = "dataloader.train.total_batch_size"
-    size, reference = OmegaConf.select(cfg, batch), cfg.train.reference_batch_size
-    factor = _factor(batch, size, "train.reference_batch_size", reference)
-    if factor == 1:
-        return ""
-    changes = []
-    for key in _LAZY_RATES + _LAZY_ITERATIONS:
-        old = OmegaConf.select(cfg, key)
+    (size_key, images), (reference_key, meant) = size, reference
+    if meant < 0 or (meant and not images):
+        raise UsageError(f"{reference_key}={meant}, {size_key}={images}: use positive numbers")
+    if meant in (0, images):
+        return {}, ""
+    changes, said = {}, []
+    for key, old in values.items():
         if old is None:
-            raise UsageError(f"train.reference_batch_size: there is no {key} to scale")
-        new = _scaled(old, factor, rate=key in _LAZY_RATES)
+            raise UsageError(f"{reference_key}: there is no {key} to scale")
+        new = _scaled(old, images / meant, rate=key in rates)
         if new != old:
-            OmegaConf.update(cfg, key, new)
-            changes.append(f"{key} {_text(old)} -> {_text(new)}")
-    cfg.train.reference_batch_size = size
-    return _note(batch, size, reference, changes)
+            changes[key] = new
+            said.append(f"{key} {_text(old)} -> {_text(new)}")
+    changes[reference_key] = images
+    return changes, f"scaled from batches of {meant} to {size_key} {images}: {', '.join(said)}"
 
 
-def _factor(size_key: str, size: int, reference_key: str, reference: int) -> float:
-    if reference < 0 or (reference and not size):
-        raise UsageError(f"{reference_key}={reference}, {size_key}={size}: use positive numbers")
-    return size / reference if reference else 1.0
-
-
-def _scaled(value, factor: float, *, rate: bool):
+def _scaled(value: Any, factor: float, *, rate: bool) -> Any:
     if isinstance(value, tuple | list):
         return tuple(_scaled(v, factor, rate=rate) for v in value)
     if rate:
@@ -124,9 +84,5 @@ def _scaled(value, factor: float, *, rate: bool):
     return max(round(value / factor), 1) if value > 0 else value
 
 
-def _text(value) -> str:
+def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _note(key: str, size: int, reference: int, changes: list[str]) -> str:
-    return f"scaled from batches of {reference} to {key} {size}: {', '.join(changes)}"

@@ -4,9 +4,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from dnl_d2.data.resize import PUBLISHED_SCALES
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
+
+FULL_MODEL = "full_model"  # SOLVER.CLIP_GRADIENTS.CLIP_TYPE: the norm of all gradients together
+PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of ms+flip
 
 
 def add_dnl_config(cfg: CfgNode) -> None:
@@ -137,6 +139,8 @@ def _add_input(inputs: CfgNode) -> None:
 
 
 def _add_solver(solver: CfgNode) -> None:
+    # "SGD", with MOMENTUM and NESTEROV, or "AdamW".
+    solver.OPTIMIZER = "SGD"
     # LR_SCHEDULER_NAME "PolyLR": (1 - progress) ** POLY_LR_POWER from BASE_LR down to MIN_LR.
     solver.POLY_LR_POWER = 0.9
     solver.MIN_LR = 1e-4
@@ -149,6 +153,10 @@ def _add_solver(solver: CfgNode) -> None:
     # The batch size that this config is meant for. With another IMS_PER_BATCH, learning rates scale
     # along and iterations and periods inversely. 0: nothing scales.
     solver.REFERENCE_BATCH_SIZE = 0
+    # How many of the last checkpoints stay; 0 for all.
+    solver.CHECKPOINTS_TO_KEEP = 0
+    # Iterations between lines of the log and of metrics.json.
+    solver.LOG_PERIOD = 20
 
 
 def _add_test(test: CfgNode) -> None:

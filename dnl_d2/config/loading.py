@@ -11,12 +11,11 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from dnl_d2.config.keys import add_dnl_config
-from dnl_d2.data.datasets.configured import register_configured
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode | DictConfig:
+def load_config_file(path: str, overrides: Sequence[str] = ()) -> CfgNode | DictConfig:
     """Loads a config of either kind.
 
     Args:
@@ -71,10 +70,6 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
         if "tag:yaml.org,2002:python/" in text:
             text += " (code in a config is not run: write the value out)"
         raise UsageError(f"{where}: {text}") from error
-    try:
-        register_configured(cfg.DATASETS)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
     return cfg
 
 

@@ -13,9 +13,9 @@ from detectron2.utils.registry import Registry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError
 
-from dnl_d2.engine.optimizer import FULL_MODEL
+from dnl_d2.config.keys import FULL_MODEL
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling.norms import norm_layer
+from dnl_d2.layers import get_norm as block_norm
 
 # What a value must be: a test, and the words for it.
 Rule = tuple[Callable[[Any], bool], str]
@@ -42,9 +42,9 @@ def _is_device(value: Any) -> bool:
     return True
 
 
-def _is_norm(value: Any) -> bool:
+def _is_norm(value: Any, build: Callable[[Any, int], Any] = get_norm) -> bool:
     try:
-        get_norm(value, 32)
+        build(value, 32)
     except Exception:  # whatever a name that is none leads to
         return False
     return True
@@ -66,7 +66,7 @@ PATH: Rule = (lambda v: isinstance(v, str) and bool(v), "a folder")
 DEVICE: Rule = (_is_device, "a device of PyTorch, such as cuda or cpu")
 NORM: Rule = (_is_norm, 'a norm of Detectron2, such as SyncBN, BN, GN, FrozenBN or ""')
 CLIP_TYPE: Rule = (lambda v: v in ("value", "norm", FULL_MODEL), f"value, norm or {FULL_MODEL}")
-RESNET_NORM: Rule = (lambda v: _is_norm(norm_layer(v)), f"{NORM[1]}, or fixBN")
+RESNET_NORM: Rule = (lambda v: _is_norm(v, block_norm), f"{NORM[1]}, or fixBN")
 STEPS: Rule = (
     lambda v: all(_is_count(a, 0) for a in v) and all(a < b for a, b in pairwise(v)),
     "whole numbers in ascending order",
@@ -77,70 +77,64 @@ SIDES: Rule = (
 )
 FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")  # of detectron2.data.detection_utils.read_image
 FORMAT: Rule = (lambda v: v in FORMATS, f"one of {', '.join(FORMATS)}")
+FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
+OPTIMIZER: Rule = (lambda v: v in ("SGD", "AdamW"), "SGD or AdamW")
 MASK_FORMAT: Rule = (lambda v: v in ("polygon", "bitmask"), "polygon or bitmask")
 
-_YAML: dict[str, Rule] = {
-    "OUTPUT_DIR": PATH,
-    "MODEL.DEVICE": DEVICE,
-    "MODEL.PIXEL_MEAN": NUMBERS,
-    "MODEL.PIXEL_STD": POSITIVES,
-    "MODEL.RESNETS.NORM": RESNET_NORM,
-    "MODEL.FPN.NORM": NORM,
-    "MODEL.ROI_BOX_HEAD.NORM": NORM,
-    "MODEL.ROI_MASK_HEAD.NORM": NORM,
-    "MODEL.SEM_SEG_HEAD.NORM": NORM,
-    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": NOT_NEGATIVE,
-    "MODEL.SEM_SEG_HEAD.AUXILIARY.LOSS_WEIGHT": NOT_NEGATIVE,
-    "INPUT.FORMAT": FORMAT,
-    "INPUT.MASK_FORMAT": MASK_FORMAT,
-    "INPUT.MIN_SIZE_TRAIN": SIDES,
-    "INPUT.RESIZE.BASE_SIZE": SIZE,
-    "INPUT.RESIZE.RATIO_RANGE": POSITIVES,
-    "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": SHARE,
-    "DATALOADER.NUM_WORKERS": COUNT,
-    "SOLVER.IMS_PER_BATCH": POSITIVE_COUNT,
-    "SOLVER.MAX_ITER": POSITIVE_COUNT,
-    "SOLVER.STEPS": STEPS,
-    "SOLVER.CHECKPOINT_PERIOD": POSITIVE_COUNT,
-    "SOLVER.BASE_LR": POSITIVE,
-    "SOLVER.MIN_LR": NOT_NEGATIVE,
-    "SOLVER.POLY_LR_POWER": NOT_NEGATIVE,
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPE,
-    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": POSITIVE,
-    "TEST.EVAL_PERIOD": COUNT,
-    "TEST.AUG.SCALES": POSITIVES,
-    "TEST.SLIDE.WINDOW": SIZE,
-    "TEST.SLIDE.STRIDE": SIZE,
-}
-_LAZY: dict[str, Rule] = {
-    "train.output_dir": PATH,
-    "train.device": DEVICE,
-    "train.seed": WHOLE,
-    "train.max_iter": POSITIVE_COUNT,
-    "train.accumulate": POSITIVE_COUNT,
-    "train.clip_norm": NOT_NEGATIVE,
-    "train.reference_batch_size": COUNT,
-    "train.check_labels": COUNT,
-    "train.eval_period": COUNT,
-    "train.log_period": POSITIVE_COUNT,
-    "train.checkpointer.period": POSITIVE_COUNT,
-    "train.amp.enabled": (lambda v: isinstance(v, bool), "true or false"),
-    "dataloader.train.total_batch_size": POSITIVE_COUNT,
-    "dataloader.train.num_workers": COUNT,
-    "dataloader.train.mapper.augmentations.base_size": SIZE,
-    "dataloader.train.mapper.augmentations.crop_size": SIZE,
-    "dataloader.train.mapper.augmentations.max_category_area": SHARE,
-    "dataloader.test.num_workers": COUNT,
-    "dataloader.test.mapper.multi_scale_flip.scales": POSITIVES,
-    "model.backbone.norm": RESNET_NORM,
-    "model.backbone.bottom_up.norm": RESNET_NORM,
-    "model.slide_window": SIZE,
-    "model.slide_stride": SIZE,
-    "model.sem_seg_head.loss_weight": NOT_NEGATIVE,
-    "model.sem_seg_head.auxiliary.loss_weight": NOT_NEGATIVE,
-    "optimizer.lr": POSITIVE,
-    "lr_multiplier.power": NOT_NEGATIVE,
-}
+_AUGMENTATIONS = "dataloader.train.mapper.augmentations"
+# What Detectron2 would take without a word, and what ends in a traceback there: the key of a YAML
+# config, that of a LazyConfig, and the rule for both.
+_RULES: tuple[tuple[str | None, str | None, Rule], ...] = (
+    ("OUTPUT_DIR", "train.output_dir", PATH),
+    ("MODEL.DEVICE", "train.device", DEVICE),
+    ("MODEL.PIXEL_MEAN", None, NUMBERS),
+    ("MODEL.PIXEL_STD", None, POSITIVES),
+    ("MODEL.RESNETS.NORM", "model.backbone.norm", RESNET_NORM),
+    (None, "model.backbone.bottom_up.norm", RESNET_NORM),
+    ("MODEL.FPN.NORM", None, NORM),
+    ("MODEL.ROI_BOX_HEAD.NORM", None, NORM),
+    ("MODEL.ROI_MASK_HEAD.NORM", None, NORM),
+    ("MODEL.SEM_SEG_HEAD.NORM", None, NORM),
+    ("MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "model.sem_seg_head.loss_weight", NOT_NEGATIVE),
+    (
+        "MODEL.SEM_SEG_HEAD.AUXILIARY.LOSS_WEIGHT",
+        "model.sem_seg_head.auxiliary.loss_weight",
+        NOT_NEGATIVE,
+    ),
+    ("INPUT.FORMAT", None, FORMAT),
+    ("INPUT.MASK_FORMAT", None, MASK_FORMAT),
+    ("INPUT.MIN_SIZE_TRAIN", None, SIDES),
+    ("INPUT.RESIZE.BASE_SIZE", f"{_AUGMENTATIONS}.base_size", SIZE),
+    ("INPUT.RESIZE.RATIO_RANGE", None, POSITIVES),
+    (None, f"{_AUGMENTATIONS}.crop_size", SIZE),
+    ("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA", f"{_AUGMENTATIONS}.max_category_area", SHARE),
+    ("DATALOADER.NUM_WORKERS", "dataloader.train.num_workers", COUNT),
+    (None, "dataloader.test.num_workers", COUNT),
+    ("SOLVER.IMS_PER_BATCH", "dataloader.train.total_batch_size", POSITIVE_COUNT),
+    (None, "train.reference_batch_size", COUNT),
+    (None, "train.accumulate", POSITIVE_COUNT),
+    ("SOLVER.MAX_ITER", "train.max_iter", POSITIVE_COUNT),
+    ("SOLVER.STEPS", None, STEPS),
+    ("SOLVER.CHECKPOINT_PERIOD", "train.checkpointer.period", POSITIVE_COUNT),
+    ("SOLVER.CHECKPOINTS_TO_KEEP", None, COUNT),
+    ("SOLVER.LOG_PERIOD", "train.log_period", POSITIVE_COUNT),
+    ("SOLVER.OPTIMIZER", None, OPTIMIZER),
+    ("SOLVER.BASE_LR", "optimizer.lr", POSITIVE),
+    ("SOLVER.MIN_LR", None, NOT_NEGATIVE),
+    ("SOLVER.POLY_LR_POWER", "lr_multiplier.power", NOT_NEGATIVE),
+    (None, "train.clip_norm", NOT_NEGATIVE),
+    ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", None, CLIP_TYPE),
+    ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", None, POSITIVE),
+    (None, "train.amp.enabled", FLAG),
+    (None, "train.seed", WHOLE),
+    (None, "train.check_labels", COUNT),
+    ("TEST.EVAL_PERIOD", "train.eval_period", COUNT),
+    ("TEST.AUG.SCALES", "dataloader.test.mapper.multi_scale_flip.scales", POSITIVES),
+    ("TEST.SLIDE.WINDOW", "model.slide_window", SIZE),
+    ("TEST.SLIDE.STRIDE", "model.slide_stride", SIZE),
+)
+_YAML = {key: rule for key, _, rule in _RULES if key}
+_LAZY = {key: rule for _, key, rule in _RULES if key}
 # Without which a LazyConfig cannot run.
 _NEEDED = tuple(key for key in _LAZY if key.startswith("train."))
 
@@ -150,6 +144,11 @@ def check_yaml(cfg: CfgNode) -> None:
     _check({key: _select(cfg, key) for key in _YAML}, _YAML)
     if cfg.TEST.AUG.ENABLED:
         _check({"TEST.AUG.MIN_SIZES": cfg.TEST.AUG.MIN_SIZES}, {"TEST.AUG.MIN_SIZES": SIDES})
+    if len(cfg.TEST.SLIDE.WINDOW) and cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        raise UsageError(
+            "TEST.SLIDE.WINDOW: SemanticSegmentor does not slide; set MODEL.META_ARCHITECTURE "
+            "to ContextSegmentor"
+        )
     _check_backbone(cfg)
     _check_fixed_norm(cfg)
     _check_cascade(cfg)

@@ -5,15 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.data import transforms as T
 
+from dnl_d2.config.keys import PUBLISHED_SCALES
 from dnl_d2.errors import UsageError
 
 try:
     import cv2
 except ImportError:  # reported by what needs it: models run without
     cv2 = None
-
-# The scales of the published "ms+flip" results.
-PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 def require_opencv() -> None:

@@ -1,4 +1,4 @@
-"""What ends a training run, in a line."""
+"""Why a training run ended, in a line."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dnl_d2.errors import UsageError
 
 
 @contextlib.contextmanager
-def training() -> Iterator[None]:
+def explaining_failures() -> Iterator[None]:
     """Turns a diverged loss into a :class:`UsageError`, and names what failed first.
 
     Hooks that end a run may fail after it, for the same reason.

@@ -1,12 +1,17 @@
-"""Hooks that the YAML and the LazyConfig trainer share."""
+"""The hooks of every run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from detectron2.engine import hooks
+from detectron2.data import MetadataCatalog
+from detectron2.engine import default_writers, hooks
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
 
-from dnl_d2.checkpoint.training import BEST, TrainingCheckpointer
+from dnl_d2.checkpoint.checkpointer import BEST, Checkpointer
+from dnl_d2.engine.spec import RunSpec
 
 # By evaluator_type: figures of which the first that an evaluation reports decides.
 _METRICS = {
@@ -28,9 +33,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
         metrics: figures; the first that is reported decides.
     """
 
-    def __init__(
-        self, eval_period: int, checkpointer: TrainingCheckpointer, metrics: Sequence[str]
-    ):
+    def __init__(self, eval_period: int, checkpointer: Checkpointer, metrics: Sequence[str]):
         super().__init__(eval_period, checkpointer, metrics[-1], file_prefix=BEST)
         self._metrics = metrics
 
@@ -46,16 +49,54 @@ class BestCheckpointer(hooks.BestCheckpointer):
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
 
 
+def build_hooks(
+    spec: RunSpec,
+    model: nn.Module,
+    checkpointer: Checkpointer,
+    schedule: Any,
+    evaluate: Callable[[], dict],
+    build_writers: Callable[[], list[EventWriter]] | None = None,
+) -> list[hooks.HookBase | None]:
+    """Those of Detectron2's DefaultTrainer in its order, and the one that keeps the best weights.
+
+    Args:
+        spec: the run.
+        model: as it is trained.
+        checkpointer: of the model and the loop.
+        schedule: of the learning rate.
+        evaluate: returns figures.
+        build_writers: of figures; default Detectron2's.
+    """
+    main = comm.is_main_process()
+    precise = None
+    if spec.precise_bn and get_bn_modules(model):
+        loader = spec.build_train_loader()
+        precise = hooks.PreciseBN(spec.eval_period, model, loader, spec.precise_bn)
+    if build_writers is None:
+
+        def build_writers() -> list[EventWriter]:
+            return default_writers(spec.output_dir, spec.max_iter)
+
+    return [
+        hooks.IterationTimer(),
+        hooks.LRScheduler(scheduler=schedule),
+        precise,
+        hooks.PeriodicCheckpointer(checkpointer, **spec.checkpoints) if main else None,
+        hooks.EvalHook(spec.eval_period, evaluate) if spec.test_sets else None,
+        best_checkpoint_hook(spec.test_sets, spec.eval_period, checkpointer),
+        hooks.PeriodicWriter(build_writers(), period=spec.log_period) if main else None,
+    ]
+
+
 def best_checkpoint_hook(
-    evaluator_types: list[str | None], eval_period: int, checkpointer: TrainingCheckpointer
+    test_sets: Sequence[str], eval_period: int, checkpointer: Checkpointer
 ) -> BestCheckpointer | None:
     """Keeps ``model_best.pth`` by mIoU, AP of masks, else of boxes, or PQ.
 
     Returns:
         None where there is no single test set, and in all processes but the main one.
     """
-    if len(evaluator_types) != 1 or evaluator_types[0] not in _METRICS:
+    kinds = [MetadataCatalog.get(name).get("evaluator_type", None) for name in test_sets]
+    if len(kinds) != 1 or kinds[0] not in _METRICS or not comm.is_main_process():
         return None
-    if not comm.is_main_process():
-        return None
-    return BestCheckpointer(eval_period, checkpointer, _METRICS[evaluator_types[0]])
+    return BestCheckpointer(eval_period, checkpointer, _METRICS[kinds[0]])

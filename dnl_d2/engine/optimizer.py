@@ -10,8 +10,6 @@ from torch import nn
 
 from dnl_d2.errors import UsageError
 
-FULL_MODEL = "full_model"  # SOLVER.CLIP_GRADIENTS.CLIP_TYPE, see clip_total_norm
-
 
 def optimizer_params(
     model: nn.Module,

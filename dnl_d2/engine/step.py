@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dnl_d2.engine.prepare import AutocastInTraining
+from dnl_d2.engine.precision import AutocastInTraining
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.functional import autocast_off
 
@@ -96,7 +96,7 @@ def build_step(
         loader: training batches.
         optimizer: of the model's parameters.
         device: where the model is.
-        dtype: of autocast, see :func:`dnl_d2.engine.prepare.autocast_dtype`; None for fp32.
+        dtype: of autocast, see :func:`dnl_d2.engine.precision.autocast_dtype`; None for fp32.
         parts: see :class:`AccumulateGradients`.
     """
     if dtype is torch.float16:

@@ -1,7 +1,7 @@
 """One table from a dataset's evaluator_type to its evaluator."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator, DatasetEvaluators
@@ -19,7 +19,7 @@ def _panoptic(name: str, *, output_dir: str) -> DatasetEvaluator:
     return DatasetEvaluators([kind(name, output_dir=output_dir) for kind in kinds])
 
 
-EVALUATORS = {
+EVALUATORS: dict[str, Callable[..., DatasetEvaluator]] = {
     "sem_seg": SemSegEvaluator,
     "coco": COCOEvaluator,
     "coco_panoptic_seg": _panoptic,

@@ -91,12 +91,12 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
             name, scores = record["file_name"], output["sem_seg"]
             check_scores(name, scores, len(self._ids))
             prediction = self._write(name, scores)
-            if self._script is not None:
+            if self._script is not None and self._sem_seg is not None:
                 truth = self._sem_seg.label_of(name).removesuffix(_TRAIN_IDS) + _LABEL_IDS
                 matrix = self._script.add(prediction, truth)
                 counts = matrix[np.ix_(self._ids, self._ids)].astype(np.int64)
                 self._sem_seg.count(name, counts)
-        if self._truth == (_TRAIN_IDS,):
+        if self._sem_seg is not None and self._truth == (_TRAIN_IDS,):
             self._sem_seg.process(inputs, outputs)
 
     def evaluate(self) -> OrderedDict | None:
@@ -107,8 +107,8 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         _logger.info(f"Predictions in official label ids, ready to submit: {_places(folders)}")
-        if not figures:
-            return {}
+        if not figures or self._sem_seg is None:
+            return OrderedDict()
         if official:
             # The averages first, as they are printed.
             figures = {k: v for k, v in official.items() if "-" not in k} | figures | official
@@ -148,7 +148,8 @@ def _label_ids(dataset_name: str) -> np.ndarray:
 
 
 def _prediction_files(records: Sequence[dict]) -> dict[str, str]:
-    files, taken = {}, {}
+    files: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for image in (record["file_name"] for record in records):
         stem = os.path.splitext(os.path.basename(image))[0]
         other = taken.setdefault(stem, image)

@@ -105,7 +105,7 @@ class CityscapesScript:
 class _Terms(list):
     """A number that the script adds to with ``+=``, which remembers what was added."""
 
-    def __iadd__(self, value: float) -> "_Terms":
+    def __iadd__(self, value: float) -> "_Terms":  # type: ignore[misc, override]
         self.append(value)
         return self
 

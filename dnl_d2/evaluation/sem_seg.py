@@ -66,7 +66,7 @@ class SemSegEvaluator(evaluation.SemSegEvaluator):
         self._logger.setLevel(logging.WARNING)  # report() gives them as a table
         self._folder = output_dir
         self._save_predictions = save_predictions
-        self._compute_boundary_iou = boundary_iou and self._compute_boundary_iou
+        self._compute_boundary_iou: bool = boundary_iou and self._compute_boundary_iou
 
     def reset(self) -> None:
         """Starts anew.
@@ -128,7 +128,8 @@ class SemSegEvaluator(evaluation.SemSegEvaluator):
         figures = self.figures()
         if figures:
             self.report(figures)
-        return None if figures is None else OrderedDict(sem_seg=figures) if figures else {}
+            return OrderedDict(sem_seg=figures)
+        return None if figures is None else OrderedDict()
 
     def figures(self) -> dict[str, float] | None:
         """Sums over processes; to be called in all of them.

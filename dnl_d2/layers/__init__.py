@@ -11,6 +11,7 @@ from dnl_d2.layers.disentangled import DisentangledNonLocalBlock
 from dnl_d2.layers.functional import pairwise_attention, pairwise_weights, unary_attention
 from dnl_d2.layers.global_context import GlobalContextBlock, SimplifiedNonLocalBlock
 from dnl_d2.layers.non_local import NonLocalBlock
+from dnl_d2.layers.norms import FixedBatchNorm2d, get_norm
 from dnl_d2.layers.pyramid import pyramid_pool
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "AsymmetricPyramidNonLocalBlock",
     "ContextBlock",
     "DisentangledNonLocalBlock",
+    "FixedBatchNorm2d",
     "GlobalContextBlock",
     "NonLocalBlock",
     "SimplifiedNonLocalBlock",
     "block_arguments",
     "build_context_block",
+    "get_norm",
     "pairwise_attention",
     "pairwise_weights",
     "pyramid_pool",

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import (
-    Norm,
     PointwiseConv,
     apply_2d,
     check_count,
@@ -20,6 +19,7 @@ from dnl_d2.layers.common import (
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, check_mask, evaluating
 from dnl_d2.layers.functional import full_precision, pairwise_weights
 from dnl_d2.layers.non_local import resolve_inter_channels
+from dnl_d2.layers.norms import Norm
 from dnl_d2.layers.pyramid import pyramid_pool, spread_over_positions
 
 

@@ -1,4 +1,4 @@
-"""Pieces that the blocks share: a rank-agnostic 1x1 convolution, norms by name, tokens."""
+"""Pieces that the blocks share: a rank-agnostic 1x1 convolution, tokens, checks of arguments."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,40 +8,7 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.functional import autocast_is_on
-
-Norm = str | Callable[[int], nn.Module] | None
-
-
-def get_norm(norm: Norm, channels: int) -> nn.Module | None:
-    """Norm layer from a name, with Detectron2's names and meaning, or from a callable.
-
-    ``""`` and None mean no norm. BN, SyncBN and GN need torch alone; any other name is
-    Detectron2's (FrozenBN, LN, naiveSyncBN, ...).
-    """
-    if not norm:
-        return None
-    if callable(norm):
-        return norm(channels)
-    if norm == "BN":
-        return nn.BatchNorm2d(channels)
-    if norm == "SyncBN":
-        return nn.SyncBatchNorm(channels)
-    if norm == "GN":
-        if channels % 32:
-            raise UsageError(f"norm 'GN' has 32 groups, which do not divide {channels} channels")
-        return nn.GroupNorm(32, channels)
-    try:
-        from detectron2.layers import get_norm as detectron2_norm
-    except ImportError:
-        raise UsageError(
-            f"norm {norm!r} needs detectron2; with torch alone: BN, SyncBN, GN"
-        ) from None
-    try:
-        return detectron2_norm(norm, channels)
-    except (KeyError, AttributeError):
-        raise UsageError(
-            f"unknown norm {norm!r}; use BN, SyncBN, GN, LN, FrozenBN, naiveSyncBN or '' for none"
-        ) from None
+from dnl_d2.layers.norms import Norm, get_norm
 
 
 class PointwiseConv(nn.Conv2d):

@@ -6,12 +6,10 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import (
-    Norm,
     PointwiseConv,
     add_projected,
     apply_2d,
     check_positive,
-    get_norm,
     init_normal,
     init_zero_output,
     to_map,
@@ -30,6 +28,7 @@ from dnl_d2.layers.functional import (
     unary_weights,
 )
 from dnl_d2.layers.non_local import resolve_inter_channels, sub_sample
+from dnl_d2.layers.norms import Norm, get_norm
 
 # What the four public code bases do; an argument given by the caller wins over its preset.
 # gamma: a learned scalar, zero at first, on the pairwise term only; without it the output

@@ -33,16 +33,17 @@ def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
 def autocast_off(x: Tensor):
     """A context without autocast on the device of ``x``."""
     kind = x.device.type
-    if torch.amp.autocast_mode.is_autocast_available(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    return nullcontext() if kind in _WITHOUT_AUTOCAST else torch.autocast(kind, enabled=False)
 
 
 def autocast_is_on(x: Tensor) -> bool:
-    """Whether there is autocast on the device of ``x``; on ``meta`` there is never."""
+    """Whether operations on ``x`` run under autocast."""
     kind = x.device.type
-    available = torch.amp.autocast_mode.is_autocast_available(kind)
-    return available and torch.is_autocast_enabled(kind)
+    return kind not in _WITHOUT_AUTOCAST and torch.is_autocast_enabled(kind)
+
+
+# By name: not every version of torch.compile can trace torch.amp.is_autocast_available.
+_WITHOUT_AUTOCAST = ("meta",)
 
 
 def masked_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import (
-    Norm,
     PointwiseConv,
     broadcast_token,
     check_positive,
@@ -16,6 +15,7 @@ from dnl_d2.layers.common import (
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock
 from dnl_d2.layers.functional import position_mean, unary_attention, unary_weights
+from dnl_d2.layers.norms import Norm
 
 
 @CONTEXT_BLOCKS.register("snl")

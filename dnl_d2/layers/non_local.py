@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import (
-    Norm,
     PointwiseConv,
     add_projected,
     check_count,
@@ -23,6 +22,7 @@ from dnl_d2.layers.functional import (
     pairwise_attention,
     pairwise_weights,
 )
+from dnl_d2.layers.norms import Norm
 
 _SIMILARITY = {
     "gaussian": "softmax",

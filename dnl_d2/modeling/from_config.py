@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
 from torch import nn
 
-from dnl_d2.config.loading import load_config
+from dnl_d2.config.loading import load_config_file
 from dnl_d2.config.rules import check_yaml
 from dnl_d2.errors import UsageError, building
 
@@ -16,13 +16,13 @@ def build_from_config(path: str, overrides: Sequence[str] = (), *, device: str) 
     """The model of a config file of either kind, with initial weights.
 
     Args:
-        path, overrides: see :func:`load_config`.
+        path, overrides: of a config file, see :mod:`dnl_d2.config.loading`.
         device: where to build it; ``meta`` for parameters without memory.
 
     Raises:
-        UsageError: see :func:`load_config`; or it has no model, or one that cannot be built.
+        UsageError: the file cannot be loaded, has no model, or one that cannot be built.
     """
-    cfg = load_config(path, overrides)
+    cfg = load_config_file(path, overrides)
     with building(f"the model of {path}"), torch.device(device):
         if isinstance(cfg, CfgNode):
             check_yaml(cfg)

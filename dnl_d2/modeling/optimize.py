@@ -11,8 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import PointwiseConv
 from dnl_d2.layers.functional import full_precision
+from dnl_d2.layers.norms import FixedBatchNorm2d
 from dnl_d2.modeling.heads.segmentation_head import SegmentationHead
-from dnl_d2.modeling.norms import FixedBatchNorm2d
 
 # Exactly these: a subclass may compute something else.
 _NORMS = (

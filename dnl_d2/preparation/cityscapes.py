@@ -5,10 +5,6 @@
 import os
 
 import numpy as np
-from cityscapesscripts.helpers.annotation import Annotation
-from cityscapesscripts.helpers.labels import labels as LABELS
-from cityscapesscripts.helpers.labels import name2label
-from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
 from dnl_d2.data.datasets.cityscapes import IMAGE_SUFFIX, LABEL_SUFFIX
 from dnl_d2.data.labels import read_label
@@ -33,7 +29,7 @@ def prepare_cityscapes(root: str, *, workers: int) -> Report:
         workers: number of threads.
 
     Raises:
-        UsageError: a folder is missing, or an output cannot be written.
+        UsageError: a folder or cityscapesscripts is missing, or an output cannot be written.
     """
     base = os.path.join(root, "cityscapes")
     hint = f"expected {base}/gtFine/{{train,val,test}}/CITY as gtFine_trainvaltest.zip unpacks"
@@ -76,7 +72,13 @@ def read_label_ids(path: str) -> np.ndarray:
 
 
 def _conversion() -> Conversion:
-    drawn = [label for label in LABELS if label.id >= 0]  # a license plate is part of its car
+    try:
+        from cityscapesscripts.helpers.labels import labels
+    except ImportError as error:
+        raise UsageError(
+            f"Cityscapes is prepared with cityscapesScripts ({error}): install it"
+        ) from error
+    drawn = [label for label in labels if label.id >= 0]  # a license plate is part of its car
     table = np.full(max(label.id for label in drawn) + 1, -1)
     for label in drawn:
         table[label.id] = label.trainId
@@ -84,6 +86,10 @@ def _conversion() -> Conversion:
 
 
 def _draw_polygons(path: str) -> np.ndarray:
+    from cityscapesscripts.helpers.annotation import Annotation
+    from cityscapesscripts.helpers.labels import name2label
+    from cityscapesscripts.preparation.json2labelImg import createLabelImage
+
     annotation = Annotation()
     try:
         with open(path, encoding="utf-8") as file:

@@ -171,6 +171,11 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
             f"{split.what}: {split.name} has {len(classes)} classes, "
             f"but the model predicts num_classes={task.num_classes}"
         )
+    stated = split.meta.get("ignore_label", None)
+    if not split.test and None not in (task.ignore_label, stated) and task.ignore_label != stated:
+        raise UsageError(
+            f"{task.ignore_key}={task.ignore_label}, but {split.name} ignores {stated}"
+        )
     if split.max_files > 0 and not (split.test and not _any_has(_LABELS, records)):
         check_sem_seg_dataset(
             records,

@@ -36,6 +36,20 @@ for source, target in FOLDERS.items():
 _CROP_COMMENT = "# height, width; the base's is larger"
 
 
+def fitting_crop(crop: Sequence[int], size: Sequence[int]) -> list[int]:
+    """A crop, cut down to pictures that are smaller.
+
+    Args:
+        crop: (height, width) of a config's crops; empty for none.
+        size: (height, width) of the pictures.
+
+    Returns:
+        (height, width); empty where the crop fits, or there is none.
+    """
+    fitting = [min(sides) for sides in zip(crop, size, strict=False)]
+    return fitting if fitting != list(crop) else []
+
+
 def yaml_config(
     train: LabelledSet,
     test: LabelledSet | None,

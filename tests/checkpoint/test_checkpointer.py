@@ -5,11 +5,9 @@ import pickle
 import pytest
 import torch
 from detectron2.modeling import build_model
-from fvcore.common.checkpoint import Checkpointer
 
-from dnl_d2.checkpoint import PublicCheckpointer, convert_back, get_source
+from dnl_d2.checkpoint import Checkpointer, convert_back, get_source
 from dnl_d2.checkpoint.describe.architecture import describe
-from dnl_d2.engine.loading import load_for_evaluation, load_weights
 from dnl_d2.errors import UsageError
 from tests.checkpoint.models import DETECTOR, SEGMENTOR, build, config, randomised
 
@@ -30,10 +28,10 @@ def mmseg_file(model, path, **meta):
     return str(path)
 
 
-def load(model, path, **options) -> PublicCheckpointer:
-    return load_weights(
-        Checkpointer(model), str(path), resume=False, key="MODEL.WEIGHTS", **options
-    )
+def load(model, path, **options) -> Checkpointer:
+    checkpointer = Checkpointer(model, **options)
+    checkpointer.resume_or_load(str(path), resume=False)
+    return checkpointer
 
 
 def logits(model, image):
@@ -175,9 +173,7 @@ def test_a_file_of_another_model_is_named(tmp_path):
     path = mmseg_file(build(SEGMENTOR), tmp_path / "public.pth")
     other = build(SEGMENTOR, MODEL__SEM_SEG_HEAD__CONTEXT__NAME="nl", MODEL__RESNETS__DEPTH=34)
     with pytest.raises(UsageError, match=r"seem to be of ResNet-18 \(v1c stem\), DNL head"):
-        load_for_evaluation(
-            other, path, output_dir=str(tmp_path), resume=False, key="MODEL.WEIGHTS"
-        )
+        Checkpointer(other, str(tmp_path)).load_whole(path)
     torch.save({"state_dict": {"features.0.weight": torch.zeros(1)}}, tmp_path / "vgg.pth")
     with pytest.raises(UsageError, match=r"vgg.pth: .*seems to be a VGG"):
         load(other, tmp_path / "vgg.pth")
@@ -198,9 +194,7 @@ def test_weights_of_a_wholly_different_model_are_refused(base, tmp_path):
 
 def test_evaluation_without_a_checkpoint_to_resume_names_the_folder(tmp_path):
     with pytest.raises(UsageError, match=rf"there is no checkpoint in {tmp_path} \(OUTPUT_DIR"):
-        load_for_evaluation(
-            build(SEGMENTOR), "", output_dir=str(tmp_path), resume=True, key="MODEL.WEIGHTS"
-        )
+        Checkpointer(build(SEGMENTOR), str(tmp_path)).load_whole("", resume=True)
 
 
 def test_an_unknown_model_is_called_one():

@@ -8,7 +8,7 @@ import pytest
 
 from dnl_d2.checkpoint import detectron2_zoo as zoo
 from dnl_d2.checkpoint.detectron2_zoo import addresses, resolve_weights
-from dnl_d2.engine import lazy_trainer, yaml_trainer
+from dnl_d2.engine import run
 from dnl_d2.errors import UsageError
 from tests.engine.runs import arguments, lazy_config, yaml_config
 from tests.modeling.detectors import ZOO
@@ -129,7 +129,7 @@ def test_both_engines_take_names(eval_only, tmp_path):
     args = arguments(eval_only=eval_only)
     cfg = yaml_config(tmp_path, MODEL__WEIGHTS="mask_rcnn_R_50_FPN_2x")
     with pytest.raises(UsageError, match=message.format("MODEL.WEIGHTS")):
-        yaml_trainer.run(cfg, args)
+        run(cfg, args)
     cfg = lazy_config(tmp_path, train__init_checkpoint="mask_rcnn_R_50_FPN_2x")
     with pytest.raises(UsageError, match=message.format("train.init_checkpoint")):
-        lazy_trainer.run(cfg, args)
+        run(cfg, args)

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from dnl_d2.data.resize import PUBLISHED_SCALES
+from dnl_d2.config.keys import PUBLISHED_SCALES
 from tests.reference import parity
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")

@@ -1,14 +1,10 @@
 """Values of configs that are refused before anything is built, by their keys."""
 
 import pytest
-import torch
 from detectron2.modeling import BACKBONE_REGISTRY
-from torch import nn
 
 from dnl_d2.config.rules import check_yaml
-from dnl_d2.engine.lazy_trainer import _mask_padding_that_shows
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling import build_context_resnet
 from tests.modeling.configs import config
 
 
@@ -64,18 +60,6 @@ def test_other_backbones_do_not_drop_what_they_do_not_know(options, key):
     check_yaml(changed(**plain))
     with pytest.raises(UsageError, match=rf"MODEL\.RESNETS\.{key}: .* use build_context"):
         check_yaml(changed(**options, **plain))
-
-
-@pytest.mark.parametrize(("mean", "context"), [(115.0, "gc"), (115.5, "gc"), (115.0, None)])
-def test_lazy_models_whose_padding_looks_like_pixels(mean, context, caplog):
-    model = nn.Module()
-    inserts = {"res5": [-1]} if context else None
-    model.backbone = build_context_resnet(depth=18, context=context, inserts=inserts)
-    model.pixel_mean = torch.full((3, 1, 1), mean)
-    _mask_padding_that_shows(model)
-    hidden = bool(context) and mean == 115.0
-    assert model.backbone.mask_padding is not hidden
-    assert ("model.pixel_mean has whole numbers only" in caplog.text) is hidden
 
 
 def test_parts_that_others_register_may_know_the_keys():

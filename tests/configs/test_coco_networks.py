@@ -10,7 +10,7 @@ from torch import nn
 
 from dnl_d2.checkpoint.convert import convert, fit_backbone
 from dnl_d2.checkpoint.sources import mmdet as source
-from dnl_d2.modeling.norms import FixedBatchNorm2d
+from dnl_d2.layers import FixedBatchNorm2d
 from tests.configs.coco import LEAVES, NAME, meta_model, yaml_config
 
 

@@ -11,8 +11,8 @@ import pytest
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import color_augmentation
 
+from dnl_d2.config.keys import PUBLISHED_SCALES
 from dnl_d2.data import MultiScaleFlip, PhotometricDistortion, RandomResize, sem_seg_augmentations
-from dnl_d2.data.resize import PUBLISHED_SCALES
 from tests.reference import mmseg
 
 SIZES = [(1, 1), (5, 7), (48, 64), (33, 47), (37, 100), (100, 37), (500, 375), (281, 500)]

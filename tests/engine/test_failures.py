@@ -9,9 +9,9 @@ import torch
 from detectron2.engine import HookBase, TrainerBase
 from torch import nn
 
-from dnl_d2.checkpoint.training import TrainingCheckpointer
+from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.engine import run
-from dnl_d2.engine.failures import training
+from dnl_d2.engine.failures import explaining_failures
 from dnl_d2.errors import UsageError
 from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
 
@@ -24,7 +24,7 @@ RATE = {yaml_config: "SOLVER__BASE_LR", lazy_config: "optimizer__lr"}
 
 @pytest.fixture
 def checkpointer(tmp_path):
-    return TrainingCheckpointer(nn.Linear(2, 2), str(tmp_path))
+    return Checkpointer(nn.Linear(2, 2), str(tmp_path))
 
 
 def test_an_interrupted_save_keeps_the_earlier_checkpoint(checkpointer, tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_a_diverged_run_says_so(kind, tmp_path):
 
 def test_a_divergence_is_told_in_one_sentence():
     wanted = r"^training diverged: Scores contain NaN. Training has diverged; lower the learning"
-    with pytest.raises(UsageError, match=wanted), training():
+    with pytest.raises(UsageError, match=wanted), explaining_failures():
         raise FloatingPointError("Scores contain NaN. Training has diverged.")
 
 
@@ -79,12 +79,12 @@ def test_a_full_disk_is_named_even_if_later_hooks_fail_too(tmp_path, monkeypatch
     trainer = TrainerBase()
     trainer.run_step = lambda: None
     trainer.register_hooks([Checkpoint()])
-    with pytest.raises(UsageError, match="model_final"), training():
+    with pytest.raises(UsageError, match="model_final"), explaining_failures():
         trainer.train(0, 1)
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(ZeroDivisionError, match="of mine"), training():
+    with pytest.raises(ZeroDivisionError, match="of mine"), explaining_failures():
         raise ZeroDivisionError("of mine")
 
 

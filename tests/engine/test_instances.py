@@ -9,20 +9,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from omegaconf import OmegaConf
 from torch import nn
 
 from dnl_d2.data import register_coco_dataset
-from dnl_d2.engine import load_config, run
+from dnl_d2.engine import Trainer, load_config, run
+from dnl_d2.engine.from_lazy import _evaluate, task_of_lazy
+from dnl_d2.engine.from_yaml import task_of_yaml
 from dnl_d2.engine.hooks import BestCheckpointer, best_checkpoint_hook
-from dnl_d2.engine.lazy_trainer import evaluate
-from dnl_d2.engine.yaml_trainer import Trainer
+from dnl_d2.engine.multi_scale import detector_at_scales
+from dnl_d2.engine.spec import DetectorScales
 from dnl_d2.errors import UsageError, one_line
 from dnl_d2.synthetic import generate_instances
 from dnl_d2.validation.splits import check_datasets, check_splits
-from dnl_d2.validation.task import task_of_lazy, task_of_yaml
 from tests.engine.runs import arguments, environment, yaml_config  # noqa: F401
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -127,6 +130,59 @@ def test_lazy_configs_are_checked_alike(config, tmp_path):
         assert masked.masks_key.endswith(("MASK_ON", "use_instance_mask"))
 
 
+SMALL_LAZY = {
+    "model.backbone.bottom_up.depth": 18,
+    "model.backbone.bottom_up.freeze_at": 0,
+    "model.roi_heads.num_classes": 7,
+    "dataloader.test.mapper.augmentations.0.short_edge_length": 96,
+    "dataloader.test.num_workers": 0,
+    "dataloader.train.num_workers": 0,
+    "dataloader.train.total_batch_size": 1,
+    "train.max_iter": 1,
+}
+
+
+def test_lazy_detectors_are_tested_at_several_scales(config, tmp_path):
+    scales = {"dataloader.test_augmentation.enabled": "true"}
+    scales["dataloader.test_augmentation.min_sizes"] = "[64,96]"
+    cfg = lazy_config(tmp_path, **SMALL_LAZY, **scales)
+    weights = tmp_path / "weights.pth"
+    torch.save({"model": instantiate(cfg.model).state_dict()}, weights)
+    cfg.train.init_checkpoint = str(weights)
+    results = run(cfg, arguments(eval_only=True))
+    assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
+    for folder in ("inference", "inference_TTA"):
+        path = tmp_path / "out" / folder / "generated_instances_val/coco_instances_results.json"
+        assert len(json.loads(path.read_text())) > 10
+
+
+def test_wrong_scales_of_a_lazy_config_are_one_line(config, tmp_path):
+    key = "dataloader.test_augmentation"
+    cfg = lazy_config(tmp_path, **{f"{key}.enabled": "true", f"+{key}.max_sizes": 3})
+    with pytest.raises(UsageError, match=f"{key}.max_sizes does not exist; known: enabled, min_"):
+        run(cfg, arguments(eval_only=True))
+    options = {f"{key}.enabled": "true", "+dataloader.train.mapper.use_keypoint": "true"}
+    with pytest.raises(UsageError, match=f"{key}.enabled: not with .*use_keypoint"):
+        run(lazy_config(tmp_path, **options), arguments(eval_only=True))
+
+
+def test_scales_are_those_of_detectron2(config, tmp_path):
+    """What it reads from its config is read off the model here."""
+    cfg = config(MODEL__DEVICE="cpu", TEST__DETECTIONS_PER_IMAGE=7)
+    model = Trainer.build_model(cfg).eval()
+    image = torch.randint(0, 255, (3, 96, 128), dtype=torch.uint8)
+    inputs = [{"image": image, "height": 96, "width": 128}]
+    ours = detector_at_scales(model, DetectorScales((64, 96), 4000, True))
+    with torch.no_grad():
+        found, expected = ours(inputs), GeneralizedRCNNWithTTA(cfg, model)(inputs)
+    found, expected = (x[0]["instances"] for x in (found, expected))
+    assert len(found) == len(expected) > 0
+    for name, value in expected.get_fields().items():
+        got = found.get(name)
+        got, value = (getattr(x, "tensor", x) for x in (got, value))
+        assert torch.equal(got, value), name
+
+
 def two_sizes():
     shapes = [(3, 4, 4), (3, 5, 5), (3, 4, 4)]
     return [[{"image": torch.zeros(shape)} for shape in shapes]]
@@ -141,7 +197,7 @@ def test_lazy_evaluation_predicts_images_of_one_size_together():
             return [None] * len(inputs)
 
     loaders = {"test": L(two_sizes)(), "evaluator": L(DatasetEvaluators)(evaluators=[])}
-    assert evaluate(OmegaConf.create({"dataloader": loaders}), Counting()) == {}
+    assert _evaluate(OmegaConf.create({"dataloader": loaders}), Counting(), None) == {}
     assert seen == [[(3, 4, 4)] * 2, [(3, 5, 5)]]
 
 
@@ -265,6 +321,18 @@ def test_a_broken_picture_is_named(config, tmp_path, monkeypatch, eval_only, wor
     assert one_line(error.value).startswith(f"image {root}/{'val' if eval_only else 'train'}/0000")
 
 
+def test_a_broken_picture_is_named_by_lazy_configs(config, tmp_path, monkeypatch):
+    root = tmp_path / "generated_instances"
+    generate_instances(str(root), train=2, val=2)
+    for path in root.glob("*/*.png"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cfg = lazy_config(tmp_path, **SMALL_LAZY)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(UsageError) as error:
+        run(cfg, arguments())
+    assert one_line(error.value).startswith(f"image {root}/train/0000")
+
+
 def test_a_name_that_is_not_registered_gets_the_closest(config):
     with pytest.raises(UsageError, match=r"'coco_2017_vall' is not registered.* coco_2017_val,"):
         check_datasets(["coco_2017_vall"], task=task_of_yaml(config()), max_files=1, what="X")
@@ -302,7 +370,7 @@ def test_cityscapes_masks_need_bitmasks(config, tmp_path, monkeypatch):
 def test_the_best_weights_are_those_of_the_best_masks(reported, best):
     saved, latest = [], {}
     checkpointer = SimpleNamespace(save=lambda name, **state: saved.append(name))
-    hook = best_checkpoint_hook(["coco"], 1, checkpointer)
+    hook = best_checkpoint_hook(["generated_instances_val"], 1, checkpointer)
     assert isinstance(hook, BestCheckpointer)
     hook.trainer = SimpleNamespace(storage=SimpleNamespace(latest=lambda: latest))
     for number, figures in enumerate(reported):

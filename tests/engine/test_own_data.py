@@ -9,11 +9,10 @@ import pytest
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from dnl_d2.engine import load_config, run
+from dnl_d2.engine import load_config, read_config, run
 from dnl_d2.errors import UsageError
 from dnl_d2.validation import folder_set
-from dnl_d2.validation.configs import fitting_crop
-from dnl_d2.validation.suggestions import lazy_config, weight_lines, yaml_config
+from dnl_d2.validation.suggestions import fitting_crop, lazy_config, weight_lines, yaml_config
 
 COMMON = Path(__file__).parent.parent.parent / "configs" / "common"
 CLASSES = ["background", "texture_a", "texture_b", "paired", "red", "green", "cyan", "violet"]
@@ -222,11 +221,13 @@ def test_an_empty_line_among_the_classes_is_named(entry, write, datasets):
 
 @pytest.mark.parametrize("base", ["camvid_r18w32-d8.yaml", "camvid_r18w32_d8.py"])
 def test_the_crop_fits_the_pictures(base):
-    cfg = load_config(str(COMMON / base))  # (240, 320)
-    assert fitting_crop(cfg, (40, 56)) == [40, 56]
-    assert fitting_crop(cfg, (300, 100)) == [240, 100]
-    assert fitting_crop(cfg, (240, 320)) == [] == fitting_crop(cfg, (600, 800))
+    crop = read_config(load_config(str(COMMON / base)), train=True).task.crop_size
+    assert crop == (240, 320)
+    assert fitting_crop(crop, (40, 56)) == [40, 56]
+    assert fitting_crop(crop, (300, 100)) == [240, 100]
+    assert fitting_crop(crop, (240, 320)) == [] == fitting_crop(crop, (600, 800))
     options = ["INPUT.CROP.ENABLED", "False"]
     if base.endswith(".py"):
         options = ["dataloader.train.mapper.augmentations.crop_size=null"]
-    assert fitting_crop(load_config(str(COMMON / base), options), (40, 56)) == []
+    crop = read_config(load_config(str(COMMON / base), options), train=True).task.crop_size
+    assert crop == () and fitting_crop(crop, (40, 56)) == []

@@ -11,7 +11,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from dnl_d2.engine import step as accumulation
-from dnl_d2.engine.prepare import AutocastInTraining, autocast_dtype, data_parallel
+from dnl_d2.engine.environment import data_parallel
+from dnl_d2.engine.precision import AutocastInTraining, autocast_dtype
 from dnl_d2.engine.step import AccumulateGradients, build_step, check_parts
 from dnl_d2.errors import UsageError
 from tests.processes import leave

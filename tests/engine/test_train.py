@@ -13,11 +13,8 @@ from torch import nn
 
 from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import Trainer, run
-from dnl_d2.engine.prepare import (
-    AutocastInTraining,
-    plain_batch_norm_if_alone,
-    usable_device,
-)
+from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
+from dnl_d2.engine.precision import AutocastInTraining
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
 from dnl_d2.validation.splits import check_datasets
@@ -326,6 +323,7 @@ def train_in_a_process(folder):
     leave()
 
 
+@pytest.mark.slow
 def test_two_processes_on_the_cpu(tmp_path):
     launch(train_in_a_process, 2, dist_url="auto", args=(tmp_path,))
     for kind in (yaml_config, lazy_config):

@@ -34,12 +34,12 @@ def test_layers_without_detectron2():
     assert result.returncode == 0, result.stderr
     *blocks, norm = result.stdout.splitlines()
     assert len(blocks) == 6 and all(line.endswith("(2, 8, 9, 9)") for line in blocks)
-    assert norm == "norm 'FrozenBN' needs detectron2; with torch alone: BN, SyncBN, GN"
+    assert norm == "norm 'FrozenBN' needs detectron2; with torch alone: BN, SyncBN, GN, fixBN"
     assert result.stderr == ""
 
 
 def test_package_without_detectron2_names_both_ways_to_install_it():
-    for code in ("import dnl_d2", "from dnl_d2 import add_dnl_config"):
+    for code in ("import dnl_d2; dnl_d2.add_dnl_config", "from dnl_d2 import add_dnl_config"):
         result = run(code)
         assert result.returncode != 0
         message = result.stderr.strip().splitlines()[-1]
@@ -51,3 +51,27 @@ def test_package_says_so_also_after_its_layers_were_imported():
     result = run("import dnl_d2.layers\nfrom dnl_d2 import add_dnl_config")
     assert result.returncode != 0
     assert result.stderr.strip().splitlines()[-1].startswith("ImportError: dnl_d2 needs detectron2")
+
+
+def test_layers_load_torch_alone_also_beside_detectron2():
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "import torch; torch_loads = {name.partition('.')[0] for name in sys.modules}\n"
+        "import dnl_d2, dnl_d2.layers\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules} - torch_loads\n"
+        "print(sorted(name for name in loaded if not name.startswith('_')))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    loaded = set(eval(result.stdout))
+    assert "dnl_d2" in loaded and loaded <= {"dnl_d2"} | sys.stdlib_module_names
+
+
+def test_names_of_the_package_are_listed_and_others_are_none():
+    import dnl_d2
+
+    assert {"add_dnl_config", "layers", "engine"} <= set(dir(dnl_d2))
+    assert dnl_d2.layers.NonLocalBlock(8).in_channels == 8
+    assert not hasattr(dnl_d2, "nonsense")

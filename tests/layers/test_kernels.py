@@ -220,29 +220,6 @@ def test_half_precision_operands_have_fp32_logits(backend, held, monkeypatch):
         assert (found - exact).norm() / exact.norm() < bound
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(
-    "spec",
-    [*CONTEXT_BLOCKS, *({"name": "nl", "mode": m} for m in ("dot_product", "concatenation"))],
-    ids=str,
-)
-def test_blocks_compile_to_one_graph(spec, masked):
-    torch._dynamo.reset()
-    block = randomize(build_context_block(spec, 8), 0)  # a fresh one is an identity
-    x = torch.randn(2, 8, 18, 20, requires_grad=True)
-    mask = torch.zeros(2, 18, 20, dtype=torch.bool)
-    mask[0, 9:] = True
-    mask = mask if masked else None
-    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
-    block.eval()
-    found, expected = compiled(x, mask), block(x, mask)
-    torch.testing.assert_close(found, expected)
-    wanted = [x, *block.parameters()]
-    gradients = [torch.autograd.grad(out.square().sum(), wanted) for out in (found, expected)]
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item() + 1e-6)
-
-
 @pytest.mark.parametrize(
     "spec",
     ["dnl", "snl", "gc", *({"name": "nl", "mode": m} for m in PAIRWISE_FORMS)],

@@ -157,22 +157,3 @@ def test_one_export_serves_every_size(name):
     for size in ((24, 48), (97, 33), (5, 2), (13, 130)):
         x = torch.randn(2, 4, *size)
         torch.testing.assert_close(program(x), model(x))
-
-
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("name", EXPORTED)
-def test_compiles_as_one_graph_for_every_size(name, training):
-    model = EXPORTED[name]().train(training)
-    compiled = torch.compile(
-        copy.deepcopy(model), fullgraph=True, dynamic=True, backend="aot_eager"
-    )
-    for size in ((9, 11), (5, 18)):
-        x = torch.randn(2, 4, *size)
-        ours, right = x.clone().requires_grad_(), x.clone().requires_grad_()
-        pair = compiled(ours), model(right)
-        torch.testing.assert_close(*pair)
-        grads = [
-            torch.autograd.grad(o.square().sum(), v)[0]
-            for o, v in zip(pair, (ours, right), strict=True)
-        ]
-        torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)

@@ -9,7 +9,11 @@ from torch import nn
 
 from dnl_d2.layers import CONTEXT_BLOCKS
 from dnl_d2.modeling import SameSizeBatches, build_context_resnet
-from dnl_d2.modeling.backbone.padding import content_sizes, padding_mask
+from dnl_d2.modeling.backbone.padding import (
+    content_sizes,
+    mask_only_visible_padding,
+    padding_mask,
+)
 from dnl_d2.modeling.backbone.residual import POSITIONS
 from tests.modeling.configs import config
 
@@ -204,12 +208,25 @@ def test_yaml_keys():
 def test_colours_that_look_like_padding(mean, masked, caplog):
     cfg = config(DEPTH=18, RES2_OUT_CHANNELS=64, OUT_FEATURES=["res4"])
     cfg.MODEL.PIXEL_MEAN = mean
-    assert build_backbone(cfg, ShapeSpec(channels=3)).mask_padding is masked
+    build_backbone(cfg, ShapeSpec(channels=3))
     assert not caplog.records  # without a block it makes no difference
     cfg.MODEL.RESNETS.CONTEXT.NAME = "gc"
     cfg.MODEL.RESNETS.CONTEXT_STAGES.RES4 = [-1]
-    assert build_backbone(cfg, ShapeSpec(channels=3)).mask_padding is masked
+    assert build_backbone(cfg, ShapeSpec(channels=3)).masks_padding is masked
     assert ("MODEL.PIXEL_MEAN has whole numbers only" in caplog.text) is not masked
+
+
+@pytest.mark.parametrize(("mean", "block"), [(115.0, "gc"), (115.5, "gc"), (115.0, None)])
+def test_models_whose_padding_looks_like_pixels(mean, block, caplog):
+    model = nn.Module()
+    model.backbone = backbone(block, **({} if block else {"inserts": None}))
+    model.pixel_mean = torch.full((3, 1, 1), mean)
+    mask_only_visible_padding(model, "model.pixel_mean")
+    hidden = bool(block) and mean == 115.0
+    assert model.backbone.mask_padding is not hidden
+    assert caplog.text.count("model.pixel_mean has whole numbers only") == hidden
+    mask_only_visible_padding(model, "model.pixel_mean")
+    assert len(caplog.records) == hidden  # once
 
 
 def test_what_an_image_alone_is_padded_to():

@@ -14,7 +14,6 @@ from PIL import Image
 from dnl_d2 import optimize_for_inference
 from dnl_d2.data import MultiScaleFlip, SemSegMapper
 from dnl_d2.engine import load_config, run
-from dnl_d2.engine.yaml_trainer import Trainer
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
 from dnl_d2.modeling.inference import average_probabilities
@@ -195,7 +194,7 @@ def test_mappers_of_both_configs(configs, tmp_path):
 def test_other_models_are_refused_in_one_line(configs, tmp_path):
     cfg = configs("yaml", **ON["yaml"], **{"MODEL.META_ARCHITECTURE": "SemanticSegmentor"})
     with pytest.raises(UsageError, match=r"TEST\.AUG\.ENABLED: SemanticSegmentor .*Context"):
-        Trainer.build_model(cfg)
+        run(cfg, arguments(eval_only=True))
     cfg = configs("py", **ON["py"])
     cfg.model._target_ = SemanticSegmentor
     del cfg.model.pad_size

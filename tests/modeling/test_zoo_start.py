@@ -7,10 +7,9 @@ import torch
 from detectron2.layers import Conv2d
 from detectron2.modeling import build_model
 from detectron2.modeling.backbone import resnet
-from fvcore.common.checkpoint import Checkpointer
 
+from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.checkpoint.detectron2_zoo import addresses
-from dnl_d2.engine.loading import load_for_evaluation, load_weights
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
 from dnl_d2.modeling.backbone.residual import POSITIONS
@@ -52,7 +51,9 @@ def cached(folder, name):
 
 
 def load(model, path):
-    return load_weights(Checkpointer(model), path, resume=False, key="MODEL.WEIGHTS")
+    checkpointer = Checkpointer(model)
+    checkpointer.resume_or_load(path, resume=False)
+    return checkpointer
 
 
 @torch.no_grad()
@@ -151,13 +152,7 @@ def test_other_blocks_change_detections(spec, theirs, files):
 
 def test_evaluation_of_a_model_with_new_blocks_is_refused(files, tmp_path):
     with pytest.raises(UsageError, match=r"parameters are missing.*\.context\."):
-        load_for_evaluation(
-            build(MASK_RCNN, INSERT),
-            files[1]["pkl"],
-            output_dir=str(tmp_path),
-            resume=False,
-            key="MODEL.WEIGHTS",
-        )
+        Checkpointer(build(MASK_RCNN, INSERT)).load_whole(files[1]["pkl"])
 
 
 def test_deformable_weights_of_the_zoo_fill_the_model(tmp_path, monkeypatch):
@@ -169,13 +164,7 @@ def test_deformable_weights_of_the_zoo_fill_the_model(tmp_path, monkeypatch):
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
     write(cached(tmp_path, DEFORMABLE), theirs.state_dict())
     ours = build(DEFORMABLE)
-    load_for_evaluation(
-        ours,
-        "mask_rcnn_R_50_FPN_3x_dconv_c3-c5",
-        output_dir=str(tmp_path / "out"),
-        resume=False,
-        key="MODEL.WEIGHTS",
-    )
+    Checkpointer(ours).load_whole("mask_rcnn_R_50_FPN_3x_dconv_c3-c5")
     state = ours.state_dict()
     assert state.keys() == theirs.state_dict().keys()
     assert sum("conv2_offset" in key for key in state) == 2 * (4 + 6 + 3)

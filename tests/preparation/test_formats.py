@@ -90,6 +90,13 @@ def test_cityscapes_polygons_of_another_form_are_named(change, message, tmp_path
         prepare("cityscapes", tmp_path)
 
 
+def test_cityscapesscripts_missing_is_said(tmp_path, monkeypatch):
+    build_cityscapes(tmp_path)
+    monkeypatch.setitem(sys.modules, "cityscapesscripts.helpers.labels", None)
+    with pytest.raises(UsageError, match=r"cityscapesScripts .* install it"):
+        prepare("cityscapes", tmp_path)
+
+
 def test_cityscapes_half_written_polygons_are_named(tmp_path):
     build_cityscapes(tmp_path)
     truncate(str(polygons(tmp_path)))

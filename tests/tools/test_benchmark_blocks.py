@@ -49,6 +49,7 @@ def read(folder):
     return json.loads((folder / "benchmark_blocks.json").read_text())
 
 
+@pytest.mark.slow
 def test_command(root, tmp_path):
     arguments = ["--blocks", "nl", "concatenation", "--sizes", "8x8", "9x10"]
     result = subprocess.run(

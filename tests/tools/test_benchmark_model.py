@@ -49,6 +49,7 @@ def figures(root, tmp_path, *options):
     ],
     ids=["inference", "training", "plain"],
 )
+@pytest.mark.slow
 def test_figures(root, tmp_path, options):
     found, printed = figures(root, tmp_path, *options)
     assert found["difference"] < 1e-4

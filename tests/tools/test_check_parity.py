@@ -20,6 +20,7 @@ def module(root):
     return loaded
 
 
+@pytest.mark.slow
 def test_short_table(root, tmp_path):
     out = tmp_path / "table.json"
     result = subprocess.run(

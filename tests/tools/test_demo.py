@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import pytest
 from PIL import Image
 
 
+@pytest.mark.slow
 def test_demo_prints_a_table_and_draws(root, tmp_path):
     result = subprocess.run(
         [sys.executable, "tools/demo.py", "--iterations", "2", "--output", str(tmp_path)],

@@ -1,9 +1,13 @@
 """What the names and shapes of parameters tell about a model."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from dnl_d2.checkpoint.keymap import State
 from dnl_d2.errors import UsageError
+
+# YAML keys and their values.
+Settings = dict[str, Any]
 
 
 class Keys:

@@ -19,7 +19,7 @@ _RESNET_VD = {
     "MODEL.RESNETS.SHORTCUT": "avg_pool",
     "MODEL.RESNETS.HALVE_FIRST_DILATION": False,
 }
-_SETTINGS = {
+_SETTINGS: dict[str, dict[str, object]] = {
     "dnl": {
         "MODEL.SEM_SEG_HEAD.CONTEXT.PRESET": "paddleseg",
         "MODEL.SEM_SEG_HEAD.HALF_PIXEL_CENTERS": False,

@@ -21,7 +21,9 @@ def dot_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: Tensor | 
     return (products.transpose(1, 2) @ query.transpose(1, 2)).transpose(1, 2)
 
 
-def relu_sum_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: Tensor | float):
+def relu_sum_attention(
+    query: Tensor, key: Tensor, value: Tensor, *, scale: Tensor | float
+) -> Tensor:
     """scale * sum_j ReLU(a_i + b_j) v_j in time L log L.
 
     In the order of falling b_j, the terms with a_i + b_j > 0 come first: they sum to

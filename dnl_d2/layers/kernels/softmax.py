@@ -10,6 +10,7 @@ leave at least one key of every sample.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -163,7 +164,9 @@ def _fused_with_log_sum(
 
 
 @_chunked.register_fake
-def _(query, key, value, bias, scale):
+def _(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     return value.new_empty(*query.shape[:2], value.shape[2]), query.new_empty(query.shape[:2])
 
 
@@ -202,21 +205,22 @@ def _chunked_backward(
                 slopes.sub_(inner[q]).mul_(weights)
                 grad_query[q].addmm_(slopes, key[n, k], alpha=scale)
                 grad_key[k].addmm_(slopes.t(), query[n, q], alpha=scale)
-    return tuple(grads)
+    grad_query, grad_key, grad_value = grads
+    return grad_query, grad_key, grad_value
 
 
 @_chunked_backward.register_fake
-def _(grad, query, key, value, bias, out, log_sum, scale):
+def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: object) -> tuple[Tensor, ...]:
     return tuple(torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value))
 
 
-def _save(ctx, inputs, output) -> None:
+def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     query, key, value, bias, ctx.scale = inputs
     ctx.save_for_backward(query, key, value, bias, *output)
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, grad, _):
+def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 5
     query, key, value, bias, out, log_sum = ctx.saved_tensors

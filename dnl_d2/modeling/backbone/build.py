@@ -1,6 +1,7 @@
 """One builder for every ResNet of this library: YAML and LazyConfig both end here."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
@@ -8,10 +9,10 @@ from detectron2.projects.deeplab.resnet import DeepLabStem
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import check_count
+from dnl_d2.layers.norms import get_norm
 from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
 from dnl_d2.modeling.backbone.resnet import ContextResNet
 from dnl_d2.modeling.backbone.stem import CeilPoolStem
-from dnl_d2.modeling.norms import norm_layer
 
 _BLOCKS = {
     18: (2, 2, 2, 2),
@@ -125,7 +126,7 @@ def build_context_resnet(
         deform_modulated: whether deformable convolutions weigh their samples (version 2).
         deform_num_groups: groups of channels with offsets of their own.
         norm: any norm Detectron2 knows, or ``fixBN``
-            (:class:`~dnl_d2.modeling.norms.FixedBatchNorm2d`), for all convolutions of the ResNet.
+            (:class:`~dnl_d2.layers.FixedBatchNorm2d`), for all convolutions of the ResNet.
         out_features: feature maps to return; stages after the last one are not built.
         freeze_at: number of stages to freeze, the stem being the first.
         context: what :func:`dnl_d2.layers.build_context_block` takes; None for a plain ResNet.
@@ -156,7 +157,7 @@ def build_context_resnet(
     _check_deform(deform_on, deform_num_groups, stages, num_groups * width_per_group)
     _check_multi_grid(multi_grid, num_blocks.get("res5"))
 
-    norm = norm_layer(norm)
+    norm = partial(get_norm, norm)
     channels = stem_out_channels
     out_channels = res2_out_channels or (64 if basic else 256)
     bottleneck = num_groups * width_per_group

@@ -1,6 +1,5 @@
 """The backbones by the names that YAML configs give to MODEL.BACKBONE.NAME."""
 
-import logging
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
@@ -12,10 +11,8 @@ from torch import nn
 from dnl_d2.config.keys import context_block_spec
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling.backbone.build import STAGES, build_context_resnet, built_stages
-from dnl_d2.modeling.backbone.padding import padding_shows
+from dnl_d2.modeling.backbone.padding import mask_only_visible_padding
 from dnl_d2.modeling.backbone.resnet import ContextResNet
-
-_log = logging.getLogger(__name__)
 
 
 @BACKBONE_REGISTRY.register()
@@ -33,7 +30,7 @@ def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Conte
     deformed = dict(zip(STAGES, resnet.DEFORM_ON_PER_STAGE, strict=True))
     spec = context_block_spec(resnet.CONTEXT)
     inserts = {s: list(resnet.CONTEXT_STAGES[s.upper()]) for s in STAGES}
-    return build_context_resnet(
+    backbone = build_context_resnet(
         depth=resnet.DEPTH,
         in_channels=input_shape.channels,
         stem=resnet.STEM_TYPE,
@@ -55,22 +52,11 @@ def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Conte
         context=spec,
         inserts={stage: where for stage, where in inserts.items() if where},
         position=resnet.CONTEXT_POSITION,
-        mask_padding=_mask_padding(cfg),
+        mask_padding=resnet.CONTEXT_MASK_PADDING,
         padded_to=_padded_to(cfg),
     )
-
-
-def _mask_padding(cfg: CfgNode) -> bool:
-    if not cfg.MODEL.RESNETS.CONTEXT_MASK_PADDING:
-        return False
-    if not padding_shows(cfg.MODEL.PIXEL_MEAN):
-        if cfg.MODEL.RESNETS.CONTEXT.NAME:
-            _log.warning(
-                "MODEL.PIXEL_MEAN has whole numbers only, so that pixels of that colour look like "
-                "padding: padding takes part in the context blocks. Add 0.5 to one to keep it out"
-            )
-        return False
-    return True
+    mask_only_visible_padding(backbone, "MODEL.PIXEL_MEAN", cfg.MODEL.PIXEL_MEAN)
+    return backbone
 
 
 def _padded_to(cfg: CfgNode) -> int:

@@ -6,10 +6,13 @@ and columns in which every channel is exactly zero. Less a mean that is no whole
 ImageNet's, no 8-bit pixel is zero.
 """
 
+import logging
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
 
 
 def content_sizes(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,6 +31,28 @@ def content_sizes(images: Tensor) -> tuple[Tensor, Tensor]:
 def padding_shows(pixel_mean: Iterable[float]) -> bool:
     """Whether padding differs from every 8-bit pixel: some channel's mean is no whole number."""
     return any(float(mean) != round(float(mean)) for mean in pixel_mean)
+
+
+def mask_only_visible_padding(
+    model: nn.Module, key: str, pixel_mean: Iterable[float] | None = None
+) -> None:
+    """Stops masking padding, with a warning, if pixels of an image may look like it.
+
+    Args:
+        model: with a :class:`~dnl_d2.modeling.backbone.ContextResNet` somewhere in it, or without.
+        key: the config key of the mean, for the warning.
+        pixel_mean: the mean by channel; default the model's ``pixel_mean``, if it has one.
+    """
+    mean = getattr(model, "pixel_mean", None) if pixel_mean is None else pixel_mean
+    masking = [m for m in model.modules() if getattr(m, "masks_padding", False)]
+    if mean is None or not masking or padding_shows(mean):
+        return
+    for backbone in masking:
+        backbone.mask_padding = False  # type: ignore[assignment]
+    _log.warning(
+        f"{key} has whole numbers only, so that pixels of that colour look like padding: padding "
+        "takes part in the context blocks. Add 0.5 to one to keep it out"
+    )
 
 
 def padding_mask(sizes: tuple[Tensor, Tensor], size: tuple[int, int], stride: int) -> Tensor:

@@ -1,0 +1,217 @@
+"""A LazyConfig as a :class:`~dnl_d2.engine.spec.RunSpec`: the only reader of its run's keys."""
+
+import copy
+import logging
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from dnl_d2.config.batch_size import scale_schedule
+from dnl_d2.config.rules import check_lazy
+from dnl_d2.data.naming_mapper import NamingMapper
+from dnl_d2.engine.environment import usable_device
+from dnl_d2.engine.optimizer import clip_total_norm
+from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
+from dnl_d2.errors import UsageError, building
+from dnl_d2.modeling import SameSizeBatches
+from dnl_d2.validation.instances import InstanceTask
+from dnl_d2.validation.task import Task
+
+KEYS = ConfigKeys(
+    weights="train.init_checkpoint",
+    train_sets="dataloader.train.dataset.names",
+    test_sets="dataloader.test.dataset.names",
+    amp_dtype="train.amp.dtype",
+    accumulate="train.accumulate",
+    pixel_mean="model.pixel_mean",
+)
+# lr_multiplier is a function of progress: nothing in it counts iterations.
+_RATES = ("optimizer.lr",)
+_ITERATIONS = ("train.max_iter", "train.checkpointer.period", "train.eval_period")
+_CLASSES = ("model.roi_heads.num_classes", "model.num_classes")
+_MAPPER = "dataloader.train.mapper"
+_SEGMENTOR_SCALES = "dataloader.test.mapper.multi_scale_flip.enabled"
+_DETECTOR_SCALES = "dataloader.test_augmentation"
+
+
+def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
+    """The run that a LazyConfig describes.
+
+    Args:
+        cfg: it stays as it is.
+        train: whether it trains; otherwise it only evaluates.
+
+    Raises:
+        UsageError: a value that cannot be meant, or something that every run needs is missing.
+    """
+    check_lazy(cfg)
+    cfg = copy.deepcopy(cfg)
+    cfg.train.device = usable_device(cfg.train.device)
+    note = scale_lazy(cfg) if train else ""
+    fitted = copy.deepcopy(cfg)
+    if train and OmegaConf.select(cfg, _SEGMENTOR_SCALES):
+        OmegaConf.update(cfg, _SEGMENTOR_SCALES, False)  # during training at a single scale
+    settings = cfg.train
+    return RunSpec(
+        config=fitted,
+        keys=KEYS,
+        output_dir=settings.output_dir,
+        device=settings.device,
+        notes=(note,) if note else (),
+        model_class=_model_class(cfg),
+        build_model=lambda: _build_model(cfg, train),
+        weights=settings.init_checkpoint,
+        channel_order=_channel_order(cfg),
+        task=task_of_lazy(cfg),
+        train_sets=_names(cfg, "train"),
+        test_sets=_names(cfg, "test"),
+        max_checked_files=settings.check_labels,
+        build_train_loader=lambda: _build_loader(cfg.dataloader.train),
+        evaluate=lambda model, folder=None: _evaluate(cfg, model, folder),
+        multi_scale=_multi_scale(fitted),
+        batch_size=cfg.dataloader.train.total_batch_size,
+        scaled=bool(settings.reference_batch_size),
+        accumulate=settings.accumulate,
+        amp=settings.amp.enabled,
+        amp_dtype=settings.amp.dtype,
+        build_optimizer=lambda model: _build_optimizer(cfg, model),
+        build_schedule=lambda _: instantiate(cfg.lr_multiplier),
+        max_iter=settings.max_iter,
+        checkpoints=settings.checkpointer,
+        eval_period=settings.eval_period,
+        log_period=settings.log_period,
+        ddp=settings.ddp,
+    )
+
+
+def scale_lazy(cfg: DictConfig) -> str:
+    """Changes a config to its total_batch_size instead of its reference_batch_size.
+
+    Returns:
+        What was changed, in a line; empty for nothing.
+
+    Raises:
+        UsageError: a negative reference, or a key to scale is missing.
+    """
+    batch = "dataloader.train.total_batch_size"
+    changes, note = scale_schedule(
+        {key: OmegaConf.select(cfg, key) for key in (*_RATES, *_ITERATIONS)},
+        rates=_RATES,
+        size=(batch, OmegaConf.select(cfg, batch)),
+        reference=("train.reference_batch_size", cfg.train.reference_batch_size),
+    )
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key, value)
+    return note
+
+
+def task_of_lazy(cfg: DictConfig) -> Task:
+    """What the model of a LazyConfig reads, by the names that Detectron2's have."""
+    instances = None
+    classes_key = next((key for key in _CLASSES if OmegaConf.select(cfg, key) is not None), None)
+    if classes_key is not None:
+        keypoints = f"{_MAPPER}.use_keypoint"
+        instances = InstanceTask(
+            num_classes=OmegaConf.select(cfg, classes_key),
+            classes_key=classes_key,
+            masks=bool(OmegaConf.select(cfg, f"{_MAPPER}.use_instance_mask")),
+            masks_key=f"{_MAPPER}.use_instance_mask",
+            mask_format=OmegaConf.select(cfg, f"{_MAPPER}.instance_mask_format") or "polygon",
+            format_key=f"{_MAPPER}.instance_mask_format",
+            keypoints_key=keypoints if OmegaConf.select(cfg, keypoints) else None,
+            keeps_empty=OmegaConf.select(cfg, "dataloader.train.dataset.filter_empty") is False,
+        )
+    semantic = OmegaConf.select(cfg, "model.sem_seg_head") is not None
+    return Task(
+        num_classes=OmegaConf.select(cfg, "model.sem_seg_head.num_classes"),
+        instances=instances,
+        only_detects=OmegaConf.select(cfg, "model.roi_heads") is not None and not semantic,
+        ignore_label=OmegaConf.select(cfg, f"{_MAPPER}.dataset_ignore_label"),
+        ignore_key=f"{_MAPPER}.dataset_ignore_label",
+        crop_size=tuple(_select(cfg, f"{_MAPPER}.augmentations.crop_size") or ()),
+    )
+
+
+def _select(cfg: DictConfig, key: str) -> Any:
+    """None where there is no such key, also below a list, such as Detectron2's augmentations."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent)
+    return node.get(name) if OmegaConf.is_dict(node) else None
+
+
+def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:
+    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names", default=[])
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _channel_order(cfg: DictConfig) -> str | None:
+    """As the mappers read images; None if the config does not say."""
+    for split in ("test", "train"):
+        order = OmegaConf.select(cfg, f"dataloader.{split}.mapper.image_format")
+        if order in ("RGB", "BGR"):
+            return order
+    return None
+
+
+def _model_class(cfg: DictConfig) -> type | None:
+    target = OmegaConf.select(cfg, "model._target_")
+    target = locate(target) if isinstance(target, str) else target
+    return target if isinstance(target, type) else None
+
+
+def _multi_scale(cfg: DictConfig) -> MultiScale | None:
+    if OmegaConf.select(cfg, _SEGMENTOR_SCALES):
+        return MultiScale(_SEGMENTOR_SCALES, segmentors=True, detectors=None)
+    options = dict(OmegaConf.select(cfg, _DETECTOR_SCALES) or {})
+    if not options.pop("enabled", False):
+        return None
+    known = [field.name for field in fields(DetectorScales)]
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        raise UsageError(
+            f"{_DETECTOR_SCALES}.{unknown} does not exist; known: enabled, {', '.join(known)}"
+        )
+    scales = DetectorScales(**options)
+    return MultiScale(f"{_DETECTOR_SCALES}.enabled", segmentors=False, detectors=scales)
+
+
+def _build_model(cfg: DictConfig, train: bool) -> nn.Module:
+    model = instantiate(cfg.model).to(cfg.train.device)
+    if train:
+        logging.getLogger(__name__).info(f"Model:\n{model}")
+    return model
+
+
+def _build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    if cfg.train.clip_norm:
+        clip_total_norm(optimizer, cfg.train.clip_norm)
+    return optimizer
+
+
+def _build_loader(node: DictConfig) -> Iterable:
+    """The loader, whose mapper names the image that it fails on."""
+    options = dict(node.items())
+    if OmegaConf.is_dict(options.get("mapper")):
+        options["mapper"] = NamingMapper(instantiate(options["mapper"]))
+    return instantiate(options)
+
+
+def _evaluate(cfg: DictConfig, model: nn.Module, folder: str | None) -> dict:
+    with building("test loader and evaluator"):
+        loader = _build_loader(cfg.dataloader.test)
+        evaluator = dict(cfg.dataloader.evaluator.items())
+        evaluator = instantiate(evaluator | ({"output_dir": folder} if folder else {}))
+    results = inference_on_dataset(SameSizeBatches(model), loader, evaluator)
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results

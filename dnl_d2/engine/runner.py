@@ -1,0 +1,129 @@
+"""Training, resuming and evaluating a config of either kind."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN
+from omegaconf import DictConfig
+
+from dnl_d2.checkpoint import Checkpointer
+from dnl_d2.checkpoint.detectron2_zoo import resolve_weights
+from dnl_d2.config.loading import load_config_file
+from dnl_d2.data.datasets.configured import register_configured
+from dnl_d2.data.datasets.registration import listed_once
+from dnl_d2.engine.environment import set_up
+from dnl_d2.engine.failures import explaining_failures
+from dnl_d2.engine.from_lazy import from_lazy
+from dnl_d2.engine.from_yaml import from_yaml
+from dnl_d2.engine.hooks import build_hooks
+from dnl_d2.engine.multi_scale import check_multi_scale, detector_at_scales
+from dnl_d2.engine.spec import RunSpec
+from dnl_d2.engine.trainer import Trainer
+from dnl_d2.engine.training import build_model, build_training
+from dnl_d2.errors import UsageError
+from dnl_d2.validation.splits import check_splits
+
+_log = logging.getLogger(__name__)
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode | DictConfig:
+    """Loads a config file of either kind, and registers the datasets that it declares.
+
+    Args:
+        path, overrides: see :func:`dnl_d2.config.loading.load_config_file`.
+
+    Raises:
+        UsageError: as there, or an entry of DATASETS.FOLDERS or DATASETS.COCO is wrong.
+    """
+    cfg = load_config_file(path, overrides)
+    if isinstance(cfg, CfgNode):
+        try:
+            register_configured(cfg.DATASETS)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
+    return cfg
+
+
+def read_config(cfg: CfgNode | DictConfig, *, train: bool) -> RunSpec:
+    """The run that a config of either kind describes.
+
+    Args:
+        cfg: the config.
+        train: whether it is to train; otherwise it only evaluates.
+
+    Raises:
+        UsageError: a value that cannot be meant.
+    """
+    if isinstance(cfg, CfgNode):
+        return from_yaml(cfg, Trainer, train=train)
+    return from_lazy(cfg, train=train)
+
+
+def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
+    """Trains, or evaluates with ``args.eval_only``; ``args.resume`` goes on where a run ended.
+
+    Returns:
+        The figures of the last evaluation.
+
+    Raises:
+        UsageError: a value that cannot be meant, weights that do not exist, an output folder that
+            cannot be written, what :func:`dnl_d2.validation.splits.check_splits` finds; later
+            whatever a file or a value turns out to be.
+    """
+    spec = read_config(cfg, train=not args.eval_only)
+    if args.eval_only and spec.multi_scale:
+        check_multi_scale(spec.multi_scale, spec.model_class, spec.task)
+    if not args.resume:
+        resolve_weights(spec.weights, spec.keys.weights)
+    set_up(spec.config, args, output_dir=spec.output_dir)
+    for note in spec.notes:
+        _log.info(note)
+    with listed_once():
+        check_splits(
+            {spec.keys.train_sets: spec.train_sets},
+            {spec.keys.test_sets: spec.test_sets},
+            eval_only=args.eval_only,
+            task=spec.task,
+            max_files=spec.max_checked_files,
+        )
+        return (_evaluate if args.eval_only else _train)(spec, resume=args.resume)
+
+
+def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
+    model = build_model(spec)
+    checkpointer = Checkpointer(
+        model, spec.output_dir, key=spec.keys.weights, channel_order=spec.channel_order
+    )
+    checkpointer.load_whole(spec.weights, resume=resume)
+    results = spec.evaluate(model)
+    if spec.multi_scale and spec.multi_scale.detectors and isinstance(model, GeneralizedRCNN):
+        _log.info(f"once more, at several scales ({spec.multi_scale.key})")
+        augmented = detector_at_scales(model, spec.multi_scale.detectors)
+        figures = spec.evaluate(augmented, f"{spec.output_dir}/inference_TTA")
+        results.update({f"{key}_TTA": value for key, value in figures.items()})
+    spec.verify(results)
+    return results
+
+
+def _train(spec: RunSpec, *, resume: bool) -> dict:
+    training = build_training(spec)
+    loop, checkpointer = training.step, training.checkpointer
+    model, results = loop.model, dict[str, Any]()
+
+    def evaluate() -> dict:
+        results.clear()
+        results.update(spec.evaluate(model))
+        return results
+
+    loop.register_hooks(build_hooks(spec, model, checkpointer, training.schedule, evaluate))
+    checkpointer.resume_or_load(spec.weights, resume=resume)
+    # The checkpoint holds the iteration that it ended.
+    start = loop.iter + 1 if resume and checkpointer.has_checkpoint() else 0
+    with explaining_failures():
+        loop.train(start, spec.max_iter)
+    if results:
+        spec.verify(results)
+    return results

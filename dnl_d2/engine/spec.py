@@ -1,0 +1,133 @@
+"""What a run is, whichever config system it was written in."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from fvcore.common.param_scheduler import ParamScheduler
+from omegaconf import DictConfig
+from torch import nn
+
+from dnl_d2.validation.task import Task
+
+
+@dataclass(frozen=True)
+class ConfigKeys:
+    """How a config system calls what messages name."""
+
+    weights: str
+    train_sets: str
+    test_sets: str
+    amp_dtype: str
+    accumulate: str
+    pixel_mean: str
+
+
+@dataclass(frozen=True)
+class MultiScale:
+    """A test at several scales, which ``--eval-only`` runs.
+
+    Args:
+        key: the config key that asks for it.
+        segmentors: whether it is for segmentors, whose mapper makes the scales.
+        detectors: the sizes for detectors; None if it is not for them.
+    """
+
+    key: str
+    segmentors: bool
+    detectors: "DetectorScales | None"
+
+
+@dataclass(frozen=True)
+class DetectorScales:
+    """Sizes that a detector's image is predicted at.
+
+    Args:
+        min_sizes: lengths of the shorter side, in pixels.
+        max_size: the most that the longer side may have.
+        flip: whether mirror images are predicted too.
+    """
+
+    min_sizes: tuple[int, ...] = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+    max_size: int = 4000
+    flip: bool = True
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run that trains or evaluates: values, and functions that build what is needed when it is.
+
+    :mod:`~dnl_d2.engine.from_yaml` and :mod:`~dnl_d2.engine.from_lazy` fill it;
+    :func:`dnl_d2.engine.run` carries it out.
+
+    Args:
+        config: what is written to the output folder, for the record.
+        keys: config keys, for messages.
+        output_dir: folder for logs, checkpoints and results.
+        device: where the model runs.
+        notes: lines for the log on how the config was fitted to this run.
+
+        model_class: class of the model; None if it cannot be told before the model is built.
+        build_model: the model, on its device, with initial weights.
+        weights: file, address or zoo name to start from; empty for none.
+        channel_order: ``RGB`` or ``BGR``, as images reach the model; None if the config is silent.
+
+        task: what the model reads from its datasets.
+        train_sets, test_sets: names of datasets.
+        max_checked_files: how many files of each dataset are read before the run starts.
+        build_train_loader: loader of batches.
+        evaluate: evaluates a model on all test sets; a second argument names another folder for
+            its files. Returns figures by task, or by dataset where there are several.
+        multi_scale: the test at several scales; None if the config does not ask for it.
+        verify: raises where figures of an evaluation are not those that the config expects.
+
+        batch_size: images per iteration, of all processes together.
+        scaled: whether the schedule was made for ``batch_size`` (a reference batch size is set).
+        accumulate: parts in which each process trains its share of a batch.
+        amp, amp_dtype: whether to train in mixed precision; ``float16`` or ``bfloat16`` on CUDA.
+        ddp: options of DistributedDataParallel.
+        build_optimizer: optimizer of a model's parameters, which clips gradients where asked to.
+        build_schedule: the optimizer's learning-rate schedule.
+
+        max_iter: iterations to train for.
+        checkpoints: ``period`` (iterations) and ``max_to_keep`` (None for all).
+        eval_period, log_period: iterations between evaluations (0: at the end only) and log lines.
+        precise_bn: iterations to estimate batch norm statistics from before an evaluation; 0: none.
+    """
+
+    config: CfgNode | DictConfig
+    keys: ConfigKeys
+    output_dir: str
+    device: str
+    notes: tuple[str, ...]
+
+    model_class: type | None
+    build_model: Callable[[], nn.Module]
+    weights: str
+    channel_order: str | None
+
+    task: Task
+    train_sets: tuple[str, ...]
+    test_sets: tuple[str, ...]
+    max_checked_files: int
+    build_train_loader: Callable[[], Iterable]
+    evaluate: Callable[..., dict]
+    multi_scale: MultiScale | None
+
+    batch_size: int
+    scaled: bool
+    accumulate: int
+    amp: bool
+    amp_dtype: str
+    build_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    build_schedule: Callable[[torch.optim.Optimizer], ParamScheduler | Any]
+
+    max_iter: int
+    checkpoints: Mapping[str, Any]
+    eval_period: int
+    log_period: int
+    precise_bn: int = 0
+    ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})
+    verify: Callable[[dict], None] = lambda results: None

@@ -1,0 +1,165 @@
+"""The class that a train_net.py of one's own subclasses, as with Detectron2's DefaultTrainer."""
+
+import logging
+import os
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetMapper,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.engine import DefaultTrainer, TrainerBase, hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver import (
+    LRMultiplier,
+    WarmupParamScheduler,
+    get_default_optimizer_params,
+)
+from detectron2.solver.build import maybe_add_gradient_clipping
+from detectron2.utils.logger import setup_logger
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dnl_d2.config.keys import FULL_MODEL
+from dnl_d2.data import SemSegMapper
+from dnl_d2.data.datasets.registration import SEMANTIC
+from dnl_d2.data.naming_mapper import NamingMapper
+from dnl_d2.engine.failures import explaining_failures
+from dnl_d2.engine.from_yaml import from_yaml, is_segmentor
+from dnl_d2.engine.hooks import build_hooks
+from dnl_d2.engine.optimizer import clip_total_norm, without_decay
+from dnl_d2.engine.schedule import PolyParamScheduler
+from dnl_d2.engine.training import build_training
+from dnl_d2.evaluation import build_evaluator
+from dnl_d2.modeling import SameSizeBatches
+
+
+class Trainer(DefaultTrainer):
+    """DefaultTrainer with this library's mapper, schedule, evaluators and checkpoints.
+
+    ``trainer = Trainer(cfg); trainer.resume_or_load(resume=False); trainer.train()`` does what
+    :func:`dnl_d2.engine.run` does, but for the checks of the datasets. Subclasses override the
+    ``build_*`` methods, ``test`` and ``build_hooks``.
+
+    Args:
+        cfg: with this library's keys.
+
+    Raises:
+        UsageError: a value that cannot be meant.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        TrainerBase.__init__(self)  # what DefaultTrainer builds is for CUDA and Detectron2's keys
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        self.spec = from_yaml(cfg, self, train=True)
+        training = build_training(self.spec, loop=self)
+        self.cfg = self.spec.config
+        self.start_iter, self.max_iter = 0, self.spec.max_iter
+        self._trainer = training.step
+        self.scheduler = training.schedule
+        self.checkpointer = training.checkpointer
+        self.register_hooks(self.build_hooks())
+
+    def train(self) -> dict | None:
+        """Trains from where :meth:`resume_or_load` has left off.
+
+        Raises:
+            UsageError: the loss diverged, or a checkpoint cannot be written.
+        """
+        with explaining_failures():
+            return super().train()
+
+    def build_hooks(self) -> list[hooks.HookBase | None]:
+        """The hooks of every run of this library; evaluations call :meth:`test`."""
+
+        def evaluate() -> dict:
+            self._last_eval_results = self.spec.evaluate(self.model)
+            return self._last_eval_results
+
+        return build_hooks(
+            self.spec, self.model, self.checkpointer, self.scheduler, evaluate, self.build_writers
+        )
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
+    ) -> dict:
+        """As in DefaultTrainer; images of other sizes in a batch do not change a result."""
+        return super().test(cfg, SameSizeBatches(model), evaluators)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+        return build_detection_train_loader(cfg, mapper=_mapper(cfg, cfg.DATASETS.TRAIN, True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+        mapper = _mapper(cfg, [dataset_name], False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        clip = cfg.SOLVER.CLIP_GRADIENTS
+        clip_all = clip.ENABLED and clip.CLIP_TYPE == FULL_MODEL
+        if clip_all:  # not a type of Detectron2's
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+        build = _adamw if cfg.SOLVER.OPTIMIZER == "AdamW" else super().build_optimizer
+        optimizer = build(cfg, model)
+        optimizer.param_groups = without_decay(
+            optimizer.param_groups, model, cfg.SOLVER.NO_DECAY, key="SOLVER.NO_DECAY"
+        )
+        if clip_all:
+            clip_total_norm(optimizer, clip.CLIP_VALUE, clip.NORM_TYPE)
+        return optimizer
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+        solver = cfg.SOLVER
+        if solver.LR_SCHEDULER_NAME != "PolyLR":
+            return super().build_lr_scheduler(cfg, optimizer)
+        scheduler = PolyParamScheduler(
+            power=solver.POLY_LR_POWER, end_value=solver.MIN_LR / solver.BASE_LR
+        )
+        if solver.WARMUP_ITERS > 0:
+            scheduler = WarmupParamScheduler(
+                scheduler,
+                solver.WARMUP_FACTOR,
+                min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
+                solver.WARMUP_METHOD,
+            )
+        return LRMultiplier(optimizer, multiplier=scheduler, max_iter=solver.MAX_ITER)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
+        return build_evaluator(dataset_name, folder, kpt_oks_sigmas=sigmas)
+
+
+def _adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """With the parameter groups and the clipping that Detectron2 gives SGD."""
+    solver = cfg.SOLVER
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
+    optimizer = torch.optim.AdamW(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+    return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def _mapper(cfg: CfgNode, names: list[str], is_train: bool) -> SemSegMapper | NamingMapper:
+    """For segmentors that read label maps ours, otherwise Detectron2's."""
+    kinds = {MetadataCatalog.get(n).get("evaluator_type", None) for n in names}
+    if is_segmentor(cfg) and kinds <= set(SEMANTIC):
+        return SemSegMapper(cfg, is_train)
+    return NamingMapper(DatasetMapper(cfg, is_train))

@@ -1,0 +1,79 @@
+"""What a run trains with, built from its :class:`~dnl_d2.engine.spec.RunSpec`."""
+
+import logging
+import weakref
+from typing import Any, NamedTuple
+
+from detectron2.engine import SimpleTrainer, TrainerBase
+from torch import nn
+
+from dnl_d2.checkpoint import Checkpointer
+from dnl_d2.config.batch_size import SameBatchSize
+from dnl_d2.engine.environment import data_parallel, plain_batch_norm_if_alone
+from dnl_d2.engine.precision import autocast_dtype
+from dnl_d2.engine.resume import LoopState
+from dnl_d2.engine.spec import RunSpec
+from dnl_d2.engine.step import build_step, check_parts
+from dnl_d2.errors import building
+from dnl_d2.modeling.backbone.padding import mask_only_visible_padding
+
+_log = logging.getLogger(__name__)
+
+
+class Training(NamedTuple):
+    """What a run trains with.
+
+    Attributes:
+        step: Detectron2's trainer, whose ``run_step`` trains on a batch.
+        schedule: of the learning rate.
+        checkpointer: of the model and the loop.
+    """
+
+    step: SimpleTrainer
+    schedule: Any
+    checkpointer: Checkpointer
+
+
+def build_training(spec: RunSpec, loop: TrainerBase | None = None) -> Training:
+    """Builds model, optimizer, loader, schedule and checkpointer of a run, in this order.
+
+    Args:
+        spec: the run.
+        loop: runs the steps and holds the hooks; None for the step's own loop.
+
+    Raises:
+        UsageError: what the config's values lead to.
+    """
+    if spec.multi_scale:
+        _log.info(
+            "evaluations during training are at a single scale; for ms+flip run --eval-only "
+            "afterwards"
+        )
+    dtype = autocast_dtype(spec.amp, spec.amp_dtype, spec.device, spec.keys.amp_dtype)
+    check_parts(spec.accumulate, spec.batch_size, spec.keys.accumulate)
+    model = build_model(spec)
+    with building("optimizer, loader and schedule"):
+        optimizer = spec.build_optimizer(model)
+        loader = spec.build_train_loader()
+        schedule = spec.build_schedule(optimizer)
+    parallel = data_parallel(model, spec.device, **spec.ddp)
+    step = build_step(
+        parallel, loader, optimizer, device=spec.device, dtype=dtype, parts=spec.accumulate
+    )
+    checkpointer = Checkpointer(
+        parallel,
+        spec.output_dir,
+        key=spec.keys.weights,
+        channel_order=spec.channel_order,
+        trainer=LoopState(weakref.proxy(loop or step), nested=loop is not None),
+        batch_size=SameBatchSize(spec.batch_size, scaled=spec.scaled),
+    )
+    return Training(step, schedule, checkpointer)
+
+
+def build_model(spec: RunSpec) -> nn.Module:
+    """The model of a run, fitted to the processes there are."""
+    with building("the model"):
+        model = plain_batch_norm_if_alone(spec.build_model(), spec.device)
+    mask_only_visible_padding(model, spec.keys.pixel_mean)
+    return model

@@ -1,0 +1,48 @@
+"""Configs and models of recipes."""
+
+import torch
+from detectron2.config import CfgNode
+from omegaconf import DictConfig
+from torch import nn
+
+from dnl_d2.checkpoint import Checkpointer
+from dnl_d2.config.loading import load_config_file
+from dnl_d2.model_zoo.recipes import get_config_file
+from dnl_d2.modeling.from_config import build_from_config
+
+
+def get_config(name: str) -> CfgNode | DictConfig:
+    """The config of a recipe.
+
+    Args:
+        name: see :func:`get_config_file`; with ``.py`` the result is a LazyConfig.
+
+    Raises:
+        UsageError: see :func:`get_config_file`.
+    """
+    return load_config_file(get_config_file(name))
+
+
+def get_model(
+    name: str, weights: str | None = None, *, device: str | torch.device | None = None
+) -> nn.Module:
+    """A recipe's model in evaluation mode.
+
+    Args:
+        name: see :func:`get_config_file`.
+        weights: a file of this library or of any public code base that
+            ``dnl_d2/checkpoint/README.md`` lists, or an address; None for initial weights.
+        device: where to put it, CUDA where there is one by default; ``meta`` for parameters
+            without memory.
+
+    Raises:
+        UsageError: see :func:`get_config_file`; or the weights cannot be read or do not fill the
+            model.
+    """
+    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = build_from_config(get_config_file(name), device=device)
+    if device != "meta":
+        model.to(device)
+    if weights is not None:
+        Checkpointer(model, key="weights").load_whole(weights)
+    return model.eval()

@@ -1,0 +1,91 @@
+"""Names of recipes and the config files they stand for."""
+
+import difflib
+import fnmatch
+import functools
+import importlib.util
+from pathlib import Path
+
+from dnl_d2.errors import UsageError
+
+_ENDINGS = (".yaml", ".py")
+
+
+def list_recipes(pattern: str = "*") -> list[str]:
+    """Names of the recipes, such as ``cityscapes/dnl_r50-d8_40k_cityscapes-512x1024``.
+
+    Args:
+        pattern: which of them, as in a shell: ``coco/*_dnl_*``.
+    """
+    return sorted(fnmatch.filter(_recipes(), pattern))
+
+
+def get_config_file(name: str) -> str:
+    """Path of a recipe's config file.
+
+    Args:
+        name: as in :func:`list_recipes`; the folder may be left out where one recipe remains.
+            With ``.py`` the LazyConfig file, with ``.yaml`` the YAML file, with neither YAML
+            where there is one.
+
+    Raises:
+        UsageError: no recipe of this name, several, or none of this kind.
+    """
+    stem, ending = name, ""
+    for known in _ENDINGS:
+        if name.endswith(known):
+            stem, ending = name.removesuffix(known), known
+    files = _recipes()[_full_name(stem)]
+    if ending and ending not in files:
+        raise UsageError(f"model zoo: there is no {name}, but {stem}{next(iter(files))}")
+    return str(files[ending] if ending else next(iter(files.values())))
+
+
+def _full_name(stem: str) -> str:
+    """The recipe that ``stem``, with or without its folder, names."""
+    recipes = _recipes()
+    found = [name for name in recipes if stem in (name, name.rpartition("/")[2])]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"model zoo: {stem!r} may be {' or '.join(found)}: write one of these")
+    if _is_of_detectron2(stem):
+        raise UsageError(
+            f"model zoo: {stem!r} is a model of Detectron2's own zoo: "
+            "detectron2.model_zoo.get_config and get take it"
+        )
+    spellings = {name.rpartition("/")[2]: name for name in recipes} | {n: n for n in recipes}
+    close = difflib.get_close_matches(stem, spellings, n=1)
+    hint = f"did you mean {spellings[close[0]]!r}?" if close else "model_zoo.list() names them all"
+    raise UsageError(f"model zoo: there is no recipe {stem!r}; {hint}")
+
+
+@functools.cache
+def _recipes() -> dict[str, dict[str, Path]]:
+    """Every recipe's files by their endings, YAML first."""
+    folder = _configs()
+    recipes: dict[str, dict[str, Path]] = {}
+    for ending in _ENDINGS:
+        for file in sorted(folder.glob(f"*/*{ending}")):
+            if file.parent.name != "common":  # parts of recipes
+                name = f"{file.parent.name}/{file.stem}"
+                recipes.setdefault(name, {})[ending] = file
+    return recipes
+
+
+def _configs() -> Path:
+    """The folder of configs: inside an installed package, beside the library in a checkout."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def _is_of_detectron2(stem: str) -> bool:
+    """Whether Detectron2's model zoo has a config of this name, with or without its folder."""
+    package = importlib.util.find_spec("detectron2.model_zoo")
+    if package is None or not package.submodule_search_locations:
+        return False
+    folder = Path(package.submodule_search_locations[0], "configs")
+    configs = (file for end in _ENDINGS for file in folder.rglob(f"*{end}"))
+    return any(
+        stem in (file.stem, file.relative_to(folder).with_suffix("").as_posix()) for file in configs
+    )

@@ -1,0 +1,182 @@
+"""Trainer as other people's train_net.py use it, and what both config systems can do alike."""
+
+import json
+import logging
+
+import pytest
+import torch
+from detectron2.engine import hooks
+from detectron2.evaluation import DatasetEvaluators
+from torchvision.models import resnet18
+
+from dnl_d2.checkpoint import Checkpointer, convert_back, get_source
+from dnl_d2.data.datasets import folder
+from dnl_d2.engine import Trainer, read_config, run
+from dnl_d2.engine.training import build_model
+from dnl_d2.errors import UsageError
+from dnl_d2.evaluation import build_evaluator
+from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+def idiom(trainer, *, resume=False):
+    trainer.resume_or_load(resume=resume)
+    return trainer.train()
+
+
+def test_the_usual_idiom_starts_from_a_torchvision_file(tmp_path):
+    path = tmp_path / "resnet18.pth"
+    torch.save(resnet18().state_dict(), path)
+    published = torch.load(path)
+    cfg = yaml_config(
+        tmp_path / "out",
+        MODEL__WEIGHTS=str(path),
+        MODEL__RESNETS__STEM_TYPE="basic",
+        MODEL__RESNETS__STEM_OUT_CHANNELS=64,
+        MODEL__RESNETS__RES2_OUT_CHANNELS=64,
+        SOLVER__MAX_ITER=1,
+    )
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    for ours, theirs in (("stem.conv1", "conv1"), ("res5.1.conv2", "layer4.1.conv2")):
+        loaded = trainer.model.backbone.get_submodule(ours).weight
+        assert torch.equal(loaded.cpu(), published[f"{theirs}.weight"])
+    trainer.train()
+    assert (tmp_path / "out/model_final.pth").is_file()
+
+
+def test_the_usual_idiom_starts_from_an_mmsegmentation_file(tmp_path):
+    path, cfg = tmp_path / "mmseg.pth", yaml_config(tmp_path / "out")
+    model = build_model(read_config(cfg, train=True))
+    state = convert_back(model.state_dict(), get_source("mmseg")).state
+    torch.save({"state_dict": {k: v + 1 for k, v in state.items()}}, path)
+    trainer = Trainer(yaml_config(tmp_path / "out", MODEL__WEIGHTS=str(path)))
+    trainer.resume_or_load(resume=False)
+    assert trainer.checkpointer.unfilled == ()
+    for key, value in trainer.model.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key] + 1)
+
+
+def test_a_wrong_file_is_named_by_the_usual_idiom(tmp_path):
+    trainer = Trainer(yaml_config(tmp_path, MODEL__WEIGHTS="nowhere.pth"))
+    with pytest.raises(UsageError, match="there is no weights file 'nowhere"):
+        trainer.resume_or_load(resume=False)
+
+
+def test_a_subclass_counts_in_training_and_in_evaluation(tmp_path):
+    built = []
+
+    class Mine(Trainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name):
+            built.append(dataset_name)
+            return DatasetEvaluators([build_evaluator(dataset_name, str(tmp_path / "mine"))])
+
+        @classmethod
+        def build_optimizer(cls, cfg, model):
+            return torch.optim.Adam(model.parameters(), lr=1e-4)
+
+        def build_hooks(self):
+            return [*super().build_hooks()[:-1], None]  # without writers
+
+    trainer = Mine(yaml_config(tmp_path, SOLVER__MAX_ITER=1))
+    assert isinstance(trainer.optimizer, torch.optim.Adam)
+    idiom(trainer)
+    assert built == ["generated_sem_seg_val"]
+    assert (tmp_path / "mine/generated_sem_seg_val").is_dir()
+    assert not any(isinstance(hook, hooks.PeriodicWriter) for hook in trainer._hooks)
+    results = Mine.test(trainer.cfg, trainer.model)
+    assert "mIoU" in results["sem_seg"]
+
+
+def train_by(kind, folder, iterations, *, resume):
+    if kind == "trainer":
+        idiom(Trainer(yaml_config(folder, SOLVER__MAX_ITER=iterations)), resume=resume)
+    elif kind == "yaml":
+        run(yaml_config(folder, SOLVER__MAX_ITER=iterations), arguments(resume=resume))
+    else:
+        run(lazy_config(folder, train__max_iter=iterations), arguments(resume=resume))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("trainer", "yaml"), ("yaml", "trainer"), ("yaml", "lazy"), ("lazy", "yaml")],
+)
+def test_a_run_goes_on_however_it_is_started(first, second, tmp_path):
+    train_by(first, tmp_path, 2, resume=False)
+    before = torch.load(tmp_path / "model_final.pth", weights_only=False)
+    train_by(second, tmp_path, 3, resume=True)
+    after = torch.load(tmp_path / "model_final.pth", weights_only=False)
+    assert (before["iteration"], after["iteration"]) == (1, 2)
+    momenta = [
+        content["trainer"].get("_trainer", content["trainer"])["optimizer"]["state"]
+        for content in (before, after)
+    ]
+    assert len(momenta[0]) == len(momenta[1]) > 20
+
+
+def test_the_log_says_which_key_filled_which_parameter(tmp_path, caplog):
+    path = tmp_path / "mmseg.pth"
+    model = build_model(read_config(yaml_config(tmp_path), train=True))
+    state = convert_back(model.state_dict(), get_source("mmseg")).state
+    torch.save({"state_dict": state}, path)
+    with caplog.at_level(logging.DEBUG, logger="dnl_d2"):
+        Checkpointer(model).resume_or_load(str(path), resume=False)
+    lines = caplog.text.splitlines()
+    assert "sem_seg_head.predictor.weight <- decode_head.conv_seg.weight" in lines
+    assert "backbone.res2.0.conv1.weight <- backbone.layer1.0.conv1.weight" in lines
+    assert sum(" <- " in line for line in lines) == len(model.state_dict())
+
+
+def test_adamw_by_yaml_is_that_of_lazyconfig(root, tmp_path):
+    from detectron2.config import LazyConfig, instantiate
+
+    cfg = yaml_config(
+        tmp_path,
+        SOLVER__OPTIMIZER="AdamW",
+        SOLVER__BASE_LR=3e-3,
+        SOLVER__WEIGHT_DECAY=1e-3,
+        SOLVER__WEIGHT_DECAY_NORM=0.0,
+    )
+    model = build_model(read_config(cfg, train=True))
+    twin = LazyConfig.load(str(root / "configs/common/optim.py")).adamw
+    twin.params.model = model
+    optimizers = Trainer.build_optimizer(cfg, model), instantiate(twin)
+    found = [
+        {p: (g["lr"], g["weight_decay"], g["betas"]) for g in o.param_groups for p in g["params"]}
+        for o in optimizers
+    ]
+    assert type(optimizers[0]) is type(optimizers[1]) is torch.optim.AdamW
+    assert found[0] == found[1] and len(found[0]) == len(list(model.parameters()))
+    with pytest.raises(UsageError, match="OPTIMIZER is 'Adam': use SGD or AdamW"):
+        read_config(yaml_config(tmp_path, SOLVER__OPTIMIZER="Adam"), train=True)
+
+
+@pytest.mark.parametrize("kind", [yaml_config, lazy_config])
+def test_a_run_lists_each_dataset_once(kind, tmp_path, monkeypatch):
+    listed, load = [], folder.load_sem_seg_folder
+
+    def spy(image_root, sem_seg_root):
+        listed.append(image_root.rpartition("/")[2])
+        return load(image_root, sem_seg_root)
+
+    monkeypatch.setattr(folder, "load_sem_seg_folder", spy)
+    length = "SOLVER__MAX_ITER" if kind is yaml_config else "train__max_iter"
+    run(kind(tmp_path, **{length: 1}), arguments())
+    assert sorted(listed) == ["train", "val"]
+
+
+def test_yaml_keeps_the_last_checkpoints_and_logs_as_often_as_asked(tmp_path):
+    cfg = yaml_config(
+        tmp_path,
+        SOLVER__MAX_ITER=4,
+        SOLVER__CHECKPOINT_PERIOD=1,
+        SOLVER__CHECKPOINTS_TO_KEEP=2,
+        SOLVER__LOG_PERIOD=1,
+    )
+    run(cfg, arguments())
+    kept = sorted(path.name for path in tmp_path.glob("model_0*.pth"))
+    assert kept == ["model_0000002.pth", "model_0000003.pth"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [0, 1, 2, 3, 4]  # the last is the evaluation

@@ -1,0 +1,95 @@
+"""torch.compile takes every block, with every preset and form, as one graph.
+
+PyTorch's versions differ most here; ``pytest tests/layers/test_compile.py`` asks one of them.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block, pyramid_pool
+from dnl_d2.layers.disentangled import PRESETS
+from dnl_d2.layers.kernels import softmax
+from tests.layers.cases import randomize
+
+SPECS = [
+    *({"name": name} for name in CONTEXT_BLOCKS),
+    *({"name": "dnl", "preset": preset} for preset in PRESETS),
+    {"name": "dnl", "preset": "paper-seg", "project": True, "norm": "BN", "sub_sample": True},
+    {"name": "dnl", "whitening": "layer", "unary": False},
+    *({"name": "nl", "mode": mode} for mode in ("gaussian", "dot_product", "concatenation")),
+    *({"name": "nl", "attention_backend": way} for way in ("plain", "fused", "chunked")),
+    {"name": "nl", "sub_sample": True, "norm": "GN"},
+    {"name": "gc", "pooling": "avg", "fusion": ("add", "mul")},
+    {"name": "snl", "norm": "BN", "zero_init": False},
+]
+
+
+class Pool(nn.Module):
+    def forward(self, x):
+        return pyramid_pool(x, (1, 3, 6, 8))[0]
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """Small tests compile what is for large maps, and no graph of an earlier test."""
+    for name in ("_HELD_LOGITS", "_HELD_LOGITS_TRAINING"):
+        monkeypatch.setattr(softmax, name, 0)
+    torch._dynamo.reset()
+
+
+def build(spec):
+    """At random, in evaluation mode: a fresh block is an identity."""
+    return randomize(build_context_block(spec, 32), 0).eval()
+
+
+def inputs(height, width):
+    torch.manual_seed(height)
+    return torch.randn(2, 32, height, width, requires_grad=True)
+
+
+def assert_equal(compiled, model, x, *args, tolerance=1e-4):
+    """Results and gradients of the compiled model and of the model itself."""
+    outputs = [function(x, *args) for function in (compiled, model)]
+    torch.testing.assert_close(*outputs, rtol=tolerance, atol=tolerance / 10)
+    wanted = [x, *model.parameters()]
+    gradients = [torch.autograd.grad(out.float().square().sum(), wanted) for out in outputs]
+    for found, expected in zip(*gradients, strict=True):
+        largest = expected.abs().max().item()
+        torch.testing.assert_close(
+            found, expected, rtol=tolerance, atol=tolerance * (largest / 10 + 0.01)
+        )
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: "-".join(map(str, spec.values())))
+def test_blocks(spec):
+    block = build(spec)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    assert_equal(compiled, block, inputs(9, 10))
+
+
+@pytest.mark.parametrize("name", CONTEXT_BLOCKS)
+def test_with_a_mask(name):
+    block = build(name)
+    mask = torch.zeros(2, 9, 10, dtype=torch.bool)
+    mask[0, 5:] = True
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    assert_equal(compiled, block, inputs(9, 10), mask)
+
+
+@pytest.mark.parametrize("name", CONTEXT_BLOCKS)
+def test_under_autocast(name):
+    block, x = build(name), inputs(9, 10)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_equal(compiled, block, x, tolerance=0.05)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("name", ["apnb", "afnb", "pool"])
+def test_pyramids_of_every_size(name, training):
+    model = Pool() if name == "pool" else build(name)
+    model.train(training)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for size in ((9, 11), (5, 18)):
+        assert_equal(compiled, model, inputs(*size))
