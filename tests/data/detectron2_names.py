@@ -71,7 +71,7 @@ def main(path):
     loaders, metadata = registered()
     records = {name: load(name) for name in names}
 
-    import dnl_d2.engine
+    import dnl_d2
 
     for module in pkgutil.walk_packages(dnl_d2.__path__, "dnl_d2."):
         importlib.import_module(module.name)
