@@ -1,11 +1,12 @@
 """Multiply-adds and activations of the operations that really run, told from their shapes.
 
 A dispatch mode sees every operation below the modules, so that products in a function or a custom
-operator are found as well. Shapes are enough: it works on the ``meta`` device.
+operator are found as well. The formulas are those of PyTorch's counter of floating-point
+operations. Shapes are enough: it works on the ``meta`` device.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 import torchvision  # noqa: F401  (registers its operators)
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 import dnl_d2.layers  # noqa: F401  (registers chunked_attention)
 
@@ -21,7 +23,7 @@ class Count(NamedTuple):
     """Of one operation or many.
 
     Attributes:
-        multiply_adds: products that are added up, one for each pair of factors.
+        multiply_adds: multiplications whose results are added up, as in a product of matrices.
         activations: numbers in the results, as fvcore counts them: of convolutions, linear layers
             and products of matrices, a map of attention included.
     """
@@ -33,34 +35,24 @@ class Count(NamedTuple):
         return Count(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-Formula = Callable[[tuple[Any, ...], Tensor], Count]
-
-
-def _product(factor: int) -> Formula:
-    """A product of matrices, whose first one is argument number ``factor``."""
-    return lambda args, out: Count(out.numel() * args[factor].shape[-1], out.numel())
-
-
-def _convolution(args: tuple[Any, ...], out: Tensor) -> Count:
-    image, weight, transposed = args[0], args[1], args[6]
-    positions = image if transposed else out  # each of them meets the kernel
-    return Count(positions.numel() * prod(weight.shape[1:]), out.numel())
-
-
-def _deformable_convolution(args: tuple[Any, ...], out: Tensor) -> Count:
-    """The convolution itself; its interpolated samples are not counted."""
-    return Count(out.numel() * prod(args[1].shape[1:]), out.numel())
-
-
-def _attention(args: tuple[Any, ...], _) -> Count:
-    """softmax(Q K^T) V: the map of weights and the result, also where the map is never held."""
-    query, key, value = args[:3]
-    queries, keys = prod(query.shape[:-1]), key.shape[-2]
-    widths = query.shape[-1], value.shape[-1]
-    return Count(queries * keys * sum(widths), queries * (keys + widths[1]))
-
-
 _ATEN = torch.ops.aten
+_DEFORMABLE = torch.ops.torchvision.deform_conv2d
+
+if _DEFORMABLE not in flop_registry:
+
+    @register_flop_formula(_DEFORMABLE)
+    def _deformable_flops(
+        image: Sequence[int], weight: Sequence[int], *_, out_shape: Sequence[int], **__
+    ) -> int:
+        """The convolution itself; its interpolated samples are not counted."""
+        return 2 * prod(out_shape) * prod(weight[1:])
+
+
+def _of_elements(factor: int) -> Callable[..., int]:
+    """Every element of argument number ``factor`` is a factor once."""
+    return lambda *args, **_: 2 * args[factor].numel()
+
+
 _FUSED = (
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_flash_attention_for_cpu",
@@ -68,25 +60,32 @@ _FUSED = (
     "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_fused_attention_overrideable",
 )
-# matmul, einsum, linear and the like arrive as these.
-FORMULAS: dict[Any, Formula] = {
-    _ATEN.mm: _product(0),
-    _ATEN.bmm: _product(0),
-    _ATEN.mv: _product(0),
-    _ATEN.dot: _product(0),
-    _ATEN.addmm: _product(1),
-    _ATEN.addmm_: _product(1),
-    _ATEN.addmv: _product(1),
-    _ATEN.baddbmm: _product(1),
-    _ATEN.baddbmm_: _product(1),
-    _ATEN.convolution: _convolution,
-    torch.ops.torchvision.deform_conv2d: _deformable_convolution,
-    torch.ops.dnl_d2.chunked_attention: _attention,
-    **{getattr(_ATEN, name): _attention for name in _FUSED if hasattr(_ATEN, name)},
+_ATTENTION = {
+    torch.ops.dnl_d2.chunked_attention,
+    *(getattr(_ATEN, name) for name in _FUSED if hasattr(_ATEN, name)),
+}
+# Operators that PyTorch's counter leaves out.
+_MORE: dict[Any, Callable[..., int]] = {
+    _ATEN.mv: _of_elements(0),
+    _ATEN.dot: _of_elements(0),
+    _ATEN.addmv: _of_elements(1),
+    _ATEN.addmm_: flop_registry[_ATEN.addmm],
+    _ATEN.baddbmm_: flop_registry[_ATEN.baddbmm],
+    **dict.fromkeys(
+        _ATTENTION - flop_registry.keys(), flop_registry[_ATEN._scaled_dot_product_flash_attention]
+    ),
 }
 # Operators of others that select or sample, and multiply no matrices.
 _WITHOUT_PRODUCTS = ("aten", "prim", "prims", "profiler")
 _SAMPLING = ("torchvision::nms", "torchvision::roi_align", "torchvision::roi_pool")
+
+
+def _activations(operator: Any, args: tuple[Any, ...], out: Tensor) -> int:
+    """The result; of attention the map of weights too, also where it is never held."""
+    if operator not in _ATTENTION:
+        return out.numel()
+    query, key = args[:2]
+    return out.numel() + prod(query.shape[:-1]) * key.shape[-2]
 
 
 class OperationCounter(TorchDispatchMode):
@@ -131,11 +130,14 @@ class OperationCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         name = str(func.overloadpacket).replace(".", "::", 1)
-        formula = FORMULAS.get(func.overloadpacket)
+        operator = func.overloadpacket
+        formula = flop_registry.get(operator) or _MORE.get(operator)
         if formula is not None:
+            flops = formula(*args, **(kwargs or {}), out_val=out)
             result = out[0] if isinstance(out, tuple) else out
+            count = Count(flops // 2, _activations(operator, args, result))
             key = self._inside[-1], name
-            self.counts[key] = self.counts.get(key, Count()) + formula(args, result)
+            self.counts[key] = self.counts.get(key, Count()) + count
         elif func.namespace not in _WITHOUT_PRODUCTS and name not in _SAMPLING:
             self.unknown[name] += 1
         return out

@@ -56,7 +56,8 @@ def test_package_says_so_also_after_its_layers_were_imported():
 def test_layers_load_torch_alone_also_beside_detectron2():
     code = (
         "import sys; before = set(sys.modules)\n"
-        "import torch; torch_loads = {name.partition('.')[0] for name in sys.modules}\n"
+        "import torch, torch.utils.flop_counter  # which loads Triton where PyTorch has it\n"
+        "torch_loads = {name.partition('.')[0] for name in sys.modules}\n"
         "import dnl_d2, dnl_d2.layers\n"
         "loaded = {name.partition('.')[0] for name in sys.modules} - torch_loads\n"
         "print(sorted(name for name in loaded if not name.startswith('_')))\n"

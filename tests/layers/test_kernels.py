@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 from torch.export import Dim, export
+from torch.utils.flop_counter import FlopCounterMode
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, NonLocalBlock, build_context_block, pairwise_attention
@@ -235,6 +236,23 @@ def test_one_export_serves_every_size(spec):
             torch.testing.assert_close(exported.module()(x), block(x))
 
 
+def counted_flops(backend, *, training):
+    block = build_context_block({"name": "dnl", "attention_backend": backend}, 12)
+    x = torch.randn(2, 12, 5, 7, requires_grad=training)
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
+        out = block(x)
+        if training:
+            out.sum().backward()
+    return counter.get_total_flops()
+
+
+def test_pytorch_counts_the_operations_of_chunked_attention():
+    assert counted_flops("chunked", training=False) == counted_flops("plain", training=False)
+    again = 2 * 2 * 35 * 35 * 6  # Q K^T, computed again for the gradients
+    held = counted_flops("plain", training=True)
+    assert counted_flops("chunked", training=True) == held + again
+
+
 _PEAK = """
 import sys, torch
 from dnl_d2.layers import build_context_block
@@ -257,8 +275,8 @@ print(status("VmHWM") - before)
     [("nl", m) for m in PAIRWISE_FORMS] + [("dnl", "")],
 )
 def test_no_map_in_memory(name, mode):
-    """The map of 96x96 positions is 324 MiB, of which training would hold three."""
+    """A map of 96x96 positions is 324 MiB; training would hold three. Libraries load in the rest."""
     run = subprocess.run(
         [sys.executable, "-c", _PEAK, name, mode], capture_output=True, text=True, check=True
     )
-    assert float(run.stdout) < 110, run.stdout
+    assert float(run.stdout) < 200, run.stdout

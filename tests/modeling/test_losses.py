@@ -10,6 +10,7 @@ from detectron2.config import LazyCall as L
 from detectron2.config import get_cfg, instantiate
 from detectron2.layers import ShapeSpec
 from omegaconf import OmegaConf
+from torch import nn
 
 from dnl_d2 import add_dnl_config
 from dnl_d2.errors import UsageError
@@ -223,7 +224,6 @@ def test_yaml_and_lazy_heads_have_the_same_losses():
     lazy.input_shape = SHAPES
     twin = instantiate(lazy)
     twin.auxiliary = instantiate(auxiliary)
-    twin.auxiliary.loss_name = "loss_sem_seg_auxiliary"
     twin.load_state_dict(ours.state_dict())
     features = {name: torch.randn(2, s.channels, 5, 6) for name, s in SHAPES.items()}
     targets = torch.randint(0, K, (2, 33, 41))
@@ -236,6 +236,35 @@ def test_yaml_and_lazy_heads_have_the_same_losses():
     # The auxiliary head's loss is the plain one.
     logits = ours.auxiliary._resize(ours.auxiliary.layers(features), (33, 41))
     torch.testing.assert_close(expected[names[2]], 0.4 * F.cross_entropy(logits, targets))
+
+
+class LossOfOthers(nn.Module):
+    """All that a head asks for."""
+
+    ignore_value = 7
+
+    def forward(self, logits, targets):
+        return F.cross_entropy(logits, targets, ignore_index=self.ignore_value)
+
+
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [
+        (LossOfOthers(), [""]),
+        (DiceLoss(ignore_value=7), [""]),
+        (SumOfLosses([DiceLoss(ignore_value=7)]), ["_dice"]),
+        (SumOfLosses([LovaszLoss(ignore_value=7), DiceLoss(ignore_value=7)]), ["_lovasz", "_dice"]),
+    ],
+)
+def test_what_heads_log(loss, names):
+    options = {"channels": 4, "norm": "BN", "num_classes": K, "loss": loss}
+    auxiliary = ContextHead(SHAPES, in_features=["res4"], **options)
+    head = ContextHead(SHAPES, in_features=["res5"], auxiliary=auxiliary, **options)
+    assert head.ignore_value == 7
+    features = {name: torch.randn(2, s.channels, 5, 6) for name, s in SHAPES.items()}
+    _, losses = head.train()(features, torch.randint(0, K, (2, 33, 41)))
+    prefixes = ("loss_sem_seg", "loss_sem_seg_auxiliary")
+    assert list(losses) == [prefix + name for prefix in prefixes for name in names]
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ Shapes are those of :mod:`dnl_d2.layers.functional`. The caller has taken care o
 leave at least one key of every sample.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from dnl_d2.errors import UsageError
 
@@ -231,6 +233,21 @@ def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ..
 
 
 _chunked.register_autograd(_backward, setup_context=_save)
+
+
+# For PyTorch's counter of floating-point operations, two for a product that is added to a sum.
+@register_flop_formula(torch.ops.dnl_d2.chunked_attention)
+def _flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_, **__) -> int:
+    """Of Q K^T and its product with V, from the shapes."""
+    return 2 * prod(query[:2]) * key[1] * (query[2] + value[2])
+
+
+@register_flop_formula(torch.ops.dnl_d2.chunked_attention_backward)
+def _backward_flops(
+    grad: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_, **__
+) -> int:
+    """Q K^T again, and two products for each product of the forward pass, from the shapes."""
+    return 2 * prod(query[:2]) * key[1] * (3 * query[2] + 2 * value[2])
 
 
 def _logits(

@@ -62,13 +62,9 @@ class AsymmetricHead(SegmentationHead):
             raise UsageError(
                 "AsymmetricHead has its own blocks: leave SEM_SEG_HEAD.CONTEXT.NAME empty"
             )
-        return cls.shared_config(cfg) | {
-            "input_shape": input_shape,
-            "in_features": head.IN_FEATURES,
-            "channels": head.CONVS_DIM,
+        return super().from_config(cfg, input_shape) | {
             "project_channels": head.ASYMMETRIC.PROJECT_CHANNELS,
             "pool_scales": head.ASYMMETRIC.POOL_SCALES,
-            "loss_weight": head.LOSS_WEIGHT,
             "auxiliary": build_auxiliary_head(cfg, input_shape),
         }
 

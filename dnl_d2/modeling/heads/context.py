@@ -14,6 +14,7 @@ from dnl_d2.config.keys import context_block_spec
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import ContextBlock, build_context_block
 from dnl_d2.modeling.heads.segmentation_head import SegmentationHead, conv3x3
+from dnl_d2.modeling.losses import CrossEntropyLoss
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -62,14 +63,10 @@ class ContextHead(SegmentationHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
-        return cls.shared_config(cfg) | {
-            "input_shape": input_shape,
-            "in_features": head.IN_FEATURES,
-            "channels": head.CONVS_DIM,
+        return super().from_config(cfg, input_shape) | {
             "num_convs": head.NUM_CONVS,
             "concat_input": head.CONCAT_INPUT,
             "context_block": context_block_spec(head.CONTEXT),
-            "loss_weight": head.LOSS_WEIGHT,
             "auxiliary": build_auxiliary_head(cfg, input_shape),
         }
 
@@ -84,16 +81,22 @@ class ContextHead(SegmentationHead):
 
 
 def build_auxiliary_head(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> ContextHead | None:
-    """The FCN head of MODEL.SEM_SEG_HEAD.AUXILIARY; None if its LOSS_WEIGHT is 0."""
-    auxiliary = cfg.MODEL.SEM_SEG_HEAD.AUXILIARY
+    """The FCN head of MODEL.SEM_SEG_HEAD.AUXILIARY; None if its LOSS_WEIGHT is 0.
+
+    Its loss is plain cross entropy in every published recipe, also where the head's own has class
+    weights or more terms.
+    """
+    head = cfg.MODEL.SEM_SEG_HEAD
+    auxiliary = head.AUXILIARY
     if not auxiliary.LOSS_WEIGHT:
         return None
-    return ContextHead(
-        input_shape,
-        in_features=auxiliary.IN_FEATURES,
-        channels=auxiliary.CONVS_DIM,
-        num_convs=auxiliary.NUM_CONVS,
-        concat_input=auxiliary.CONCAT_INPUT,
-        loss_weight=auxiliary.LOSS_WEIGHT,
-        **SegmentationHead.shared_config(cfg, auxiliary=True),
-    )
+    loss = CrossEntropyLoss(ignore_value=head.IGNORE_VALUE, average=head.LOSS_AVERAGE)
+    options = SegmentationHead.from_config(cfg, input_shape) | {
+        "in_features": auxiliary.IN_FEATURES,
+        "channels": auxiliary.CONVS_DIM,
+        "num_convs": auxiliary.NUM_CONVS,
+        "concat_input": auxiliary.CONCAT_INPUT,
+        "loss": loss,
+        "loss_weight": auxiliary.LOSS_WEIGHT,
+    }
+    return ContextHead(**options)

@@ -1,6 +1,7 @@
 """What every segmentation head shares: classifier, resizing, loss, auxiliary head."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.functional import full_precision
-from dnl_d2.modeling.losses import CrossEntropyLoss, SumOfLosses, build_loss
+from dnl_d2.modeling.losses import CrossEntropyLoss, build_loss
 
 
 def conv3x3(in_channels: int, out_channels: int, norm: str) -> Conv2d:
@@ -40,7 +41,8 @@ class SegmentationHead(nn.Module):
         channels: width of what :meth:`decode` returns.
         num_classes: number of classes K.
         loss: module of (logits, targets) with an ``ignore_value``, such as those of
-            :mod:`dnl_d2.modeling.losses`; default cross entropy.
+            :mod:`dnl_d2.modeling.losses`, whose ``terms`` are logged one by one; default cross
+            entropy.
         loss_weight: factor of the loss.
         dropout: channel dropout before the classifier.
         align_corners: how logits are resized.
@@ -48,8 +50,6 @@ class SegmentationHead(nn.Module):
             (as everywhere but in PaddleSeg's DNLNet) or at i.
         auxiliary: a second head whose loss is added in training; it is not used in inference.
     """
-
-    loss_name = "loss_sem_seg"
 
     def __init__(
         self,
@@ -66,12 +66,7 @@ class SegmentationHead(nn.Module):
         auxiliary: "SegmentationHead | None" = None,
     ):
         super().__init__()
-        for feature in in_features:
-            if feature not in input_shape:
-                raise UsageError(
-                    f"{type(self).__name__}: the backbone does not return {feature!r}; "
-                    f"it returns {', '.join(input_shape)}"
-                )
+        self._check_features(in_features, input_shape)
         if align_corners and not half_pixel_centers:
             raise UsageError("half_pixel_centers=False has no meaning with align_corners=True")
         self.in_features = list(in_features)
@@ -91,26 +86,29 @@ class SegmentationHead(nn.Module):
         nn.init.normal_(self.predictor.weight, std=0.01)
         nn.init.zeros_(self.predictor.bias)
         self.auxiliary = auxiliary
-        if auxiliary is not None:
-            auxiliary.loss_name = f"{self.loss_name}_auxiliary"
 
-    @staticmethod
-    def shared_config(cfg: CfgNode, *, auxiliary: bool = False) -> dict:
-        """The arguments of this class that every head reads from MODEL.SEM_SEG_HEAD alike.
+    def _check_features(
+        self, in_features: Sequence[str], input_shape: Mapping[str, ShapeSpec]
+    ) -> None:
+        for feature in in_features:
+            if feature not in input_shape:
+                raise UsageError(
+                    f"{type(self).__name__}: the backbone does not return {feature!r}; "
+                    f"it returns {', '.join(input_shape)}"
+                )
 
-        Args:
-            auxiliary: with the loss of the auxiliary head, which is plain cross entropy in every
-                published recipe, also where the head's own loss has weights or more terms.
-        """
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
+        """What every head reads from MODEL.SEM_SEG_HEAD alike."""
         head = cfg.MODEL.SEM_SEG_HEAD
-        if auxiliary:
-            loss = CrossEntropyLoss(ignore_value=head.IGNORE_VALUE, average=head.LOSS_AVERAGE)
-        else:
-            loss = build_loss(head)
         return {
+            "input_shape": input_shape,
+            "in_features": head.IN_FEATURES,
+            "channels": head.CONVS_DIM,
             "num_classes": head.NUM_CLASSES,
             "norm": head.NORM,
-            "loss": loss,
+            "loss": build_loss(head),
+            "loss_weight": head.LOSS_WEIGHT,
             "dropout": head.DROPOUT,
             "align_corners": head.ALIGN_CORNERS,
             "half_pixel_centers": head.HALF_PIXEL_CENTERS,
@@ -129,14 +127,21 @@ class SegmentationHead(nn.Module):
         """Features by name -> logits ``(N, K, H', W')`` at feature resolution."""
         return self.predictor(self.dropout(self.decode([features[f] for f in self.in_features])))
 
-    def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Loss of feature-resolution logits against ``(N, H, W)`` labels, term by term."""
+    def losses(
+        self, predictions: Tensor, targets: Tensor, *, name: str = "loss_sem_seg"
+    ) -> dict[str, Tensor]:
+        """Losses to log and to add up.
+
+        Args:
+            predictions: ``(N, K, H', W')`` logits at feature resolution.
+            targets: ``(N, H, W)`` labels.
+            name: of the loss; the terms of a sum append theirs.
+        """
         (predictions,) = full_precision(predictions)
         logits = self._resize(predictions, targets.shape[-2:])
-        if isinstance(self.loss, SumOfLosses):
-            terms = self.loss.terms(logits, targets)
-            return {f"{self.loss_name}_{k}": v * self.loss_weight for k, v in terms.items()}
-        return {self.loss_name: self.loss(logits, targets) * self.loss_weight}
+        terms = getattr(self.loss, "terms", None)  # modules of others may have none
+        terms = terms(logits, targets) if terms else {"": self.loss(logits, targets)}
+        return {f"{name}_{k}" if k else name: v * self.loss_weight for k, v in terms.items()}
 
     def forward(
         self, features: Mapping[str, Tensor], targets: Tensor | None = None
@@ -155,7 +160,9 @@ class SegmentationHead(nn.Module):
         if self.training:
             losses = self.losses(predictions, targets)
             if self.auxiliary is not None:
-                losses |= self.auxiliary.losses(self.auxiliary.layers(features), targets)
+                losses |= self.auxiliary.losses(
+                    self.auxiliary.layers(features), targets, name="loss_sem_seg_auxiliary"
+                )
             return None, losses
         if "input" in features:
             size = features["input"].shape[-2:]

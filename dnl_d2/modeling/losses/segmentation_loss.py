@@ -36,6 +36,10 @@ class SegmentationLoss(nn.Module):
             (logits,) = full_precision(logits)
             return self.loss_weight * self.compute(logits, targets.long())
 
+    def terms(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """What a head logs, by name: here the loss alone, which needs none."""
+        return {"": self(logits, targets)}
+
     def labelled(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Where there is a label, and the labels with 0 where there is none."""
         valid = targets != self.ignore_value
