@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.reference.torchcv import Backbone, conv3x3, enlarge, norm_relu
+from dnl_d2_parity.references.torchcv import Backbone, conv3x3, enlarge, norm_relu
 
 SCALES = (1, 3, 6, 8)
 

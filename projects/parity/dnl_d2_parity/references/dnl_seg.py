@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.reference.torchcv import Backbone, conv3x3, enlarge, named, norm_relu
+from dnl_d2_parity.references.torchcv import Backbone, conv3x3, enlarge, named, norm_relu
 
 WHITENING = ("channel", "layer", "none")
 
