@@ -3,9 +3,8 @@
 
 import os
 import sys
-from pathlib import Path
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve()
-    script = here.parents[1] / "projects" / "parity" / here.name
-    os.execv(sys.executable, [sys.executable, str(script), *sys.argv[1:]])
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    script = os.path.join(root, "projects", "parity", "benchmark_blocks.py")
+    os.execv(sys.executable, [sys.executable, script, *sys.argv[1:]])

@@ -269,7 +269,7 @@ def test_round_trips(name):
 def test_blocks_in_float64(name):
     block = dnl_reference.NETWORKS[name]
     if block == "gc":
-        theirs = dnl_reference.AuthorsGlobalContext(12, 3)
+        theirs = dnl_reference.ContextBlock(12, ratio=1 / 4)
     else:
         theirs = dnl_reference.AuthorsBlock(12, 6, **{**block, "divide": block["divide"](6)})
     theirs = randomized(nn.ModuleDict({"ctb": theirs})).double()

@@ -13,7 +13,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2_parity.benchmarks import block_runs, processes
 from dnl_d2_parity.benchmarks.block_cases import SIDES, Case, Settings
 from dnl_d2_parity.benchmarks.block_command import check, main, parse_args
-from dnl_d2_parity.benchmarks.block_costs import COSTS
+from dnl_d2_parity.benchmarks.block_costs import MAPS, PRODUCTS
 from dnl_d2_parity.benchmarks.block_pairs import PAIRS
 from dnl_d2_parity.benchmarks.block_report import growth, growth_table, table
 from dnl_d2_parity.benchmarks.block_runs import ready, times
@@ -84,7 +84,7 @@ def test_pairs_are_equal(small, block, phase):
 
 def test_all_blocks_are_tested():
     (parametrize,) = (m for m in test_pairs_are_equal.pytestmark if m.args[0] == "block")
-    assert set(parametrize.args[1]) == set(PAIRS) == set(COSTS)
+    assert set(parametrize.args[1]) == set(PAIRS) == set(PRODUCTS) == set(MAPS)
 
 
 def test_autocast(small):
@@ -167,7 +167,7 @@ def test_multiply_adds(block):
     expected = counter.get_total_flops() / 2
     # Pooling along the second axis is left out.
     bar = 0.05 if block == "apnb" else 0.01
-    assert COSTS[block].products(32, 16, 48 * 60) == pytest.approx(expected, rel=bar)
+    assert PRODUCTS[block](32, 16, 48 * 60) == pytest.approx(expected, rel=bar)
 
 
 def test_growth():

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from mmcv.cnn import ContextBlock, NonLocal2d
 from mmseg.models.decode_heads.ann_head import APNB
@@ -52,41 +51,16 @@ class Pair:
     untrainable: str = ""
 
 
-def _our_non_local(mode: str, w: Widths) -> nn.Module:
-    return NonLocalBlock(
-        w.channels, inter_channels=w.inter_channels, mode=mode, attention_backend=w.backend
-    )
-
-
-def _their_non_local(mode: str, w: Widths) -> nn.Module:
-    return NonLocal2d(w.channels, reduction=w.reduction, mode=mode)
-
-
 def _non_local(mode: str, untrainable: str = "") -> Pair:
-    sides = (partial(side, mode) for side in (_our_non_local, _their_non_local))
-    return Pair(*sides, "nl_block", non_local_rules, untrainable)
-
-
-def _our_disentangled(w: Widths) -> nn.Module:
-    return DisentangledNonLocalBlock(
-        w.channels, inter_channels=w.inter_channels, attention_backend=w.backend
+    return Pair(
+        lambda w: NonLocalBlock(
+            w.channels, inter_channels=w.inter_channels, mode=mode, attention_backend=w.backend
+        ),
+        lambda w: NonLocal2d(w.channels, reduction=w.reduction, mode=mode),
+        "nl_block",
+        non_local_rules,
+        untrainable,
     )
-
-
-def _their_disentangled(w: Widths) -> nn.Module:
-    return DisentangledNonLocal2d(w.channels, reduction=w.reduction, temperature=0.05)
-
-
-def _our_global_context(w: Widths) -> nn.Module:
-    return GlobalContextBlock(w.channels, ratio=1 / 4)
-
-
-def _their_global_context(w: Widths) -> nn.Module:
-    return ContextBlock(w.channels, ratio=1 / 4)
-
-
-def _our_pyramid(w: Widths) -> nn.Module:
-    return AsymmetricPyramidNonLocalBlock(w.channels, inter_channels=w.inter_channels)
 
 
 def _their_pyramid(w: Widths) -> nn.Module:
@@ -115,15 +89,32 @@ def _pyramid_rules(public: str, ours: str) -> list[Rule]:
 
 PAIRS = {
     "nl": _non_local("embedded_gaussian"),
-    "dnl": Pair(_our_disentangled, _their_disentangled, "dnl_block", non_local_rules),
+    "dnl": Pair(
+        lambda w: DisentangledNonLocalBlock(
+            w.channels, inter_channels=w.inter_channels, attention_backend=w.backend
+        ),
+        lambda w: DisentangledNonLocal2d(w.channels, reduction=w.reduction, temperature=0.05),
+        "dnl_block",
+        non_local_rules,
+    ),
     "dot": _non_local("dot_product"),
     "concatenation": _non_local(
         "concatenation",
         untrainable="its backward pass fails: it divides the output of a ReLU in place",
     ),
     "gaussian": _non_local("gaussian"),
-    "gc": Pair(_our_global_context, _their_global_context, "gc_block", global_context_rules),
-    "apnb": Pair(_our_pyramid, _their_pyramid, "context", _pyramid_rules),
+    "gc": Pair(
+        lambda w: GlobalContextBlock(w.channels, ratio=1 / 4),
+        lambda w: ContextBlock(w.channels, ratio=1 / 4),
+        "gc_block",
+        global_context_rules,
+    ),
+    "apnb": Pair(
+        lambda w: AsymmetricPyramidNonLocalBlock(w.channels, inter_channels=w.inter_channels),
+        _their_pyramid,
+        "context",
+        _pyramid_rules,
+    ),
 }
 
 

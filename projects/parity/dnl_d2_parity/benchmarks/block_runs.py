@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dnl_d2_parity.benchmarks import measuring, processes
 from dnl_d2_parity.benchmarks.block_cases import SIDES, Case, Settings
-from dnl_d2_parity.benchmarks.block_costs import COSTS
+from dnl_d2_parity.benchmarks.block_costs import MAPS, PRODUCTS
 from dnl_d2_parity.benchmarks.block_pairs import PAIRS, build
 from dnl_d2_parity.differences import relative
 
@@ -142,7 +142,7 @@ def _refusal(case: Case, settings: Settings, limit: float | None) -> str:
     untrainable, length = PAIRS[case.block].untrainable, case.height * case.width
     if case.training and untrainable:
         return f"not run: {untrainable}"
-    maps = COSTS[case.block].maps(settings.inter_channels, case.training)
+    maps = MAPS[case.block](settings.inter_channels, case.training)
     need = 4 * maps * length**2 * settings.batch
     if limit is None:
         available = measuring.available_memory(settings.device)
@@ -162,7 +162,7 @@ def _derived(found: dict[str, Any], settings: Settings) -> dict[str, Any]:
     if "ours" in seconds and "dot" in seconds:
         ratio["ours_to_dot"] = seconds["ours"] / seconds["dot"]
     if "ours" in seconds and found["phase"] == "forward":
-        count = COSTS[found["block"]].products
+        count = PRODUCTS[found["block"]]
         products = count(settings.channels, settings.inter_channels, found["positions"])
         rates["ours"] = 2e-9 * products * settings.batch / seconds["ours"]
     return {"ratio": ratio, "gflops": rates}

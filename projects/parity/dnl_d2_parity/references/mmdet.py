@@ -87,12 +87,7 @@ def random_state(model: torch.nn.Module, *, seed: int) -> dict[str, Tensor]:
     Feature maps are of order one, and scores and boxes spread as in trained networks, so that some
     boxes win clearly.
     """
-    state = weights.random_state(model, seed=seed, small="bn3")
-    for key, value in state.items():
-        scale = next((s for layer, s in _SCALES.items() if layer in key), 1.0)
-        if value.dim() > 1:
-            state[key] = value * scale
-    return state
+    return weights.random_state(model, seed=seed, small="bn3", scales=_SCALES)
 
 
 _SCALES = {

@@ -91,11 +91,7 @@ _SMALLER = {
 
 def random_weights(model: torch.nn.Module, *, seed: int) -> dict[str, Tensor]:
     """Random values for every key, with attention neither uniform nor on a single position."""
-    state = weights.random_state(model, seed=seed, small="bn3")
-    for name, value in state.items():
-        if value.dim() == 4:
-            state[name] = value * next((f for part, f in _SMALLER.items() if part in name), 1.0)
-    return state
+    return weights.random_state(model, seed=seed, small="bn3", scales=_SMALLER)
 
 
 def optimizer(model: EncoderDecoder) -> torch.optim.SGD:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dnl_d2_parity.references.ann import Attention
 from dnl_d2_parity.references.paddleseg_resnet import ConvNorm, ResNetVd
 
 
@@ -94,28 +95,10 @@ class GcHead(nn.Module):
         return self.conv(self.conv_bn_relu3(torch.cat([c4, out], 1))), self.auxlayer(c3)
 
 
-class PyramidAttention(nn.Module):
-    def __init__(self, low: int, high: int, *, shared: bool):
-        super().__init__()
-        self.f_key = ConvNorm(low, 256)
-        self.f_query = self.f_key if shared else ConvNorm(high, 256)
-        self.f_value = nn.Conv2d(low, 256, 1)
-        self.W = nn.Conv2d(256, high, 1)
-
-    def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        key, value = (
-            torch.cat([F.adaptive_avg_pool2d(x, s).flatten(2) for s in (1, 3, 6, 8)], 2)
-            for x in (self.f_key(low), self.f_value(low))
-        )
-        weights = torch.einsum("ncq,nck->nqk", self.f_query(high).flatten(2), key) / 16
-        context = torch.einsum("nqk,nck->ncq", weights.softmax(2), value)
-        return self.W(context.unflatten(2, high.shape[2:]))
-
-
 class Afnb(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stages = nn.ModuleList([PyramidAttention(1024, 2048, shared=False)])
+        self.stages = nn.ModuleList([Attention(1024, 2048, 256, False, ConvNorm)])
         self.conv_bn = ConvNorm(4096, 2048, relu=False)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
@@ -125,7 +108,7 @@ class Afnb(nn.Module):
 class Apnb(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stages = nn.ModuleList([PyramidAttention(512, 512, shared=True)])
+        self.stages = nn.ModuleList([Attention(512, 512, 256, True, ConvNorm)])
         self.conv_bn = ConvNorm(1024, 512)
 
     def forward(self, x: Tensor) -> Tensor:
