@@ -139,10 +139,24 @@ def _dies(*_):
     os.abort()
 
 
-def test_a_process_that_dies_is_named(monkeypatch):
-    monkeypatch.setattr(model_runs, "passes", _dies)
-    with (
-        pytest.raises(UsageError, match=r"the process of ours ended with status .*: out of memory"),
-        model_runs.process("ours", None) as ask,
-    ):
+def _mistaken(*_):
+    raise UsageError("a mistake: a reason")
+
+
+def _fails(*_):
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        (_dies, r"^the process of ours ended with status .*: out of memory"),
+        (_mistaken, r"^a mistake: a reason$"),
+        (_fails, r"^ours: see the traceback above$"),
+    ],
+)
+def test_what_goes_wrong_in_a_process_is_told(monkeypatch, capsys, passes, message):
+    monkeypatch.setattr(model_runs, "passes", passes)
+    with pytest.raises(UsageError, match=message), model_runs.process("ours", None) as ask:
         ask()
+    assert ("KeyError: 'x'" in capsys.readouterr().err) == (passes is _fails)

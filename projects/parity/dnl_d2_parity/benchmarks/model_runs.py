@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import UsageError
 from dnl_d2_parity.benchmarks import measuring, processes
 from dnl_d2_parity.benchmarks.model_sides import prepare
 from dnl_d2_parity.differences import relative
@@ -16,23 +16,16 @@ from dnl_d2_parity.tables import markdown
 
 
 def passes(side: str, args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
-    """Builds one side; a call is one pass: its figures and, first, its output; or an error."""
+    """Builds one side; a call is one pass: its figures and, the first time, its output."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        run = prepare(side, args)
-    except UsageError as error:
-        mistake = {"error": one_line(error)}
-        return lambda: mistake
+    run = prepare(side, args)
     memory, output = measuring.PeakMemory(args.device), None
 
     def measured() -> dict[str, Any]:
         nonlocal output
-        try:
-            with torch.autocast(args.device, torch.bfloat16, enabled=args.autocast):
-                seconds, result = measuring.timed(run, args.device)
-        except UsageError as error:
-            return {"error": one_line(error)}
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.autocast):
+            seconds, result = measuring.timed(run, args.device)
         answer = {"seconds": seconds, "mib": memory.mib()}
         if output is None:  # as an array: a tensor would go through shared memory
             answer["output"] = output = result.float().cpu().numpy()
@@ -49,18 +42,17 @@ def process(side: str, args: argparse.Namespace) -> Iterator[Callable[[], dict[s
 
         def run() -> dict[str, Any]:
             try:
-                answer = ask()
+                return ask()
             except processes.Failed as error:
-                if error.status is None:
+                if error.status is not None:
+                    raise UsageError(
+                        f"the process of {side} ended with status {error.status}: out of memory? "
+                        "Try a smaller --size or --batch"
+                    ) from None
+                mistake = error.details.rstrip().splitlines()[-1].partition("UsageError: ")[2]
+                if not mistake:
                     print(error.details, file=sys.stderr)
-                    raise UsageError(f"{side}: see the traceback above") from None
-                raise UsageError(
-                    f"the process of {side} ended with status {error.status}: out of memory? "
-                    "Try a smaller --size or --batch"
-                ) from None
-            if "error" in answer:
-                raise UsageError(answer["error"])
-            return answer
+                raise UsageError(mistake or f"{side}: see the traceback above") from None
 
         yield run
 

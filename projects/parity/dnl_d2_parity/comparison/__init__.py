@@ -4,12 +4,13 @@ Differences are relative to the reference: max |ours - theirs| / max |theirs|.
 """
 
 from dnl_d2_parity.comparison.blocks import block_difference, compare_blocks, float64_constants
-from dnl_d2_parity.comparison.models import label_map, picture, twins
+from dnl_d2_parity.comparison.models import batch, label_map, picture, twins
 from dnl_d2_parity.comparison.predictions import predict, predict_file, slide
 from dnl_d2_parity.comparison.training import gradient_differences, train
 from dnl_d2_parity.differences import relative
 
 __all__ = [
+    "batch",
     "block_difference",
     "compare_blocks",
     "float64_constants",

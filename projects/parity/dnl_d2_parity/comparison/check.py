@@ -52,14 +52,11 @@ def compare(method: str, depth: int, align_corners: bool, num_classes: int) -> d
     block = comparison.block_difference(twins)
     comparison.slide(twins, WINDOW, STRIDE)
     sliding = comparison.predict(twins, image, ORIGINAL)
-    images = torch.stack([comparison.picture(*TRAIN_SIZE, seed=seed) for seed in (1, 2)])
-    labels = torch.stack(
-        [comparison.label_map(*TRAIN_SIZE, num_classes, seed=seed) for seed in (1, 2)]
-    )
-    single = comparison.train(twins, images, labels)
+    batch = comparison.batch(*TRAIN_SIZE, num_classes)
+    single = comparison.train(twins, *batch)
     twins = comparison.twins(method, **options).double()
     with comparison.float64_constants():
-        training = comparison.train(twins, images, labels)
+        training = comparison.train(twins, *batch)
     return {
         "model": f"{method} r{depth}",
         "align": "on" if align_corners else "off",

@@ -138,3 +138,10 @@ def label_map(height: int, width: int, num_classes: int, *, seed: int = 0) -> Te
     labels = F.interpolate(patches, (height, width))[0, 0].long()
     labels[::9] = labels[:, ::11] = 255
     return labels
+
+
+def batch(height: int, width: int, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Two pictures and their label maps."""
+    images = torch.stack([picture(height, width, seed=seed) for seed in (1, 2)])
+    labels = [label_map(height, width, num_classes, seed=seed) for seed in (1, 2)]
+    return images, torch.stack(labels)

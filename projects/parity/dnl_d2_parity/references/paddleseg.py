@@ -4,8 +4,6 @@ PaddlePaddle is too large for a test environment. What this restates are PaddleS
 by one, under its parameter names; it shares no code with ``dnl_d2``.
 """
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -167,14 +165,6 @@ def build(
 def public_state(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and statistics under Paddle's names."""
     return {_public(k): v for k, v in model.state_dict().items() if not k.endswith(_COUNTER)}
-
-
-def load_public_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads what :func:`public_state` gives, strictly."""
-    ours = {_public(k): k for k in model.state_dict() if not k.endswith(_COUNTER)}
-    assert set(ours) == set(state)
-    result = model.load_state_dict({ours[k]: v for k, v in state.items()}, strict=False)
-    assert all(key.endswith(_COUNTER) for key in result.missing_keys)
 
 
 _COUNTER = "num_batches_tracked"
