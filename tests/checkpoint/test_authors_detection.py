@@ -12,6 +12,8 @@ from dnl_d2.checkpoint.convert import convert, convert_back, fit_backbone
 from dnl_d2.checkpoint.sources import dnl_det, gcnet, mmdet
 from dnl_d2.layers import build_context_block
 from dnl_d2.modeling.anchors import LegacyAnchorGenerator
+from dnl_d2_parity.references import mmdet as reference
+from dnl_d2_parity.references import mmdet1
 from tests.checkpoint.detectors import (
     CONV_HEAD,
     GC,
@@ -20,8 +22,6 @@ from tests.checkpoint.detectors import (
     build,
     head_outputs,
 )
-from tests.reference import mmdet as reference
-from tests.reference import mmdet1
 from tests.reference.disentangled import disentangled
 from tests.reference.global_context import global_context, simplified_non_local
 from tests.reference.non_local import non_local

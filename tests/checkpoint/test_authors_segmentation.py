@@ -1,6 +1,6 @@
 """Checkpoints of the DNL and ANN authors' segmentation repositories.
 
-The networks are written down anew in tests/reference; a random one is saved as the repositories
+The networks are written down anew in projects/parity; a random one is saved as the repositories
 save theirs, read and converted, and must give the same numbers here.
 """
 
@@ -16,12 +16,12 @@ from dnl_d2.layers import AsymmetricFusionNonLocalBlock as AFNB
 from dnl_d2.layers import AsymmetricPyramidNonLocalBlock as APNB
 from dnl_d2.layers import build_context_block
 from dnl_d2.modeling import AsymmetricHead, ContextHead, build_context_resnet
-from tests.reference import ann as ann_reference
-from tests.reference import dnl_seg as dnl_reference
+from dnl_d2_parity.references import ann as ann_reference
+from dnl_d2_parity.references import dnl_seg as dnl_reference
 
 PLAIN = {"with_gc": True, "downsample": False, "use_out": False, "out_bn": False}
 NOWD = {**PLAIN, "with_nl": True, "nowd": ["nl"], "weight_init_scale": 1.0}
-# What the config_dict of a file says, by the network in tests/reference.
+# What the config_dict of a file says, by the network in projects/parity.
 CONFIGS = {
     "temp_in": ("nonlocalbn", {**PLAIN, "whiten_type": ["channel"], "temp": 0.05}),
     "nowd_in": ("nonlocalnowd", {**NOWD, "whiten_type": ["channel"]}),
@@ -269,7 +269,7 @@ def test_round_trips(name):
 def test_blocks_in_float64(name):
     block = dnl_reference.NETWORKS[name]
     if block == "gc":
-        theirs = dnl_reference.AuthorsGlobalContext(12, 3)
+        theirs = dnl_reference.ContextBlock(12, ratio=1 / 4)
     else:
         theirs = dnl_reference.AuthorsBlock(12, 6, **{**block, "divide": block["divide"](6)})
     theirs = randomized(nn.ModuleDict({"ctb": theirs})).double()

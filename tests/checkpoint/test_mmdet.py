@@ -9,6 +9,7 @@ from dnl_d2.checkpoint.convert import compare, convert, convert_back, fit_backbo
 from dnl_d2.checkpoint.describe.architecture import expected_parameters, infer_settings
 from dnl_d2.checkpoint.sources.mmdet import SOURCE
 from dnl_d2.errors import UsageError
+from dnl_d2_parity.references import mmdet as reference
 from tests.checkpoint.detectors import (
     CONV_HEAD,
     GC,
@@ -17,7 +18,6 @@ from tests.checkpoint.detectors import (
     build,
     head_outputs,
 )
-from tests.reference import mmdet as reference
 
 _NL = {
     "MODEL.RESNETS.CONTEXT.NAME": "nl",

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from dnl_d2.config.keys import PUBLISHED_SCALES
-from tests.reference import parity
+from dnl_d2_parity import comparison
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
 
@@ -14,15 +14,15 @@ PROBABILITY = 1e-9  # in float64
 @pytest.fixture(scope="module", params=[False, True], ids=["corners free", "corners aligned"])
 def dnl(request):
     """Not to be changed by tests, but for how it predicts."""
-    with parity.float64_constants():
-        yield parity.twins("dnl", align_corners=request.param, seed=3).double()
+    with comparison.float64_constants():
+        yield comparison.twins("dnl", align_corners=request.param, seed=3).double()
 
 
 @pytest.fixture(scope="module")
 def save(tmp_path_factory):
     def write(height, width, suffix=".png", mode="RGB"):
         path = tmp_path_factory.mktemp("pictures") / f"picture{suffix}"
-        pixels = parity.picture(height, width, seed=height).permute(1, 2, 0).numpy()
+        pixels = comparison.picture(height, width, seed=height).permute(1, 2, 0).numpy()
         Image.fromarray(pixels).convert(mode).save(path)
         return str(path)
 
@@ -47,16 +47,16 @@ def check(result):
 )
 def test_probabilities_and_label_maps(dnl, save, window, stride, base_size, scales):
     """ms+flip of a base size: the published rule; of the stored picture: mmsegmentation 1.x's."""
-    parity.slide(dnl, window, stride)
-    check(parity.predict_file(dnl, save(31, 45), base_size=base_size, scales=scales))
+    comparison.slide(dnl, window, stride)
+    check(comparison.predict_file(dnl, save(31, 45), base_size=base_size, scales=scales))
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_flip_and_scales_one_by_one(dnl, save, flip):
-    parity.slide(dnl, (), ())
+    comparison.slide(dnl, (), ())
     path = save(30, 43)
     for base_size in (None, (53, 52)):
-        check(parity.predict_file(dnl, path, base_size=base_size, scales=(1.25,), flip=flip))
+        check(comparison.predict_file(dnl, path, base_size=base_size, scales=(1.25,), flip=flip))
 
 
 @pytest.mark.parametrize(
@@ -71,16 +71,16 @@ def test_flip_and_scales_one_by_one(dnl, save, flip):
 )
 def test_kinds_of_pictures(dnl, save, size, mode, suffix):
     """Portrait, grey and palette pictures."""
-    parity.slide(dnl, (), ())
-    check(parity.predict_file(dnl, save(*size, suffix, mode), base_size=(40, 30)))
+    comparison.slide(dnl, (), ())
+    check(comparison.predict_file(dnl, save(*size, suffix, mode), base_size=(40, 30)))
 
 
 def test_the_comparison_can_fail(dnl, save):
     path = save(31, 45)
-    parity.slide(dnl, (), ())
+    comparison.slide(dnl, (), ())
     mean = dnl.ours.pixel_mean.clone()
     dnl.ours.pixel_mean += 0.01
-    other = parity.predict_file(dnl, path, base_size=(63, 27), scales=(0.5,))
+    other = comparison.predict_file(dnl, path, base_size=(63, 27), scales=(0.5,))
     dnl.ours.pixel_mean.copy_(mean)
     assert other.logits > PROBABILITY
 
@@ -88,15 +88,15 @@ def test_the_comparison_can_fail(dnl, save):
 def test_training_pads_to_the_crop():
     """Of pictures smaller than it: zeros after normalisation, ignored labels."""
     sizes, pad_size = [(17, 33), (25, 25)], (25, 41)
-    images = [parity.picture(*size, seed=1) for size in sizes]
-    labels = [parity.label_map(*size, 19, seed=1) for size in sizes]
-    twins = parity.twins("dnl")
+    images = [comparison.picture(*size, seed=1) for size in sizes]
+    labels = [comparison.label_map(*size, 19, seed=1) for size in sizes]
+    twins = comparison.twins("dnl")
     twins.reference.data_preprocessor.size = pad_size
     twins.reference.data_preprocessor.size_divisor = None
-    with parity.float64_constants():
+    with comparison.float64_constants():
         twins.double()
         twins.ours.pad_size = pad_size
-        result = parity.train(twins, images, labels)
+        result = comparison.train(twins, images, labels)
         assert 0 < result.loss < 1e-10 and result.gradient < 1e-7
         twins.ours.pad_size = (0, 0)
-        assert parity.train(twins, images, labels).loss > 1e-4
+        assert comparison.train(twins, images, labels).loss > 1e-4

@@ -5,11 +5,13 @@ import itertools
 import pytest
 import torch
 from detectron2.modeling import Backbone
+from mmcv.cnn import ContextBlock, NonLocal2d
 
 from dnl_d2.checkpoint.keymap import to_ours
 from dnl_d2.checkpoint.sources.mmseg import global_context_rules, non_local_rules
 from dnl_d2.layers import GlobalContextBlock, NonLocalBlock
-from tests.reference import mmseg, parity
+from dnl_d2_parity import comparison
+from dnl_d2_parity.references import mmseg
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
 
@@ -34,30 +36,30 @@ def check_keys(twins):
     ],
 )
 def test_a_converted_file_gives_the_published_logits(depth, method, align_corners, num_classes):
-    twins = parity.twins(
+    twins = comparison.twins(
         method, depth=depth, align_corners=align_corners, num_classes=num_classes, seed=num_classes
     )
     check_keys(twins)
-    result = parity.predict(twins, parity.picture(*SIZE, seed=depth), (71, 130))
+    result = comparison.predict(twins, comparison.picture(*SIZE, seed=depth), (71, 130))
     assert result.logits < LOGITS
     assert result.pixels == result.ties
 
 
 @pytest.mark.parametrize("method", PUBLISHED)
 def test_blocks_are_equal_in_float64(method):
-    assert parity.block_difference(parity.twins(method)) < BLOCK
+    assert comparison.block_difference(comparison.twins(method)) < BLOCK
 
 
 @pytest.mark.parametrize("method", ["nl", "gc", "dnl"])
 def test_every_parameter_of_a_block_counts(method):
     """But for the biases that the softmax cancels."""
-    twins = parity.twins(method)
+    twins = comparison.twins(method)
     blind = {"nl": {"key.bias"}, "gc": {"unary.bias"}}
     blind["dnl"] = {"query.bias", "key.bias", "unary.bias"}  # the mean is taken off
     for name, parameter in twins.ours.sem_seg_head.context_block.named_parameters():
         saved = parameter.detach().clone()
         parameter.data *= 1.01
-        difference = parity.block_difference(twins, size=(4, 5))
+        difference = comparison.block_difference(twins, size=(4, 5))
         parameter.data = saved
         assert (difference > BLOCK) == (name not in blind[method]), name
 
@@ -92,7 +94,7 @@ def ours_of(rules, theirs, block):
     ],
 )
 def test_non_local_options(mode, use_scale, sub_sample, norm, size):
-    theirs = mmseg.NonLocal2d(
+    theirs = NonLocal2d(
         in_channels=6,
         mode=mode,
         use_scale=use_scale,
@@ -101,14 +103,14 @@ def test_non_local_options(mode, use_scale, sub_sample, norm, size):
     )
     ours = NonLocalBlock(6, mode=mode, use_scale=use_scale, sub_sample=sub_sample, norm=norm)
     ours = ours_of(non_local_rules, theirs, ours)
-    assert parity.compare_blocks(ours, theirs, size=size) < BLOCK
+    assert comparison.compare_blocks(ours, theirs, size=size) < BLOCK
 
 
 @pytest.mark.parametrize("pooling", ["att", "avg"])
 @pytest.mark.parametrize("fusion", [("add",), ("mul",), ("add", "mul")])
 @pytest.mark.parametrize("ratio", [1 / 4, 1 / 16])
 def test_global_context_options(pooling, fusion, ratio):
-    theirs = mmseg.ContextBlock(
+    theirs = ContextBlock(
         in_channels=32,
         ratio=ratio,
         pooling_type=pooling,
@@ -116,7 +118,7 @@ def test_global_context_options(pooling, fusion, ratio):
     )
     ours = GlobalContextBlock(32, ratio=ratio, pooling=pooling, fusion=fusion)
     ours = ours_of(global_context_rules, theirs, ours)
-    assert parity.compare_blocks(ours, theirs, size=(9, 13)) < BLOCK
+    assert comparison.compare_blocks(ours, theirs, size=(9, 13)) < BLOCK
 
 
 # ---- inference
@@ -125,7 +127,7 @@ def test_global_context_options(pooling, fusion, ratio):
 @pytest.fixture(scope="module", params=[False, True], ids=["corners free", "corners aligned"])
 def dnl(request):
     """Not to be changed by tests, but for how it predicts."""
-    return parity.twins("dnl", align_corners=request.param, seed=3)
+    return comparison.twins("dnl", align_corners=request.param, seed=3)
 
 
 @pytest.mark.parametrize("size", [None, (131, 203), (40, 61)], ids=str)
@@ -142,38 +144,38 @@ def dnl(request):
     ids=str,
 )
 def test_label_maps_are_equal(dnl, size, window, stride):
-    parity.slide(dnl, window, stride)
-    result = parity.predict(dnl, parity.picture(65, 97, seed=5), size)
+    comparison.slide(dnl, window, stride)
+    result = comparison.predict(dnl, comparison.picture(65, 97, seed=5), size)
     assert result.logits < LOGITS
     assert result.pixels == result.ties
 
 
 def test_padding_is_equal(dnl, monkeypatch):
     """Zeros to the right and below after normalisation, cut off again before the resize."""
-    parity.slide(dnl, (), ())
+    comparison.slide(dnl, (), ())
     monkeypatch.setattr(Backbone, "size_divisibility", property(lambda _: 32))
     monkeypatch.setattr(
         dnl.reference.data_preprocessor, "test_cfg", mmseg.Config(dict(size_divisor=32))
     )
-    result = parity.predict(dnl, parity.picture(65, 97, seed=5), (131, 203))
+    result = comparison.predict(dnl, comparison.picture(65, 97, seed=5), (131, 203))
     assert result.logits < LOGITS
     assert result.pixels == result.ties
 
 
 def test_inference_can_differ(dnl):
-    image, size = parity.picture(65, 97, seed=5), (131, 203)
+    image, size = comparison.picture(65, 97, seed=5), (131, 203)
     head = dnl.ours.sem_seg_head
-    parity.slide(dnl, (), ())
+    comparison.slide(dnl, (), ())
     head.align_corners = not head.align_corners
-    assert parity.predict(dnl, image, size).logits > 10 * LOGITS
+    assert comparison.predict(dnl, image, size).logits > 10 * LOGITS
     head.align_corners = not head.align_corners
-    parity.slide(dnl, (41, 57), (24, 31))
+    comparison.slide(dnl, (41, 57), (24, 31))
     dnl.ours.slide_stride = (24, 30)
-    assert parity.predict(dnl, image, size).pixels > 0
-    parity.slide(dnl, (), ())
+    assert comparison.predict(dnl, image, size).pixels > 0
+    comparison.slide(dnl, (), ())
     with torch.no_grad():
         head.context_block.unary.weight.mul_(1.2)
-        difference = parity.predict(dnl, image, size).logits
+        difference = comparison.predict(dnl, image, size).logits
         head.context_block.unary.weight.div_(1.2)
     assert difference > LOGITS
 
@@ -181,9 +183,8 @@ def test_inference_can_differ(dnl):
 # ---- training
 
 
-def batch(num_classes=19):
-    images = torch.stack([parity.picture(*SIZE, seed=seed) for seed in (1, 2)])
-    labels = torch.stack([parity.label_map(*SIZE, num_classes, seed=seed) for seed in (1, 2)])
+def batch():
+    images, labels = comparison.batch(*SIZE, 19)
     assert (labels == 255).any()
     return images, labels
 
@@ -203,9 +204,9 @@ def test_training_is_equal(method, align_corners, average, steps):
     In float64: in fp32 rounding turns single ReLUs on or off whose input is all but zero.
     mmsegmentation adds 1e-7 to the number of pixels that it divides the loss by.
     """
-    twins = parity.twins(method, align_corners=align_corners, average=average, dropout=0.1)
-    with parity.float64_constants():
-        result = parity.train(twins.double(), *batch(), steps=steps)
+    twins = comparison.twins(method, align_corners=align_corners, average=average, dropout=0.1)
+    with comparison.float64_constants():
+        result = comparison.train(twins.double(), *batch(), steps=steps)
     assert 0 < result.loss < 1e-10
     assert result.gradient < 1e-7
     assert result.weights < 1e-9
@@ -214,30 +215,30 @@ def test_training_is_equal(method, align_corners, average, steps):
 
 @pytest.mark.parametrize("average", ["all", "valid"])
 def test_losses_are_equal_in_fp32(average):
-    twins = parity.twins("fcn", average=average, dropout=0.1)
-    assert parity.train(twins, *batch()).loss < 1e-6
+    twins = comparison.twins("fcn", average=average, dropout=0.1)
+    assert comparison.train(twins, *batch()).loss < 1e-6
 
 
 def test_training_can_differ():
-    twins = parity.twins("gc")
+    twins = comparison.twins("gc")
     twins.ours.sem_seg_head.loss.average = "valid"
     twins.ours.sem_seg_head.auxiliary.loss.average = "all"
     twins.cfg.SOLVER.WEIGHT_DECAY = 5e-3
-    result = parity.train(twins, *batch())
+    result = comparison.train(twins, *batch())
     assert result.loss > 1e-2
     assert result.gradient > 1e-2
     assert result.weights > 1e-5
-    twins = parity.twins("gc")
+    twins = comparison.twins("gc")
     with torch.no_grad():
         twins.ours.sem_seg_head.auxiliary.convs[0].weight[0].mul_(1.01)
-    assert parity.train(twins, *batch()).gradient > LOGITS
-    assert parity.gradient_differences(twins)["sem_seg_head.auxiliary.convs.0.weight"] > LOGITS
+    assert comparison.train(twins, *batch()).gradient > LOGITS
+    assert comparison.gradient_differences(twins)["sem_seg_head.auxiliary.convs.0.weight"] > LOGITS
 
 
 def test_only_the_shared_projection_of_ann_has_other_statistics():
     """mmsegmentation runs it for queries and again for keys, so its statistics move twice."""
-    twins = parity.twins("ann")
-    parity.train(twins, *batch())
+    twins = comparison.twins("ann")
+    comparison.train(twins, *batch())
     key = "sem_seg_head.context.attend.key.norm.num_batches_tracked"
     ours, theirs = twins.ours.state_dict(), twins.reference.state_dict()
     assert theirs[twins.origin[key]] - ours[key] == 1
@@ -247,7 +248,6 @@ def test_only_the_shared_projection_of_ann_has_other_statistics():
 
 def test_no_number_is_a_difference():
     nan = torch.tensor([1.0, float("nan")])
-    assert (
-        parity.relative(nan, torch.ones(2)) == parity.relative(torch.ones(2), nan) == float("inf")
-    )
-    assert parity.relative(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0])) == 0.25
+    for pair in ((nan, torch.ones(2)), (torch.ones(2), nan)):
+        assert comparison.relative(*pair) == float("inf")
+    assert comparison.relative(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0])) == 0.25

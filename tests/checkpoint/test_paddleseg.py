@@ -1,4 +1,4 @@
-"""PaddleSeg's checkpoints: logits against its networks, as tests/reference restates them."""
+"""PaddleSeg's checkpoints: logits against its networks, as projects/parity restates them."""
 
 import pickle
 
@@ -13,8 +13,8 @@ from dnl_d2.checkpoint.keymap import to_ours, to_public
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.sources import paddleseg
 from dnl_d2.layers import build_context_block
-from tests.reference import paddleseg as reference
-from tests.reference.weights import random_state
+from dnl_d2_parity.references import paddleseg as reference
+from dnl_d2_parity.references.weights import random_state
 
 SOURCES = {source.name.removeprefix("paddleseg-"): source for source in paddleseg.SOURCES}
 # 65 -> 33, 17, 9 and 97 -> 49, 25, 13 positions.

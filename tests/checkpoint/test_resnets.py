@@ -21,8 +21,8 @@ from dnl_d2.checkpoint.sources import msra
 from dnl_d2.checkpoint.sources import timm as timm_source
 from dnl_d2.checkpoint.sources import torchvision as torchvision_source
 from dnl_d2.modeling import build_context_resnet
-from tests.reference import mmseg  # noqa: F401  (makes the package importable)
-from tests.reference.weights import random_state
+from dnl_d2_parity.references import mmseg  # noqa: F401  (makes the package importable)
+from dnl_d2_parity.references.weights import random_state
 
 STAGES = ["res2", "res3", "res4", "res5"]
 # Odd numbers at every stage: 75, 38, 19, 10, 5, 3 and 101, 51, 26, 13, 7, 4.

@@ -10,10 +10,10 @@ import torchvision
 from dnl_d2.checkpoint import SOURCES, detect_source, read_weights
 from dnl_d2.checkpoint.convert_file import convert_file
 from dnl_d2.errors import UsageError
+from dnl_d2_parity.references import mmdet, mmdet1, mmseg, paddleseg
+from dnl_d2_parity.references.weights import random_state
 from tests.checkpoint import test_authors_detection, test_authors_segmentation
 from tests.checkpoint.models import SEGMENTOR, build
-from tests.reference import mmdet, mmdet1, mmseg, paddleseg
-from tests.reference.weights import random_state
 
 
 def _mmseg(method):

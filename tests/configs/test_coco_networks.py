@@ -43,7 +43,7 @@ def reference(name):
 
 
 def build_theirs(config):
-    from tests.reference.mmdet import MODELS, DefaultScope
+    from dnl_d2_parity.references.mmdet import MODELS, DefaultScope
 
     model = config.model
     model.backbone.init_cfg = None

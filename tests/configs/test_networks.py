@@ -14,7 +14,7 @@ WITH_REFERENCE = [name for name in PUBLISHED if reference(name) is not None]
 
 
 def build_theirs(config):
-    from tests.reference.mmseg import MODELS
+    from dnl_d2_parity.references.mmseg import MODELS
 
     model = config.model
     for part in (model.backbone, model.decode_head, model.auxiliary_head):

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import instantiate
 
 from dnl_d2.engine import Trainer, load_config
-from dnl_d2.engine.prepare import plain_batch_norm_if_alone
+from dnl_d2.engine.environment import plain_batch_norm_if_alone
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 FOLDERS = ("cityscapes", "ade20k", "voc12aug", "pascal-context")

@@ -13,7 +13,7 @@ from detectron2.projects.point_rend import color_augmentation
 
 from dnl_d2.config.keys import PUBLISHED_SCALES
 from dnl_d2.data import MultiScaleFlip, PhotometricDistortion, RandomResize, sem_seg_augmentations
-from tests.reference import mmseg
+from dnl_d2_parity.references import mmseg
 
 SIZES = [(1, 1), (5, 7), (48, 64), (33, 47), (37, 100), (100, 37), (500, 375), (281, 500)]
 BASES = [(64, 48), (2048, 512), (520, 520), (33, 31)]

@@ -13,7 +13,8 @@ from dnl_d2 import add_dnl_config
 from dnl_d2.engine import Trainer, load_config, optimizer_params
 from dnl_d2.engine.optimizer import clip_total_norm
 from dnl_d2.errors import UsageError
-from tests.reference import mmseg, parity
+from dnl_d2_parity import comparison
+from dnl_d2_parity.references import mmseg
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
 
@@ -23,7 +24,7 @@ BLOCK = ["context_block.query", "context_block.key"]
 
 @pytest.fixture(scope="module")
 def twins():
-    return parity.twins("dnl")
+    return comparison.twins("dnl")
 
 
 def options_by_name(optimizer, model):

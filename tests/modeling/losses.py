@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.reference import mmseg  # noqa: F401  (makes mmseg importable without compiled parts)
+from dnl_d2_parity.references import mmseg  # noqa: F401  (makes mmseg importable without compiled parts)
 
 K = 5
 

@@ -8,8 +8,8 @@ from detectron2.utils.events import EventStorage
 
 from dnl_d2.checkpoint.convert import convert, fit_backbone
 from dnl_d2.checkpoint.sources.mmdet import SOURCE
+from dnl_d2_parity.references import mmdet as reference
 from tests.checkpoint.detectors import GC_CASCADE, build
-from tests.reference import mmdet as reference
 
 SIZE = (96, 128)
 # Polygons, class and image: the second image has one object, the third none.

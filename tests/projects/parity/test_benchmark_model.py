@@ -1,6 +1,5 @@
 """The benchmark of whole models: its figures, and that both sides are one model."""
 
-import importlib.util
 import json
 import os
 import re
@@ -8,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from dnl_d2.errors import UsageError
+from dnl_d2_parity.benchmarks import model_command, model_runs
+from dnl_d2_parity.benchmarks.model_sides import prepare
+from dnl_d2_parity.differences import relative
 
 DNL = "configs/cityscapes/dnl_r50-d8_40k_cityscapes-512x1024"
 SMALL = "configs/camvid/dnl_r18w32-d8_4k_camvid-240x320"
@@ -71,17 +72,6 @@ def test_figures(root, tmp_path, options):
     assert f"{found['ratio']['seconds']['median']:.2f}" in printed
 
 
-@pytest.fixture(scope="module")
-def module(root):
-    path = root / "tools" / "benchmark_model.py"
-    spec = importlib.util.spec_from_file_location("benchmark_model", path)
-    loaded = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(root))
-        spec.loader.exec_module(loaded)
-    return loaded
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -99,43 +89,43 @@ def module(root):
         ),
     ],
 )
-def test_mistakes_are_named(module, root, monkeypatch, options, message):
+def test_mistakes_are_named(root, monkeypatch, options, message):
     monkeypatch.chdir(root)
     with pytest.raises(UsageError, match=re.escape(message)):
-        args = module.parse_args(["--config-file", *options])
-        module.check(args)
-        module.prepare("ours", args)
+        args = model_command.parse_args(["--config-file", *options])
+        model_command.check(args)
+        prepare("ours", args)
 
 
-def test_no_cuda_and_no_mmsegmentation(module, root, monkeypatch):
+def test_no_cuda_and_no_mmsegmentation(root, monkeypatch):
     monkeypatch.chdir(root)
-    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(model_command.torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="there is no CUDA device here"):
-        module.main(["--config-file", f"{DNL}.yaml", "--device", "cuda"])
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
+        model_command.main(["--config-file", f"{DNL}.yaml", "--device", "cuda"])
+    monkeypatch.setattr(model_command.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install --no-deps -r requirements/parity.txt"):
-        module.main(["--config-file", f"{DNL}.yaml"])
+        model_command.main(["--config-file", f"{DNL}.yaml"])
 
 
-def test_another_model_than_the_reference_fails(module, root, monkeypatch, capsys):
+def test_another_model_than_the_reference_fails(root, monkeypatch, capsys):
     """A temperature is in no weight: only the outputs tell."""
     monkeypatch.chdir(root)
-    found = module.prepare("ours", arguments(module))()
-    other = module.prepare(
-        "ours", arguments(module, "model.sem_seg_head.context_block.temperature=1.0")
-    )()
-    difference = module.relative(other.numpy(), found.numpy())
+    found = prepare("ours", arguments())()
+    other = prepare("ours", arguments("model.sem_seg_head.context_block.temperature=1.0"))()
+    difference = relative(other, found)
     assert difference > 2e-3
-    monkeypatch.setattr(module, "measure", lambda _: {"difference": difference})
-    monkeypatch.setattr(module, "report", lambda _: "the table")
+    monkeypatch.setattr(model_command, "measure", lambda _: {"difference": difference})
+    monkeypatch.setattr(model_command, "report", lambda _: "the table")
     with pytest.raises(UsageError, match=r"the outputs differ by .*another one than the reference"):
-        module.main(["--config-file", f"{DNL}.py"])
+        model_command.main(["--config-file", f"{DNL}.py"])
     assert capsys.readouterr().out == "the table\n"
 
 
-def arguments(module, *overrides):
-    args = module.parse_args(["--config-file", f"{DNL}.py", "--size", "33", "65", *overrides])
-    module.check(args)
+def arguments(*overrides):
+    args = model_command.parse_args(
+        ["--config-file", f"{DNL}.py", "--size", "33", "65", *overrides]
+    )
+    model_command.check(args)
     return args
 
 
@@ -146,19 +136,28 @@ def test_a_mistake_ends_in_one_line(root):
     assert line == "benchmark_model.py: error: --config-file no.yaml: no such file"
 
 
-def test_a_process_that_dies_is_named(module, monkeypatch):
-    monkeypatch.setattr(module, "serve", os.abort)
-    with (
-        pytest.raises(UsageError, match=r"the process of ours ended with status .*: out of memory"),
-        module.process("ours", None) as ask,
-    ):
+def _dies(*_):
+    os.abort()
+
+
+def _mistaken(*_):
+    raise UsageError("a mistake: a reason")
+
+
+def _fails(*_):
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        (_dies, r"^the process of ours ended with status .*: out of memory"),
+        (_mistaken, r"^a mistake: a reason$"),
+        (_fails, r"^ours: see the traceback above$"),
+    ],
+)
+def test_what_goes_wrong_in_a_process_is_told(monkeypatch, capsys, passes, message):
+    monkeypatch.setattr(model_runs, "passes", passes)
+    with pytest.raises(UsageError, match=message), model_runs.process("ours", None) as ask:
         ask()
-
-
-def test_peak_memory_counts_what_is_freed_again(module):
-    memory = module.PeakMemory("cpu")
-    if memory.start is None:
-        pytest.skip("this system does not tell")
-    held = torch.ones(64 * 2**18)  # 64 MiB
-    del held
-    assert 60 < memory.mib() < 100
+    assert ("KeyError: 'x'" in capsys.readouterr().err) == (passes is _fails)

@@ -5,40 +5,20 @@ Models come from the published config files, which the package brings along.
 
 import functools
 import os
-import sys
-import types
 from collections.abc import Callable, Sequence
 
+import mmseg
+import mmseg.datasets  # its transforms
+import mmseg.models
 import torch
+from mmengine import Config
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
+from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.structures import SegDataSample
 from torch import Tensor
 
-
-class _CompiledOperators(types.ModuleType):
-    """Stands in for mmcv's compiled part, which mmcv-lite lacks and these models never call."""
-
-    def __getattr__(self, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _no_operator
-
-
-def _no_operator(*_args, **_options):
-    raise NotImplementedError("mmcv-lite has no compiled operators")
-
-
-sys.modules.setdefault("mmcv._ext", _CompiledOperators("mmcv._ext"))
-
-import mmseg  # noqa: E402
-import mmseg.datasets  # noqa: E402  (its transforms)
-import mmseg.models  # noqa: E402
-from mmcv.cnn import ContextBlock, NonLocal2d  # noqa: E402, F401
-from mmengine import Config  # noqa: E402
-from mmengine.structures import PixelData  # noqa: E402
-from mmseg.models.segmentors import EncoderDecoder, SegTTAModel  # noqa: E402
-from mmseg.registry import MODELS, TRANSFORMS  # noqa: E402
-from mmseg.structures import SegDataSample  # noqa: E402
-
-from tests.reference import weights  # noqa: E402
+from dnl_d2_parity.references import weights
 
 # Method -> (folder, start of the name) of its published configs.
 _CONFIGS = {
@@ -111,11 +91,7 @@ _SMALLER = {
 
 def random_weights(model: torch.nn.Module, *, seed: int) -> dict[str, Tensor]:
     """Random values for every key, with attention neither uniform nor on a single position."""
-    state = weights.random_state(model, seed=seed, small="bn3")
-    for name, value in state.items():
-        if value.dim() == 4:
-            state[name] = value * next((f for part, f in _SMALLER.items() if part in name), 1.0)
-    return state
+    return weights.random_state(model, seed=seed, small="bn3", scales=_SMALLER)
 
 
 def optimizer(model: EncoderDecoder) -> torch.optim.SGD:

@@ -1,15 +1,17 @@
 """The networks of yinmh17/DNL-Semantic-Segmentation with their names, written down anew.
 
-Dropout is left out: it has no parameters, but a number in its Sequential.
+Dropout is left out: it has no parameters, but a number in its Sequential. The GC block, which the
+repository takes from torchcv, is mmcv's.
 """
 
 import math
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn import ContextBlock
 from torch import nn
 
-from tests.reference.torchcv import Backbone, conv3x3, enlarge, named, norm_relu
+from dnl_d2_parity.references.torchcv import Backbone, conv3x3, enlarge, named, norm_relu
 
 WHITENING = ("channel", "layer", "none")
 
@@ -72,25 +74,6 @@ class AuthorsBlock(nn.Module):
         return rows - (rows.mean(1, keepdim=True) if self.whitening == "channel" else rows.mean())
 
 
-class AuthorsGlobalContext(nn.Module):
-    """The GC block, which the repository takes from torchcv."""
-
-    def __init__(self, channels, hidden):
-        super().__init__()
-        self.conv_mask = nn.Conv2d(channels, 1, 1)
-        self.channel_add_conv = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1),
-            nn.LayerNorm([hidden, 1, 1]),
-            nn.ReLU(),
-            nn.Conv2d(hidden, channels, 1),
-        )
-
-    def forward(self, x):
-        weights = self.conv_mask(x).flatten(2).softmax(2)
-        context = (x.flatten(2) * weights).sum(2)[:, :, None, None]
-        return x + self.channel_add_conv(context)
-
-
 class AuthorsNetwork(nn.Module):
     """Backbone, head ``nlm`` (NL, DNL) or ``gcb`` (GC, FCN), auxiliary head ``dsn``.
 
@@ -108,7 +91,7 @@ class AuthorsNetwork(nn.Module):
         self.backbone = Backbone(depth, width, stem)
         parts = {"conva": nn.Sequential(conv3x3(deep, inner), norm_relu(inner))}
         if block == "gc":
-            parts["ctb"] = AuthorsGlobalContext(inner, inner // 4)
+            parts["ctb"] = ContextBlock(inner, ratio=1 / 4)
         elif block is not None:
             divide = block["divide"](inner // 2)
             parts["ctb"] = AuthorsBlock(inner, inner // 2, **{**block, "divide": divide})

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.reference.torchcv import Backbone, conv3x3, enlarge, norm_relu
+from dnl_d2_parity.references.torchcv import Backbone, conv3x3, enlarge, norm_relu
 
 SCALES = (1, 3, 6, 8)
 
@@ -17,16 +17,18 @@ def pooled(maps):
     return torch.cat([F.adaptive_avg_pool2d(maps, s).flatten(2) for s in SCALES], 2)
 
 
+def conv_norm_relu(in_channels, out_channels):
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), norm_relu(out_channels))
+
+
 class Attention(nn.Module):
     """One "stage": queries from ``high``, pooled keys and values from ``low``."""
 
-    def __init__(self, low, high, inter, shared):
+    def __init__(self, low, high, inter, shared, projection=conv_norm_relu):
         super().__init__()
-        self.f_key = nn.Sequential(nn.Conv2d(low, inter, 1), norm_relu(inter))
-        if shared:  # one module under two names, so a file holds its tensors twice
-            self.f_query = self.f_key
-        else:
-            self.f_query = nn.Sequential(nn.Conv2d(high, inter, 1), norm_relu(inter))
+        self.f_key = projection(low, inter)
+        # shared: one module under two names, so a file holds its tensors twice
+        self.f_query = self.f_key if shared else projection(high, inter)
         self.f_value = nn.Conv2d(low, inter, 1)
         self.W = nn.Conv2d(inter, high, 1)
 

@@ -4,73 +4,12 @@ PaddlePaddle is too large for a test environment. What this restates are PaddleS
 by one, under its parameter names; it shares no code with ``dnl_d2``.
 """
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_STAGES = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-
-
-class ConvNorm(nn.Module):
-    """``_conv`` and ``_batch_norm``; ReLU unless told otherwise."""
-
-    def __init__(self, inputs, outputs, kernel=1, *, bias=True, relu=True, stride=1, dilation=1):
-        super().__init__()
-        padding = dilation * (kernel // 2)
-        self._conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=bias)
-        self._batch_norm = nn.BatchNorm2d(outputs)
-        self.relu = relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self._batch_norm(self._conv(x))
-        return F.relu(x) if self.relu else x
-
-
-class Bottleneck(nn.Module):
-    def __init__(self, inputs, width, stride, dilation, has_short):
-        super().__init__()
-        self.conv0 = ConvNorm(inputs, width, bias=False)
-        self.conv1 = ConvNorm(width, width, 3, bias=False, stride=stride, dilation=dilation)
-        self.conv2 = ConvNorm(width, 4 * width, bias=False, relu=False)
-        self.short = ConvNorm(inputs, 4 * width, bias=False, relu=False) if has_short else None
-        self.halves = stride == 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.conv2(self.conv1(self.conv0(x)))
-        if self.halves:
-            x = F.avg_pool2d(x, 2, 2, ceil_mode=True)
-        return F.relu(out + (x if self.short is None else self.short(x)))
-
-
-class ResNetVd(nn.Module):
-    """At output stride 8, as published: every block of stages 3 and 4 is dilated, by 2 and 4."""
-
-    def __init__(self, depth: int):
-        super().__init__()
-        self.conv1_1 = ConvNorm(3, 32, 3, bias=False, stride=2)
-        self.conv1_2 = ConvNorm(32, 32, 3, bias=False)
-        self.conv1_3 = ConvNorm(32, 64, 3, bias=False)
-        self.names: list[list[str]] = []
-        channels = 64
-        for stage, (count, dilation) in enumerate(zip(_STAGES[depth], (1, 1, 2, 4), strict=True)):
-            width = 64 * 2**stage
-            self.names.append([f"bb_{stage}_{i}" for i in range(count)])
-            for i, name in enumerate(self.names[-1]):
-                stride = 2 if i == 0 and stage == 1 else 1
-                block = Bottleneck(channels, width, stride, dilation, has_short=i == 0)
-                self.add_module(name, block)
-                channels = 4 * width
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.max_pool2d(self.conv1_3(self.conv1_2(self.conv1_1(x))), 3, 2, 1)
-        features = []
-        for names in self.names:
-            for name in names:
-                x = getattr(self, name)(x)
-            features.append(x)
-        return features
+from dnl_d2_parity.references.ann import Attention
+from dnl_d2_parity.references.paddleseg_resnet import ConvNorm, ResNetVd
 
 
 class DnlBlock(nn.Module):
@@ -154,28 +93,10 @@ class GcHead(nn.Module):
         return self.conv(self.conv_bn_relu3(torch.cat([c4, out], 1))), self.auxlayer(c3)
 
 
-class PyramidAttention(nn.Module):
-    def __init__(self, low: int, high: int, *, shared: bool):
-        super().__init__()
-        self.f_key = ConvNorm(low, 256)
-        self.f_query = self.f_key if shared else ConvNorm(high, 256)
-        self.f_value = nn.Conv2d(low, 256, 1)
-        self.W = nn.Conv2d(256, high, 1)
-
-    def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        key, value = (
-            torch.cat([F.adaptive_avg_pool2d(x, s).flatten(2) for s in (1, 3, 6, 8)], 2)
-            for x in (self.f_key(low), self.f_value(low))
-        )
-        weights = torch.einsum("ncq,nck->nqk", self.f_query(high).flatten(2), key) / 16
-        context = torch.einsum("nqk,nck->ncq", weights.softmax(2), value)
-        return self.W(context.unflatten(2, high.shape[2:]))
-
-
 class Afnb(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stages = nn.ModuleList([PyramidAttention(1024, 2048, shared=False)])
+        self.stages = nn.ModuleList([Attention(1024, 2048, 256, False, ConvNorm)])
         self.conv_bn = ConvNorm(4096, 2048, relu=False)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
@@ -185,7 +106,7 @@ class Afnb(nn.Module):
 class Apnb(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stages = nn.ModuleList([PyramidAttention(512, 512, shared=True)])
+        self.stages = nn.ModuleList([Attention(512, 512, 256, True, ConvNorm)])
         self.conv_bn = ConvNorm(1024, 512)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -244,14 +165,6 @@ def build(
 def public_state(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and statistics under Paddle's names."""
     return {_public(k): v for k, v in model.state_dict().items() if not k.endswith(_COUNTER)}
-
-
-def load_public_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads what :func:`public_state` gives, strictly."""
-    ours = {_public(k): k for k in model.state_dict() if not k.endswith(_COUNTER)}
-    assert set(ours) == set(state)
-    result = model.load_state_dict({ours[k]: v for k, v in state.items()}, strict=False)
-    assert all(key.endswith(_COUNTER) for key in result.missing_keys)
 
 
 _COUNTER = "num_batches_tracked"

@@ -1,29 +1,20 @@
 """MMDetection's own models (3.x) with random weights, run by its own code.
 
-Models come from the published config files, which the package brings along. Of mmcv's compiled
-operators, which mmcv-lite lacks, RoIAlign and suppression are torchvision's.
+Models come from the published config files, which the package brings along.
 """
 
 import os
-import sys
 
+import mmdet
+import mmdet.models
 import torch
-import torchvision
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine import Config
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
-import tests.reference.mmseg  # noqa: F401  stands in for the compiled operators
-from tests.reference import weights
-
-sys.modules["mmcv._ext"].nms = lambda boxes, scores, iou_threshold, offset: torchvision.ops.nms(
-    boxes, scores, iou_threshold
-)
-
-import mmdet  # noqa: E402
-import mmdet.models  # noqa: E402
-from mmdet.registry import MODELS  # noqa: E402
-from mmdet.structures import DetDataSample  # noqa: E402
-from mmengine import Config  # noqa: E402
-from mmengine.registry import DefaultScope  # noqa: E402
+from dnl_d2_parity.references import weights
 
 GC = "gcnet/mask-rcnn_r50-syncbn-gcb-r16-c3-c5_fpn_1x_coco.py"
 _GC_CASCADE = "gcnet/cascade-mask-rcnn_x101-32x4d-syncbn-r4-gcb-c3-c5_fpn_1x_coco.py"
@@ -96,12 +87,7 @@ def random_state(model: torch.nn.Module, *, seed: int) -> dict[str, Tensor]:
     Feature maps are of order one, and scores and boxes spread as in trained networks, so that some
     boxes win clearly.
     """
-    state = weights.random_state(model, seed=seed, small="bn3")
-    for key, value in state.items():
-        scale = next((s for layer, s in _SCALES.items() if layer in key), 1.0)
-        if value.dim() > 1:
-            state[key] = value * scale
-    return state
+    return weights.random_state(model, seed=seed, small="bn3", scales=_SCALES)
 
 
 _SCALES = {
@@ -117,7 +103,8 @@ _SCALES = {
 
 def features(model: torch.nn.Module, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...], dict]:
     """``(3, H, W)`` RGB image -> the network's input, the levels of its FPN, and what it says
-    about the image (sizes)."""
+    about the image (sizes).
+    """
     height, width = image.shape[-2:]
     sample = DetDataSample(
         metainfo=dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1.0, 1.0))

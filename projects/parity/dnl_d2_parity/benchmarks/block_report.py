@@ -1,14 +1,14 @@
-"""What tools/benchmark_blocks.py prints: results are those of its ``measure``."""
+"""What a benchmark of blocks prints and draws from its results."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from measuring import exponent
-from tabulate import tabulate
+import numpy as np
 
-PASSES = ("forward", "training")
-SIDES = ("ours", "reference")
+from dnl_d2_parity.benchmarks.block_cases import PASSES, SIDES
+from dnl_d2_parity.benchmarks.measuring import machine
+from dnl_d2_parity.tables import markdown
 
 
 def growth(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -27,8 +27,13 @@ def growth(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(points) > 1:
             x, y = zip(*points, strict=True)
             place = dict(phase=phase, block=block, column=column, side=side)
-            lines.append(place | dict(x=x, y=y, exponent=exponent(x, y)))
+            lines.append(place | dict(x=x, y=y, exponent=_exponent(x, y)))
     return lines
+
+
+def _exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """p of the best y = c x^p: the slope in logarithms."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -50,7 +55,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             row += [_verdict(ratio["seconds"], r["time_bar"])]
             row += [_verdict(ratio["extra_mib"], r["memory_bar"])]
         rows.append(row)
-    return _table(rows, headers + ["time bar", "memory bar"] * bars)
+    return markdown(rows, headers + ["time bar", "memory bar"] * bars)
 
 
 def growth_table(lines: Sequence[dict[str, Any]]) -> str:
@@ -61,11 +66,7 @@ def growth_table(lines: Sequence[dict[str, Any]]) -> str:
     for phase, block in dict.fromkeys((g["phase"], g["block"]) for g in lines):
         fits = [found.get((phase, block, *cell), {}).get("exponent") for cell in cells]
         rows.append([block, phase, *("-" if p is None else f"L^{p:.2f}" for p in fits)])
-    return _table(rows, ["block", "pass", *(f"{column}, {side}" for column, side in cells)])
-
-
-def _table(rows: list[list[str]], headers: list[str]) -> str:
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    return markdown(rows, ["block", "pass", *(f"{column}, {side}" for column, side in cells)])
 
 
 def _number(value: float | None, form: str) -> str:
@@ -94,11 +95,43 @@ def remarks(report: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: {r['ratio']['ours_to_dot']:.2f} times the time of our dot product"
         for side, note in r["notes"].items():
             yield f"{name}: {side}: {note}"
-    machine = next((r["hardware"] for r in results if "hardware" in r), None)
-    if machine:
+    found = next((r["hardware"] for r in results if "hardware" in r), None)
+    if found:
         yield (
             f"C = {s['channels']}, C' = {s['inter_channels']}, batch {s['batch']}, {s['dtype']}; "
-            f"{machine['gpu'] or machine['cpu']}, {machine['threads']} threads of "
-            f"{machine['cores']} cores; PyTorch {machine['torch']}; median of {s['runs']} runs "
+            f"{found['gpu'] or found['cpu']}, {machine(found)}; median of {s['runs']} runs "
             "(min to max)"
         )
+
+
+def plot_growth(path: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Draws growth on logarithmic axes: a row for each pass, a column for each quantity.
+
+    Args:
+        path: of the picture.
+        lines: each with ``phase``, ``column``, ``block``, ``side``, ``x`` (positions), ``y`` and
+            ``exponent``.
+    """
+    from matplotlib.figure import Figure  # without pyplot: needs no screen
+
+    rows, columns, blocks = (
+        list(dict.fromkeys(line[key] for line in lines)) for key in ("phase", "column", "block")
+    )
+    figure = Figure(figsize=(7 * len(columns), 5 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), len(columns), squeeze=False)
+    for line in lines:
+        panel = panels[rows.index(line["phase"])][columns.index(line["column"])]
+        panel.loglog(
+            line["x"],
+            line["y"],
+            "o-" if line["side"] == "ours" else "x--",
+            color=f"C{blocks.index(line['block'])}",
+            label=f"{line['block']}, {line['side']}: L^{line['exponent']:.2f}",
+        )
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            panels[i][j].set(title=row, xlabel="positions L", ylabel=column)
+            panels[i][j].grid(which="both", alpha=0.3)
+            if panels[i][j].has_data():
+                panels[i][j].legend(fontsize="small")
+    figure.savefig(path, dpi=120)

@@ -1,10 +1,14 @@
 """Random weights for any network."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 
-def random_state(model: nn.Module, *, seed: int = 0, small: str = "") -> dict[str, Tensor]:
+def random_state(
+    model: nn.Module, *, seed: int = 0, small: str = "", scales: Mapping[str, float] | None = None
+) -> dict[str, Tensor]:
     """A value for every key, none of them zero; the model may lie on the meta device.
 
     Args:
@@ -12,6 +16,7 @@ def random_state(model: nn.Module, *, seed: int = 0, small: str = "") -> dict[st
         seed: of the random numbers.
         small: norms whose name ends so, the last ones of residual branches, get small scales, so
             that the activations of deep networks do not blow up.
+        scales: parts of names -> factors for kernels; the first match counts.
     """
     generator = torch.Generator().manual_seed(seed)
     filled: dict[int, Tensor] = {}
@@ -19,9 +24,11 @@ def random_state(model: nn.Module, *, seed: int = 0, small: str = "") -> dict[st
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in filled:
             value = _random(name, tensor, generator)
-            filled[id(tensor)] = (
-                value * 0.3 if small and name.endswith(f"{small}.weight") else value
-            )
+            if small and name.endswith(f"{small}.weight"):
+                value *= 0.3
+            if tensor.dim() > 1:
+                value *= next((f for part, f in (scales or {}).items() if part in name), 1.0)
+            filled[id(tensor)] = value
         state[name] = filled[id(tensor)]
     return state
 

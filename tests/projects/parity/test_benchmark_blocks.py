@@ -1,11 +1,7 @@
 """Blocks beside their references: time, memory, operations, and what is left when a part fails."""
 
-import importlib.util
 import json
 import math
-import os
-import platform
-import signal
 import subprocess
 import sys
 
@@ -14,35 +10,29 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dnl_d2.errors import UsageError
+from dnl_d2_parity.benchmarks import block_runs, processes
+from dnl_d2_parity.benchmarks.block_cases import SIDES, Case, Settings
+from dnl_d2_parity.benchmarks.block_command import check, main, parse_args
+from dnl_d2_parity.benchmarks.block_costs import MAPS, PRODUCTS
+from dnl_d2_parity.benchmarks.block_pairs import PAIRS
+from dnl_d2_parity.benchmarks.block_report import growth, growth_table, table
+from dnl_d2_parity.benchmarks.block_runs import ready, times
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
 
 SMALL = "--channels 16 --inter-channels 8 --runs 2 --threads 1".split()
 
 
-@pytest.fixture(scope="module")
-def tool(root):
-    path = root / "tools" / "benchmark_blocks.py"
-    spec = importlib.util.spec_from_file_location("benchmark_blocks", path)
-    loaded = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(root / "tools"))
-        patch.setitem(sys.modules, "benchmark_blocks", loaded)  # dataclasses look there
-        spec.loader.exec_module(loaded)
-    return loaded
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Without processes of their own, which take seconds to start."""
+    monkeypatch.setattr(processes, "in_own_process", lambda function, *args: function(*args))
+    monkeypatch.setattr(processes, "preload", lambda *_: None)
 
 
 @pytest.fixture
-def here(tool, monkeypatch):
-    """The tool without processes of its own, which take seconds to start."""
-    monkeypatch.setattr(tool.measuring, "in_own_process", lambda function, *args: function(*args))
-    monkeypatch.setattr(tool.measuring, "preload", lambda *_: None)
-    return tool
-
-
-@pytest.fixture
-def small(tool):
-    return tool.Settings(channels=16, inter_channels=8, runs=2, threads=1)
+def small():
+    return Settings(channels=16, inter_channels=8, runs=2, threads=1)
 
 
 def read(folder):
@@ -83,45 +73,45 @@ def test_command(root, tmp_path):
 
 @pytest.mark.parametrize("phase", ["forward", "training"])
 @pytest.mark.parametrize("block", ["nl", "dnl", "dot", "concatenation", "gaussian", "gc", "apnb"])
-def test_pairs_are_equal(tool, small, block, phase):
-    if phase == "training" and tool.PAIRS[block].untrainable:
+def test_pairs_are_equal(small, block, phase):
+    if phase == "training" and PAIRS[block].untrainable:
         with pytest.raises(RuntimeError, match="inplace"):
-            tool.ready(block, "reference", True, (8, 9), small)()
+            ready(block, "reference", True, (8, 9), small)()
         return
-    found = tool.times(tool.Case(block, phase, 17, 18), tool.SIDES, small)
+    found = times(Case(block, phase, 17, 18), SIDES, small)
     assert found["difference"] < 1e-4
     assert all(s["min"] > 0 for s in found["seconds"].values())
 
 
-def test_all_blocks_are_tested(tool):
+def test_all_blocks_are_tested():
     (parametrize,) = (m for m in test_pairs_are_equal.pytestmark if m.args[0] == "block")
-    assert set(parametrize.args[1]) == set(tool.PAIRS)
+    assert set(parametrize.args[1]) == set(PAIRS) == set(PRODUCTS) == set(MAPS)
 
 
-def test_autocast(tool, small):
-    settings = tool.Settings(**{**vars(small), "dtype": "bfloat16"})
-    out, gradient = tool.ready("apnb", "ours", True, (8, 9), settings)()
+def test_autocast(small):
+    settings = Settings(**{**vars(small), "dtype": "bfloat16"})
+    out, gradient = ready("apnb", "ours", True, (8, 9), settings)()
     assert (out.dtype, gradient.dtype) == (torch.bfloat16, torch.float32)
-    found = tool.times(tool.Case("nl", "training", 8, 9), tool.SIDES, settings)
+    found = times(Case("nl", "training", 8, 9), SIDES, settings)
     assert 1e-5 < found["difference"] < 0.1
 
 
-def test_different_outputs_fail(here, monkeypatch, tmp_path, capsys):
-    def wrong(block, side, widths, build=here.build):
+def test_different_outputs_fail(in_this_process, monkeypatch, tmp_path, capsys):
+    def wrong(block, side, widths, build=block_runs.build):
         module = build(block, side, widths)
         if side == "ours":
             module.value.weight.data *= 1.1
         return module
 
-    monkeypatch.setattr(here, "build", wrong)
+    monkeypatch.setattr(block_runs, "build", wrong)
     arguments = ["--blocks", "nl", "--sizes", "8x8", *SMALL, "--output", str(tmp_path)]
-    assert here.main(arguments) == 1
+    assert main(arguments) == 1
     assert "nl forward 8x8: ours: differs from the reference by" in capsys.readouterr().out
 
 
-def test_a_reference_that_is_too_large(here, tmp_path, capsys):
+def test_a_reference_that_is_too_large(in_this_process, tmp_path, capsys):
     arguments = ["--blocks", "concatenation", "--sizes", "8x8", "--memory-limit", "0.0001"]
-    assert here.main([*arguments, *SMALL, "--output", str(tmp_path)]) == 0
+    assert main([*arguments, *SMALL, "--output", str(tmp_path)]) == 0
     (found,) = read(tmp_path)["results"]
     assert set(found["seconds"]) == {"ours", "dot", "product"}
     assert set(found["extra_mib"]) == {"ours"}
@@ -134,16 +124,18 @@ def test_a_reference_that_is_too_large(here, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("function", ["peak_memory", "times"])
-def test_a_killed_reference_loses_nothing_else(here, monkeypatch, tmp_path, capsys, function):
+def test_a_killed_reference_loses_nothing_else(
+    in_this_process, monkeypatch, tmp_path, capsys, function
+):
     def run(called, case, what, settings):
         sides = [what] if isinstance(what, str) else what
         if case.block == "nl" and called.__name__ == function and "reference" in sides:
-            raise here.measuring.Failed("its process ended with status -9; out of memory?")
+            raise processes.Failed("its process ended with status -9; out of memory?")
         return called(case, what, settings)
 
-    monkeypatch.setattr(here.measuring, "in_own_process", run)
+    monkeypatch.setattr(processes, "in_own_process", run)
     arguments = ["--blocks", "nl", "gc", "--sizes", "8x8", *SMALL, "--output", str(tmp_path)]
-    assert here.main(arguments) == 1
+    assert main(arguments) == 1
     first, second = read(tmp_path)["results"]
     assert first["failed"] == ["reference"]
     assert set(first["seconds"]) == {"ours", "product"}
@@ -151,58 +143,24 @@ def test_a_killed_reference_loses_nothing_else(here, monkeypatch, tmp_path, caps
     assert "nl forward 8x8: reference: its process ended with" in capsys.readouterr().out
 
 
-def test_ctrl_c_keeps_what_is_measured(here, monkeypatch, tmp_path, capsys):
+def test_ctrl_c_keeps_what_is_measured(in_this_process, monkeypatch, tmp_path, capsys):
     def run(called, case, *rest):
         if case.block == "gc":
             raise KeyboardInterrupt
         return called(case, *rest)
 
-    monkeypatch.setattr(here.measuring, "in_own_process", run)
+    monkeypatch.setattr(processes, "in_own_process", run)
     arguments = ["--blocks", "nl", "gc", "--sizes", "8x8", *SMALL, "--output", str(tmp_path)]
-    assert here.main(arguments) == 130
+    assert main(arguments) == 130
     assert [r["block"] for r in read(tmp_path)["results"]] == ["nl"]
     assert "| nl " in capsys.readouterr().out
 
 
-def test_own_process(tool, root, monkeypatch):
-    monkeypatch.syspath_prepend(str(root / "tools"))  # which processes inherit
-    run = tool.measuring.in_own_process
-    assert run(abs, -3) == 3
-    assert run(os.getpid) != os.getpid()
-    with pytest.raises(tool.measuring.Failed, match=r"^TypeError: bad operand"):
-        run(abs, "x")
-    with pytest.raises(tool.measuring.Failed, match=r"status 3$"):
-        run(os._exit, 3)
-    with pytest.raises(tool.measuring.Failed, match="out of memory"):
-        run(signal.raise_signal, signal.SIGKILL)
-
-
-_PEAK = """
-import torch
-from measuring import PeakMemory
-before = torch.ones(200, 2**18)  # of an earlier peak nothing is left
-del before
-kept = torch.ones(20, 2**18)
-memory = PeakMemory("cpu")
-torch.ones(60, 2**18)
-rest = torch.ones(30, 2**18)
-print(memory.mib())
-"""
-
-
-@pytest.mark.skipif(platform.system() != "Linux", reason="the peak cannot be reset elsewhere")
-def test_peak_memory(root):
-    run = subprocess.run(
-        [sys.executable, "-c", _PEAK], cwd=root / "tools", capture_output=True, text=True
-    )
-    assert float(run.stdout) == pytest.approx(60, abs=5), run.stderr
-
-
 @pytest.mark.parametrize("block", ["nl", "dnl", "dot", "gaussian", "gc", "apnb"])
-def test_multiply_adds(tool, block):
+def test_multiply_adds(block):
     """What PyTorch counts; it leaves out biases, softmaxes and norms, as we do."""
-    settings = tool.Settings(channels=32, inter_channels=16, threads=1, backend="plain")
-    run = tool.ready(block, "ours", False, (48, 60), settings)
+    settings = Settings(channels=32, inter_channels=16, threads=1, backend="plain")
+    run = ready(block, "ours", False, (48, 60), settings)
     # PyTorch forgets the variant in place.
     products = {torch.ops.aten.baddbmm_: lambda _, a, b, **__: 2 * math.prod(a) * b[-1]}
     with FlopCounterMode(display=False, custom_mapping=products) as counter:
@@ -210,32 +168,32 @@ def test_multiply_adds(tool, block):
     expected = counter.get_total_flops() / 2
     # Pooling along the second axis is left out.
     bar = 0.05 if block == "apnb" else 0.01
-    assert tool.PAIRS[block].products(32, 16, 48 * 60) == pytest.approx(expected, rel=bar)
+    assert PRODUCTS[block](32, 16, 48 * 60) == pytest.approx(expected, rel=bar)
 
 
-def test_growth(tool):
+def test_growth():
     def result(n, seconds, mib, side="ours"):
         figures = dict(seconds={side: {"median": seconds}}, extra_mib={side: mib})
         return dict(block="dnl", phase="training", positions=n, **figures)
 
     quadratic = [result(n, 3e-6 * n**2, 0.1 * n) for n in (64, 256, 1024)]
-    lines = tool.growth([*quadratic, result(16, 1.0, 0.0, "reference")])
+    lines = growth([*quadratic, result(16, 1.0, 0.0, "reference")])
     assert [(g["column"], g["side"]) for g in lines] == [("seconds", "ours"), ("extra MiB", "ours")]
     assert [g["exponent"] for g in lines] == pytest.approx([2, 1])
     assert lines[0]["x"] == (64, 256, 1024)
-    cells = tool.growth_table(lines).splitlines()[2].split("|")
+    cells = growth_table(lines).splitlines()[2].split("|")
     assert [c.strip() for c in cells][1:-1] == ["dnl", "training", "L^2.00", "-", "L^1.00", "-"]
 
 
-def test_bars(tool):
-    cases, settings = tool.check(tool.parse_args(["--preset", "bars"]))
+def test_bars():
+    cases, settings = check(parse_args(["--preset", "bars"]))
     assert len(cases) == len(set(cases)) == 16
-    assert tool.Case("dnl", "training", 97, 97, 1.3, 4) in cases
+    assert Case("dnl", "training", 97, 97, 1.3, 4) in cases
     assert (settings.channels, settings.inter_channels, settings.runs) == (512, 256, 5)
     ratio = {"seconds": 1.6, "extra_mib": 5.9}
     empty = dict(seconds={}, extra_mib={}, gflops={}, difference=None, ratio=ratio)
     row = dict(block="nl", phase="forward", size="64x128", time_bar=1.5, memory_bar=6, **empty)
-    cells = [cell.strip() for cell in tool.table([row]).splitlines()[-1].split("|")]
+    cells = [cell.strip() for cell in table([row]).splitlines()[-1].split("|")]
     assert cells[-3:-1] == ["1.5, met", "6, missed"]
 
 
@@ -254,14 +212,14 @@ def test_bars(tool):
         ("--channels 10 --inter-channels 4", "--inter-channels 4 does not divide --channels 10"),
     ],
 )
-def test_wrong_arguments(tool, arguments, message):
+def test_wrong_arguments(arguments, message):
     with pytest.raises(UsageError) as error:
-        tool.main(arguments.split())
+        main(arguments.split())
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_output_that_cannot_be(here, tmp_path):
+def test_output_that_cannot_be(in_this_process, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"--output .*file: "):
-        here.main([*SMALL, "--output", str(tmp_path / "file")])
+        main([*SMALL, "--output", str(tmp_path / "file")])

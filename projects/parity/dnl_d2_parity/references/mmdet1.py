@@ -14,31 +14,15 @@ import torch.nn.functional as F
 from mmcv.cnn import ContextBlock, NonLocal2d
 from torch import Tensor, nn
 
+from dnl_d2_parity.references.dnl_seg import AuthorsBlock, scaled
+
 # Blocks of DNL's repository, under the names of their submodules. In the published models NL has
 # reduction 4, GC and DNL ratio 1/4.
 
 
-class DisentangledBlock(nn.Module):
-    """x + gamma * (whitened attention) v + (one shared attention) v, temperature 0.05."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv_query = nn.Conv2d(channels, channels // 4, 1)
-        self.conv_key = nn.Conv2d(channels, channels // 4, 1)
-        self.conv_value = nn.Conv2d(channels, channels, 1, bias=False)
-        self.conv_mask = nn.Conv2d(channels, 1, 1)
-        self.gamma = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v, m = (
-            f(x).flatten(2)
-            for f in (self.conv_query, self.conv_key, self.conv_value, self.conv_mask)
-        )
-        q, k = q - q.mean(2, keepdim=True), k - k.mean(2, keepdim=True)
-        logits = torch.einsum("nci,ncj->nij", q, k) / (math.sqrt(q.shape[1]) * 0.05)
-        pairwise = torch.einsum("nij,ncj->nci", logits.softmax(2), v)
-        unary = torch.einsum("nuj,ncj->ncu", m.softmax(2), v)
-        return x + (self.gamma * pairwise + unary).view_as(x)
+def _disentangled(channels: int) -> nn.Module:
+    inter = channels // 4
+    return AuthorsBlock(channels, inter, divide=scaled(0.05)(inter))
 
 
 class SimplifiedBlock(nn.Module):
@@ -55,7 +39,7 @@ class SimplifiedBlock(nn.Module):
 
 
 BLOCKS = {
-    "dnl": ("nl_gc_block", DisentangledBlock),
+    "dnl": ("nl_gc_block", _disentangled),
     "snl": ("context_block", SimplifiedBlock),
     "gc": ("context_block", lambda channels: ContextBlock(channels, ratio=1 / 4)),
     "nl": ("nonlocal_block", lambda channels: NonLocal2d(channels, reduction=4)),
