@@ -13,7 +13,7 @@ from detectron2.projects.point_rend import add_pointrend_config
 from detectron2.utils.events import EventStorage
 
 from dnl_d2 import add_dnl_config
-from dnl_d2.engine.yaml_trainer import Trainer
+from dnl_d2.engine import Trainer
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation import SemSegEvaluator, build_evaluator
 from dnl_d2.layers import ContextBlock

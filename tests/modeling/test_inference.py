@@ -11,7 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor, build_mod
 
 from dnl_d2 import add_dnl_config
 from dnl_d2.engine import load_config
-from dnl_d2.engine.yaml_trainer import _is_semantic
+from dnl_d2.engine.from_yaml import is_segmentor
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor, inference
 from dnl_d2.modeling.inference import sliding_window, window_starts
@@ -282,4 +282,4 @@ def test_which_models_take_label_maps():
     for name in ("SemanticSegmentor", "ContextSegmentor", "GeneralizedRCNN"):
         assert name in META_ARCH_REGISTRY
         cfg.MODEL.META_ARCHITECTURE = name
-        assert _is_semantic(cfg, []) == name.endswith("Segmentor")
+        assert is_segmentor(cfg) == name.endswith("Segmentor")

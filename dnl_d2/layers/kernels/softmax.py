@@ -237,14 +237,21 @@ _chunked.register_autograd(_backward, setup_context=_save)
 
 # For PyTorch's counter of floating-point operations, two for a product that is added to a sum.
 @register_flop_formula(torch.ops.dnl_d2.chunked_attention)
-def _flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_, **__) -> int:
+def _flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
     """Of Q K^T and its product with V, from the shapes."""
     return 2 * prod(query[:2]) * key[1] * (query[2] + value[2])
 
 
 @register_flop_formula(torch.ops.dnl_d2.chunked_attention_backward)
 def _backward_flops(
-    grad: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_, **__
+    _: Sequence[int],
+    query: Sequence[int],
+    key: Sequence[int],
+    value: Sequence[int],
+    *__: Any,
+    **___: Any,
 ) -> int:
     """Q K^T again, and two products for each product of the forward pass, from the shapes."""
     return 2 * prod(query[:2]) * key[1] * (3 * query[2] + 2 * value[2])

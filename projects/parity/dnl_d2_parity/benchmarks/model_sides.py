@@ -98,6 +98,7 @@ def prepare(side: str, args: argparse.Namespace) -> Run:
 
 
 def inference(model: nn.Module, published: bool, image: Tensor) -> Run:
+    """A function that predicts the ``(3, H, W)`` image and returns its logits."""
     height, width = image.shape[-2:]
 
     def run() -> Tensor:
@@ -114,6 +115,7 @@ def inference(model: nn.Module, published: bool, image: Tensor) -> Run:
 
 
 def training_step(model: nn.Module, published: bool, images: Tensor, labels: Tensor) -> Run:
+    """A function that trains on the batch once and returns the loss."""
     # Small steps: what is timed should stay the same model.
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=5e-4)
     batch = [{"image": x, "sem_seg": y} for x, y in zip(images, labels, strict=True)]

@@ -82,6 +82,7 @@ def too_large(row: dict) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Prints the table; 0 if every difference is below its bar, otherwise 1."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
