@@ -8,15 +8,14 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain
-from types import ModuleType, SimpleNamespace
 
-import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from PIL import Image
 
+from dnl_d2.compat import cityscapes_evaluation
 from dnl_d2.data.datasets.cityscapes import IMAGE_SUFFIX
 from dnl_d2.data.datasets.cityscapes_instances import INSTANCE_SUFFIX
 from dnl_d2.errors import UsageError
@@ -43,7 +42,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
     """
 
     def __init__(self, dataset_name: str, *, output_dir: str):
-        self._script = _import_script()
+        self._script = cityscapes_evaluation("evalInstanceLevelSemanticLabeling")
         self._args = copy.copy(self._script.args)
         self._args.quiet = True
         self._script.setInstanceLabels(self._args)
@@ -143,15 +142,3 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         except (OSError, ValueError, KeyError, IndexError, SystemExit) as error:
             reason = " ".join((message.getvalue() or f"{type(error).__name__}: {error}").split())
             raise UsageError(f"{truth} cannot be evaluated: {reason}") from error
-
-
-def _import_script() -> ModuleType:
-    try:
-        import cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling as script
-    except ImportError as error:
-        raise UsageError(
-            f"the Cityscapes evaluation needs cityscapesScripts ({error}): install it"
-        ) from error
-    if not hasattr(np, "in1d"):  # NumPy 2.4 dropped what the script still calls
-        script.np = SimpleNamespace(**vars(np), in1d=np.isin)
-    return script

@@ -4,12 +4,12 @@ import contextlib
 import copy
 import io
 from collections.abc import Iterator, Sequence
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 from detectron2.utils import comm
 
+from dnl_d2.compat import cityscapes_evaluation
 from dnl_d2.errors import UsageError
 
 
@@ -28,7 +28,7 @@ class CityscapesScript:
     """
 
     def __init__(self, *, instances: bool):
-        self._script = _import_script()
+        self._script = cityscapes_evaluation("evalPixelLevelSemanticLabeling")
         self._args = copy.copy(self._script.args)
         self._args.evalInstLevelScore = instances
         self._args.evalPixelAccuracy = False
@@ -113,20 +113,6 @@ class _Terms(list):
 def _parts(stats: dict) -> Iterator[dict[str, Any]]:
     for group in ("classes", "categories"):
         yield from stats[group].values()
-
-
-def _import_script() -> ModuleType:
-    try:
-        from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling
-    except ImportError as error:
-        raise UsageError(
-            f"the Cityscapes evaluation needs cityscapesScripts ({error}): install it"
-        ) from error
-    except ValueError as error:  # it looks at CITYSCAPES_EXPORT_DIR as it is imported
-        raise UsageError(f"cityscapesscripts: {error}") from error
-    if not hasattr(np, "in1d"):  # NumPy 2.4 dropped what the script still calls
-        evalPixelLevelSemanticLabeling.np = SimpleNamespace(**vars(np), in1d=np.isin)
-    return evalPixelLevelSemanticLabeling
 
 
 @contextlib.contextmanager

@@ -1,12 +1,9 @@
 """LVIS: Gupta et al., CVPR 2019."""
 
-from types import SimpleNamespace
-
-import numpy as np
 from detectron2 import evaluation
 from detectron2.utils import comm
 
-from dnl_d2.errors import UsageError
+from dnl_d2.compat import lvis_evaluation
 from dnl_d2.evaluation.confusion_report import prepare_folder
 
 
@@ -22,7 +19,7 @@ class LVISEvaluator(evaluation.LVISEvaluator):
     """
 
     def __init__(self, dataset_name: str, *, output_dir: str):
-        require_lvis()
+        lvis_evaluation()
         super().__init__(dataset_name, output_dir=output_dir)
 
     def reset(self) -> None:
@@ -34,16 +31,3 @@ class LVISEvaluator(evaluation.LVISEvaluator):
         if comm.is_main_process():
             prepare_folder(self._output_dir)
         super().reset()
-
-
-def require_lvis() -> None:
-    """Raises :class:`UsageError` if the package ``lvis`` cannot be imported."""
-    try:
-        import lvis.eval as script
-    except ImportError as error:
-        raise UsageError(
-            f"LVIS needs the package lvis ({error}): pip install --no-deps lvis==0.5.3 (without "
-            "its dependencies, which would bring a second OpenCV)"
-        ) from error
-    if not hasattr(np, "float"):  # NumPy 1.24 dropped what lvis 0.5.3, the last release, calls
-        script.np = SimpleNamespace(**vars(np), float=float)

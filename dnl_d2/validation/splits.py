@@ -11,9 +11,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.utils import comm
 
+from dnl_d2.compat import lvis_evaluation
 from dnl_d2.data.datasets.cityscapes_instances import list_cityscapes_instances
 from dnl_d2.errors import UsageError
-from dnl_d2.evaluation.lvis import require_lvis
 from dnl_d2.validation.instances import check_class_count, check_coco_dataset
 from dnl_d2.validation.label_maps import check_sem_seg_dataset
 from dnl_d2.validation.task import Task
@@ -230,7 +230,7 @@ def _check_coco(split: _Split, task: Task, *, image_key: str = "file_name") -> l
 
 
 def _check_lvis(split: _Split, task: Task) -> list[str] | None:
-    require_lvis()
+    lvis_evaluation()
     return _check_coco(split, task, image_key="coco_url")
 
 
