@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
 
 
 class UsageError(ValueError):
@@ -19,7 +20,7 @@ def one_line(error: UsageError) -> str:
 
 
 @contextlib.contextmanager
-def building(what: str):
+def building(what: str) -> Iterator[None]:
     """Turns what constructors raise about wrong config values into a :class:`UsageError`.
 
     The traceback goes to the log at debug level.

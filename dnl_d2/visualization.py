@@ -89,7 +89,7 @@ def draw_rows(
             if number == 0:
                 axis.set_title(title, fontsize=9)
     patches = [
-        Patch(facecolor=np.array(c) / 255, edgecolor="black", label=name)
+        Patch(facecolor=tuple(np.array(c) / 255), edgecolor="black", label=name)
         for name, c in legend.items()
     ]
     figure.legend(handles=patches, loc="lower center", ncols=len(patches), fontsize=8)

@@ -76,7 +76,7 @@ def convert_file(
         found = detect_source(weights.state, source)
         converted = convert(weights.state, found)
         settings = found.settings_of(weights.rest, infer_settings(converted.state))
-        model = {} if config_file else expected_parameters(settings)
+        model: Mapping[str, Tensor] = {} if config_file else expected_parameters(settings)
     except UsageError as error:
         raise UsageError(f"{input}: {error}") from error
     pooled = settings.get("MODEL.RESNETS.SHORTCUT") == "avg_pool"
@@ -110,7 +110,8 @@ def _build(config_file: str, opts: Sequence[str]) -> tuple[Mapping[str, Tensor],
     """A model's parameters, without memory for them, and whether its shortcuts pool (ResNet-D)."""
     model = build_from_config(config_file, opts, device="meta")
     # No parameter tells.
-    pooled = any(isinstance(part, nn.AvgPool2d) for part in model.backbone.modules())
+    backbone = model.get_submodule("backbone")
+    pooled = any(isinstance(part, nn.AvgPool2d) for part in backbone.modules())
     return model.state_dict(), pooled
 
 

@@ -3,13 +3,13 @@
 import ast
 import difflib
 import functools
-import importlib.util
 import logging
 import os
 import re
 
 from detectron2.checkpoint.catalog import ModelCatalog
 
+from dnl_d2.config.loading import zoo_folder
 from dnl_d2.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -83,8 +83,7 @@ def _trained_models() -> dict[str, str]:
     The table is read, not imported: some versions of its module need pkg_resources, which new
     versions of setuptools have no longer.
     """
-    folder = importlib.util.find_spec("detectron2.model_zoo").submodule_search_locations[0]
-    with open(os.path.join(folder, "model_zoo.py"), encoding="utf-8") as file:
+    with open(os.path.join(zoo_folder(), "model_zoo.py"), encoding="utf-8") as file:
         tree = ast.parse(file.read())
     tables = [
         node.value for node in ast.walk(tree)

@@ -1,6 +1,6 @@
 """Adapting a network's first convolution to how images reach the model it is loaded into."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ def published_format(rest: Mapping[str, Any], source: Source | None = None) -> I
     if isinstance(note, Mapping):
         try:
             order, mean, std = (note[key] for key in ("channel_order", "mean", "std"))
-            return InputFormat(str(order), tuple(map(float, mean)), tuple(map(float, std)))
+            return InputFormat(str(order), _three(mean), _three(std))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"the file's note on its input format is wrong ({error!r})") from error
     return openmmlab_meta.input_format(rest) or (source.input_format if source else None)
@@ -100,3 +100,8 @@ def _different_mean(published: InputFormat, mean: Sequence[float]) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return "[" + ", ".join(f"{v:g}" for v in values) + "]"
+
+
+def _three(numbers: Iterable[Any]) -> tuple[float, float, float]:
+    first, second, third = map(float, numbers)
+    return first, second, third

@@ -41,7 +41,7 @@ class Rule:
     to_public: Callable[[Tensor], Tensor] | None = None
     why: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.ours is not None:
             sides = [{f[0] for f in _FIELD.findall(side)} for side in (self.public, self.ours)]
             if sides[0] != sides[1]:
@@ -103,7 +103,7 @@ def to_public(state: State, rules: Sequence[Rule]) -> Converted:
     result = Converted()
     for key, value in state.items():
         matched = [(t.match(key), rule) for t, rule in compiled]
-        names = {}
+        names: dict[str, Rule] = {}
         for values, rule in matched:
             if values is not None:
                 names.setdefault(_Template(rule.public).format(values), rule)

@@ -6,7 +6,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +85,7 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
     return weights
 
 
-def _reader(head: bytes, path: str):
+def _reader(head: bytes, path: str) -> Callable[[str, bool], Any]:
     if not head:
         raise UsageError("an empty file; download or copy it again")
     for magic, what in _NOT_WEIGHTS:

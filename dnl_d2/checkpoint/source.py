@@ -22,7 +22,7 @@ class InputFormat:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.channel_order not in ("RGB", "BGR"):
             raise ValueError(f"channel_order {self.channel_order!r} is neither RGB nor BGR")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):

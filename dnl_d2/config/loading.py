@@ -43,9 +43,15 @@ def zoo_config(path: str) -> DictConfig:
 
     As ``detectron2.model_zoo.get_config``, which in some versions needs pkg_resources.
     """
+    return LazyConfig.load(os.path.join(zoo_folder(), "configs", path))
+
+
+def zoo_folder() -> str:
+    """The folder of Detectron2's model zoo, which is found and not imported."""
     package = importlib.util.find_spec("detectron2.model_zoo")
-    folder = package.submodule_search_locations[0]
-    return LazyConfig.load(os.path.join(folder, "configs", path))
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("detectron2 has no model_zoo")
+    return package.submodule_search_locations[0]
 
 
 def _load_yaml(path: str, overrides: list[str]) -> CfgNode:

@@ -176,4 +176,4 @@ def test_augmentations(base_size: Sequence[int] | None = None) -> list[T.Augment
     return [RandomResize(base_size, (1.0, 1.0))] if base_size else []
 
 
-test_augmentations.__test__ = False  # its name is no invitation to pytest
+test_augmentations.__test__ = False  # type: ignore[attr-defined]  # its name is no invitation to pytest

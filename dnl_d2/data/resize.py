@@ -11,7 +11,7 @@ from dnl_d2.errors import UsageError
 try:
     import cv2
 except ImportError:  # reported by what needs it: models run without
-    cv2 = None
+    cv2 = None  # type: ignore[assignment]
 
 
 def require_opencv() -> None:

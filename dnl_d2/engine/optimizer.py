@@ -58,7 +58,7 @@ def clip_total_norm(optimizer: torch.optim.Optimizer, limit: float, norm_type: f
             "the norm of all gradients is not clipped in a fused optimizer: unset fused"
         )
 
-    def clip(*_) -> None:
+    def clip(*_: object) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, limit, norm_type)
 

@@ -1,7 +1,8 @@
 """The training step: Detectron2's trainers, with mixed precision and gradient accumulation."""
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from detectron2.engine import AMPTrainer, SimpleTrainer
@@ -35,7 +36,7 @@ class AccumulateGradients(nn.Module):
         self.parts = parts
         self.scale = scale
 
-    def forward(self, inputs: list[dict]):
+    def forward(self, inputs: list[dict]) -> Any:
         """Accumulates the gradients of all parts but the last, whose graph the losses carry.
 
         Returns:
@@ -58,7 +59,7 @@ class AccumulateGradients(nn.Module):
         losses = self.model(last).items()
         return {name: loss / self.parts + means.get(name, 0) for name, loss in losses}
 
-    def _without_synchronisation(self):
+    def _without_synchronisation(self) -> AbstractContextManager:
         """Processes exchange gradients once, in the last part's backward pass."""
         parallel = [m for m in self.modules() if isinstance(m, DistributedDataParallel)]
         return parallel[0].no_sync() if parallel else nullcontext()

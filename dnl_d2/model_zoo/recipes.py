@@ -3,9 +3,9 @@
 import difflib
 import fnmatch
 import functools
-import importlib.util
 from pathlib import Path
 
+from dnl_d2.config.loading import zoo_folder
 from dnl_d2.errors import UsageError
 
 _ENDINGS = (".yaml", ".py")
@@ -81,10 +81,7 @@ def _configs() -> Path:
 
 def _is_of_detectron2(stem: str) -> bool:
     """Whether Detectron2's model zoo has a config of this name, with or without its folder."""
-    package = importlib.util.find_spec("detectron2.model_zoo")
-    if package is None or not package.submodule_search_locations:
-        return False
-    folder = Path(package.submodule_search_locations[0], "configs")
+    folder = Path(zoo_folder(), "configs")
     configs = (file for end in _ENDINGS for file in folder.rglob(f"*{end}"))
     return any(
         stem in (file.stem, file.relative_to(folder).with_suffix("").as_posix()) for file in configs

@@ -181,7 +181,8 @@ class _Canvas:
         margin = self.scale * _MARGIN
         edge = radius + margin
         for _ in range(30):
-            disc = Disc(*(self.rng.uniform(edge, side - edge) for side in self.size), radius)
+            y, x = (self.rng.uniform(edge, side - edge) for side in self.size)
+            disc = Disc(y, x, radius)
             free = all(disc.gap(other) >= margin for other in self.placed)
             if free and (far_from is None or disc.gap(far_from) >= reach):
                 self.placed.append(disc)
@@ -197,16 +198,19 @@ def _try_layout(
     pairs = []
     for _ in range(couples):
         first = canvas.place(_DISC_RADII, None, reach)
-        pairs.append((first, canvas.place(_DISC_RADII, first, reach)))
-    if beacon is None or None in areas or any(None in pair for pair in pairs):
+        second = canvas.place(_DISC_RADII, first, reach)
+        if first is not None and second is not None:
+            pairs.append((first, second))
+    placed = tuple(area for area in areas if area is not None)
+    if beacon is None or len(placed) < textures or len(pairs) < couples:
         return None
-    return Layout(beacon, tuple(areas), tuple(pairs))
+    return Layout(beacon, placed, tuple(pairs))
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Soft grey clouds, (H, W, 3) float32."""
     clouds = Image.fromarray(rng.uniform(75, 155, (5, 5)).astype(np.float32))
-    grey = np.asarray(clouds.resize(size[::-1], Image.BICUBIC))
+    grey = np.asarray(clouds.resize(size[::-1], Image.Resampling.BICUBIC))
     return grey[..., None] + rng.uniform(-10, 10, 3).astype(np.float32)
 
 

@@ -148,7 +148,8 @@ def _write_split(folder: str, split: str, parameters: dict) -> None:
         os.makedirs(os.path.join(folder, name), exist_ok=True)
     height, width = parameters["size"]
     drawing = {key: parameters[key] for key in ("seed", "reach", "noise", "couples")}
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in range(parameters[split]):
         picture, instances = draw_instances(index, split=split, size=(height, width), **drawing)
         file_name = f"{index:05d}.png"

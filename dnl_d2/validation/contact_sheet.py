@@ -21,9 +21,9 @@ _VOID = -1
 _OPAQUE = 0.55
 
 
-def class_colors(count: int) -> list[tuple[int, ...]]:
+def class_colors(count: int) -> list[Sequence[int]]:
     """Colours that differ in hue from one class to the next, black first."""
-    colors = [(0, 0, 0)]
+    colors: list[Sequence[int]] = [(0, 0, 0)]
     for number in range(1, count):
         hue = number * 0.618034 % 1  # the golden section: no two close ones in a row
         bright = (1.0, 0.75, 0.55)[number % 3]
@@ -55,7 +55,8 @@ def draw_contact_sheet(
     Raises:
         UsageError: the file cannot be written.
     """
-    panels, legend = [], {}
+    panels: list[tuple[str, np.ndarray]] = []
+    shown: dict[int, Sequence[int]] = {}
     for source in sets:
         colors = source.colors or class_colors(len(classes))
         step = max(len(source.pairs) / count, 1)
@@ -63,10 +64,10 @@ def draw_contact_sheet(
             drawn = _draw(source.pairs[int(index * step)], source, colors, len(classes))
             if drawn is not None:
                 panels.append((f"{source.name}: {drawn[0]}", drawn[1]))
-                legend |= {value: (*colors[: len(classes)], _WRONG)[value] for value in drawn[2]}
+                shown |= {value: (*colors[: len(classes)], _WRONG)[value] for value in drawn[2]}
     if panels:
         names = [*classes, "no class"]
-        legend = {f"{v} {names[v]}": color for v, color in sorted(legend.items())}
+        legend = {f"{v} {names[v]}": color for v, color in sorted(shown.items())}
         _save(path, panels, legend)
     return len(panels)
 
@@ -119,7 +120,11 @@ def _save(path: str, panels: Sequence[tuple[str, np.ndarray]], legend: dict) -> 
         axis.set_title(title[-60:].replace("$", r"\$"), fontsize=7)
         axis.set_axis_off()
     patches = [
-        Patch(facecolor=np.array(color) / 255, edgecolor="black", label=name.replace("$", r"\$"))
+        Patch(
+            facecolor=tuple(np.array(color) / 255),
+            edgecolor="black",
+            label=name.replace("$", r"\$"),
+        )
         for name, color in legend.items()
     ]
     figure.legend(handles=patches, loc="lower center", ncols=3 * columns, fontsize=7)

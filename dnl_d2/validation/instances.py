@@ -104,7 +104,7 @@ def check_coco_dataset(
             _logger.info("Dataset %s has no annotations: predictions are only written", name)
             return names
         checker = _Objects(images, classes, task, test=test)
-        for entry in objects:
+        for entry in objects or ():
             checker.add(entry)
         twice = checker.repeated_id
         if twice is not None and "minival" not in json_file:  # COCO's of 2014, as Detectron2 does
@@ -152,14 +152,14 @@ class _Objects:
         if entry.get("ignore"):
             raise UsageError(f"{what} has 'ignore', which Detectron2 refuses: use 'iscrowd'")
         self._total += 1
-        kind = self._kind(entry, what)
+        odd = self._kind(entry, what)
         points = entry.get("keypoints")
         self._has_keypoints |= isinstance(points, list) and any(points[2::3])
-        if kind is None:
+        if odd is None:
             self._usable += 1
         else:
-            self._odd[kind] += 1
-        if kind not in (_CROWD, _THIN):  # by which Detectron2 chooses images
+            self._odd[odd] += 1
+        if odd not in (_CROWD, _THIN):  # by which Detectron2 chooses images
             self._used_images.add(entry["image_id"])
 
     def summary(self) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from dnl_d2.data.datasets.registration import SEMANTIC
 from dnl_d2.data.listing import list_folder, stems_and_files, without
@@ -73,7 +73,7 @@ def folder_set(
     if lone_labels:
         text = f"labels have no image of the same stem in {image_dir}"
         findings.append(Finding("error", "label_without_image", text + hint, lone_labels))
-    pairs = [(images[stem], labels[stem]) for stem in sorted(images) if stem in labels]
+    pairs: list[Pair] = [(images[s], labels[s]) for s in sorted(images) if s in labels]
     folders = os.path.abspath(image_dir), os.path.abspath(label_dir)
     return LabelledSet(name, pairs, classes, ignore_label, None, folders, findings)
 
@@ -124,7 +124,7 @@ def _is_sem_seg(name: str) -> bool:
     return kind in SEMANTIC
 
 
-def _remaining_pairs(meta) -> list[Pair]:
+def _remaining_pairs(meta: Metadata) -> list[Pair]:
     roots = meta.get("image_root", ""), meta.get("sem_seg_root", "")
     if not all(root and os.path.isdir(root) for root in roots):
         return []

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -79,7 +80,7 @@ def scan_pair(pair: Pair) -> PairFacts:
     )
 
 
-def _attempt(read: Callable, path: str, facts: type):
+def _attempt(read: Callable[[str], Any], path: str, facts: type) -> Any:
     try:
         return read(path)
     except UsageError as error:
@@ -94,7 +95,7 @@ def _image_facts(path: str) -> ImageFacts:
     extrema = picture.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     digest = hashlib.blake2b(f"{picture.mode} {picture.size}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return ImageFacts(
         size=(picture.height, picture.width),
         mode=picture.mode,

@@ -4,7 +4,7 @@ import difflib
 import itertools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -251,7 +251,7 @@ def _check_cityscapes_instances(split: _Split, task: Task) -> list[str] | None:
     return meta.thing_classes
 
 
-_CHECKS = {
+_CHECKS: dict[str | None, Callable[..., list[str] | None]] = {
     "sem_seg": _check_sem_seg,
     "cityscapes_sem_seg": _check_sem_seg,
     "coco": _check_coco,

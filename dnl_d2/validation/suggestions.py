@@ -164,23 +164,22 @@ def check_base(path: str, written: str) -> None:
 
 
 def _registration(source: LabelledSet) -> str:
+    assert source.folders is not None  # of two folders
+    images, labels = source.folders
     return (
-        f"register_sem_seg_folder(\n    {source.name!r},\n    {source.folders[0]!r},\n"
-        f"    {source.folders[1]!r},\n    classes=CLASSES,\n"
+        f"register_sem_seg_folder(\n    {source.name!r},\n    {images!r},\n"
+        f"    {labels!r},\n    classes=CLASSES,\n"
         f"    ignore_label={source.ignore_label},\n)"
     )
 
 
 def _entry(source: LabelledSet, classes: Sequence[str]) -> dict:
-    entry = {
-        "NAME": source.name,
-        "IMAGES": source.folders[0],
-        "LABELS": source.folders[1],
-        "CLASSES": list(classes),
-    }
+    assert source.folders is not None  # of two folders
+    images, labels = source.folders
+    entry = {"NAME": source.name, "IMAGES": images, "LABELS": labels, "CLASSES": list(classes)}
     return entry | ({"IGNORE_LABEL": source.ignore_label} if source.ignore_label != 255 else {})
 
 
-def _flow(value) -> str:
+def _flow(value: object) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
     return text.strip().removesuffix("...").strip()

@@ -44,7 +44,7 @@ class SetSummary:
         """Counts one pair in."""
         image, label = facts.pair
         self._add_image(image, facts.image)
-        if facts.label is None:
+        if label is None or facts.label is None:
             if not self.source.prediction_only:
                 self.files["unlabelled"].append(image)
             return

@@ -21,7 +21,7 @@ _HINT = (
 _HINT_AUG = f"{_HINT}, benchmark_RELEASE of SBD beside it, then run tools/prepare_dataset.py voc"
 
 
-def colormap(count: int) -> list[tuple[int, int, int]]:
+def colormap(count: int) -> list[tuple[int, ...]]:
     """The colours of PASCAL VOC: every third bit of the index, the lowest bit weighing most."""
     return [
         tuple(
