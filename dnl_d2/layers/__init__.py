@@ -7,7 +7,7 @@ from dnl_d2.layers.context_block import (
     block_arguments,
     build_context_block,
 )
-from dnl_d2.layers.disentangled import DisentangledNonLocalBlock
+from dnl_d2.layers.disentangled import DisentangledNonLocalBlock, DisentangledVariant
 from dnl_d2.layers.functional import pairwise_attention, pairwise_weights, unary_attention
 from dnl_d2.layers.global_context import GlobalContextBlock, SimplifiedNonLocalBlock
 from dnl_d2.layers.non_local import NonLocalBlock
@@ -20,6 +20,7 @@ __all__ = [
     "AsymmetricPyramidNonLocalBlock",
     "ContextBlock",
     "DisentangledNonLocalBlock",
+    "DisentangledVariant",
     "FixedBatchNorm2d",
     "GlobalContextBlock",
     "NonLocalBlock",

@@ -173,7 +173,7 @@ class ContextBlockRegistry:
         for short, block in self._blocks.items():
             if wanted in (short, block.__name__.lower()):
                 return block
-        raise UsageError(f"unknown context block {name!r}; {_choices(wanted, list(self._blocks))}")
+        raise UsageError(f"unknown context block {name!r}; {choices(wanted, list(self._blocks))}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._blocks)
@@ -220,19 +220,20 @@ def build_context_block(
         raise UsageError(f"a context block is a name or a mapping with a name, got {spec!r}")
     arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
     if not arguments.get("name"):
-        raise UsageError(f"a context block needs a name; {_choices('', list(CONTEXT_BLOCKS))}")
+        raise UsageError(f"a context block needs a name; {choices('', list(CONTEXT_BLOCKS))}")
     name = arguments.pop("name")
     block = CONTEXT_BLOCKS.get(name)
     known = block_arguments(block)
     for key in arguments:
         if key not in known:
             raise UsageError(
-                f"context block {name!r} has no argument {key!r}; {_choices(key, known)}"
+                f"context block {name!r} has no argument {key!r}; {choices(key, known)}"
             )
     return block(in_channels, **arguments)
 
 
-def _choices(wrong: str, known: list[str]) -> str:
+def choices(wrong: str, known: list[str]) -> str:
+    """The end of a message about a wrong name: the closest known one, and all of them."""
     close = difflib.get_close_matches(wrong, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(known)}"

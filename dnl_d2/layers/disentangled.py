@@ -1,5 +1,9 @@
 """The disentangled non-local block of Yin et al., in its four published variants."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +18,7 @@ from dnl_d2.layers.common import (
     init_zero_output,
     to_map,
 )
-from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock
+from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, choices
 from dnl_d2.layers.functional import (
     autocast_off,
     center,
@@ -29,23 +33,7 @@ from dnl_d2.layers.functional import (
 )
 from dnl_d2.layers.non_local import resolve_inter_channels, sub_sample
 from dnl_d2.layers.norms import Norm, get_norm
-
-# What the four public code bases do; an argument given by the caller wins over its preset.
-# gamma: a learned scalar, zero at first, on the pairwise term only; without it the output
-# projection starts at zero and the block as an identity. activation: after the norm of W_o; it
-# would pass no gradient to a projection that starts at zero, so that one starts at random.
-PRESETS = {
-    "mmseg": {"reduction": 2, "temperature": 0.05, "project": True, "gamma": False},
-    "paper-seg": {"reduction": 2, "temperature": 1.0, "project": False, "gamma": True},
-    "paper-det": {"reduction": 4, "temperature": 0.05, "project": False, "gamma": True},
-    "paddleseg": {
-        "reduction": 2,
-        "temperature": 0.05,
-        "project": True,
-        "gamma": False,
-        "activation": F.relu,
-    },
-}
+from dnl_d2.layers.options import takes_fields_of
 
 
 def _center_layer(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -56,6 +44,67 @@ def _center_layer(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 _WHITENING = {"channel": center, "layer": _center_layer, "none": lambda x, mask: x}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DisentangledVariant:
+    """Options of :class:`DisentangledNonLocalBlock`; by default those of mmsegmentation.
+
+    Attributes:
+        inter_channels: width C' of query and key (and of value where there is a W_o); default
+            C // ``reduction``.
+        reduction: see ``inter_channels``.
+        temperature: tau.
+        use_scale: whether s is sqrt(C') or 1.
+        project: whether there is a W_o; without it values have width C.
+        norm: norm after W_o (after the sum where there is no W_o); None or "" for none.
+        whitening: what mu is: ``channel`` the mean of each channel over positions; ``layer`` one
+            mean over positions and channels (a variant of the authors, ``ln_nostd``); ``none`` 0.
+        unary: whether there is the unary term; without it and with ``whitening="none"`` this is
+            the non-local block of the authors' repositories.
+        sub_sample: 2x max-pool of the map that keys, values and the unary term come from. (The
+            non-local block pools keys and values, after their projections.)
+        attention_backend: how the pairwise term is computed: ``auto``, ``plain``, ``fused`` or
+            ``chunked``; see :func:`dnl_d2.layers.pairwise_attention`.
+        attention_dtype: ``float32``, or ``bfloat16`` or ``float16`` for the operands of a fused
+            kernel; default: those of autocast on CUDA, else ``float32``.
+        gamma: whether a learned scalar, zero at first, is on the pairwise term, so that the unary
+            one is live at first. Without it W_o starts at zero and the block as an identity.
+        activation: after the norm of W_o. It would pass no gradient to a projection that starts at
+            zero, so that one starts at random.
+    """
+
+    inter_channels: int | None = None
+    reduction: int = 2
+    temperature: float = 0.05
+    use_scale: bool = True
+    project: bool = True
+    norm: Norm = None
+    whitening: str = "channel"
+    unary: bool = True
+    sub_sample: bool = False
+    attention_backend: str = "auto"
+    attention_dtype: str | None = None
+    gamma: bool = False
+    activation: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self):
+        if self.whitening not in _WHITENING:
+            raise UsageError(
+                f"unknown whitening {self.whitening!r}; use one of {', '.join(_WHITENING)}"
+            )
+        check_positive(temperature=self.temperature)
+        check_backend(self.attention_backend)
+
+
+# What the public code bases do: mmsegmentation, the authors' two repositories and PaddleSeg.
+PRESETS = {
+    "mmseg": DisentangledVariant(),
+    "paper-seg": DisentangledVariant(temperature=1.0, project=False, gamma=True),
+    "paper-det": DisentangledVariant(reduction=4, project=False, gamma=True),
+    "paddleseg": DisentangledVariant(activation=F.relu),
+}
+_BY_PRESET = ("gamma", "activation")
 
 
 @CONTEXT_BLOCKS.register("dnl")
@@ -70,91 +119,45 @@ class DisentangledNonLocalBlock(ContextBlock):
         in_channels: channels C of the map.
         preset: ``mmseg`` (segmentation heads of mmsegmentation: an identity at first),
             ``paper-seg`` or ``paper-det`` (the authors' repositories: no W_o by default, values
-            of width C, a scalar gamma = 0 on the pairwise term, so the unary one is live at
-            first), or ``paddleseg`` (as ``mmseg``, with a ReLU last, no identity at first).
-        inter_channels: width C' of query and key (and of value where there is a W_o); default
-            C // ``reduction``.
-        reduction: default of the preset: 2, 2, 4, 2.
-        temperature: tau; default of the preset: 0.05, 1.0, 0.05, 0.05.
-        use_scale: whether s is sqrt(C') or 1.
-        project: whether there is a W_o; default of the preset: yes, no, no, yes.
-        norm: norm after W_o (after the sum where there is no W_o); None or "" for none.
-        whitening: what mu is: ``channel`` the mean of each channel over positions; ``layer`` one
-            mean over positions and channels (a variant of the authors, ``ln_nostd``); ``none`` 0.
-        unary: whether there is the unary term; without it and with ``whitening="none"`` this is
-            the non-local block of the authors' repositories.
-        sub_sample: 2x max-pool of the map that keys, values and the unary term come from. (The
-            non-local block pools keys and values, after their projections.)
-        attention_backend: how the pairwise term is computed: ``auto``, ``plain``, ``fused`` or
-            ``chunked``; see :func:`dnl_d2.layers.pairwise_attention`.
-        attention_dtype: ``float32``, or ``bfloat16`` or ``float16`` for the operands of a fused
-            kernel; default: those of autocast on CUDA, else ``float32``.
+            of width C, a scalar gamma = 0 on the pairwise term), ``paddleseg`` (as ``mmseg``, with
+            a ReLU last, no identity at first), or a :class:`DisentangledVariant`.
+        options: fields of :class:`DisentangledVariant` to change; None leaves what the preset has.
 
     Raises:
-        UsageError: unknown preset, or an argument out of range.
+        UsageError: unknown preset or option, or an argument out of range.
     """
 
+    @takes_fields_of(DisentangledVariant, but=_BY_PRESET)
     def __init__(
-        self,
-        in_channels: int,
-        *,
-        preset: str = "mmseg",
-        inter_channels: int | None = None,
-        reduction: int | None = None,
-        temperature: float | None = None,
-        use_scale: bool = True,
-        project: bool | None = None,
-        norm: Norm = None,
-        whitening: str = "channel",
-        unary: bool = True,
-        sub_sample: bool = False,
-        attention_backend: str = "auto",
-        attention_dtype: str | None = None,
+        self, in_channels: int, *, preset: str | DisentangledVariant = "mmseg", **options: Any
     ):
         super().__init__(in_channels)
-        if preset not in PRESETS:
-            raise UsageError(f"unknown DNL preset {preset!r}; use one of {', '.join(PRESETS)}")
-        if whitening not in _WHITENING:
-            raise UsageError(f"unknown whitening {whitening!r}; use one of {', '.join(_WHITENING)}")
-        defaults = PRESETS[preset]
-        temperature = defaults["temperature"] if temperature is None else temperature
-        reduction = defaults["reduction"] if reduction is None else reduction
-        project = defaults["project"] if project is None else project
-        has_gamma = defaults["gamma"]
-        activation = defaults.get("activation")
-        check_positive(temperature=temperature)
-        if not (project or has_gamma):
-            raise UsageError(
-                f"DNL preset {preset!r} has an output projection: project=False is for "
-                "the paper presets"
-            )
-        inter = resolve_inter_channels(in_channels, inter_channels, reduction)
-
+        variant = _variant(preset, options)
+        inter = resolve_inter_channels(in_channels, variant.inter_channels, variant.reduction)
         self.inter_channels = inter
-        self.scale = (inter**-0.5 if use_scale else 1.0) / temperature
-        self.attention_backend = check_backend(attention_backend)
-        self.attention_dtype = float_dtype(attention_dtype)
-        self.whitening = whitening
-        self.sub_sample = sub_sample
-        self.identity_at_init = not (has_gamma and unary) and activation is None
+        self.scale = (inter**-0.5 if variant.use_scale else 1.0) / variant.temperature
+        self.attention_backend = variant.attention_backend
+        self.attention_dtype = float_dtype(variant.attention_dtype)
+        self.whitening = variant.whitening
+        self.sub_sample = variant.sub_sample
+        live_at_first = variant.gamma and variant.unary
+        self.identity_at_init = not live_at_first and variant.activation is None
         self.query = PointwiseConv(in_channels, inter)
         self.key = PointwiseConv(in_channels, inter)
-        self.unary = PointwiseConv(in_channels, 1) if unary else None
-        if project:
+        self.unary = PointwiseConv(in_channels, 1) if variant.unary else None
+        norm = variant.norm
+        if variant.project:
             self.value = PointwiseConv(in_channels, inter)
             # The authors' W_o has no bias; mmsegmentation's has one unless a norm follows.
+            bias = not (norm or variant.gamma)
             self.project = PointwiseConv(
-                inter,
-                in_channels,
-                bias=not (norm or has_gamma),
-                norm=norm,
-                activation=activation,
+                inter, in_channels, bias=bias, norm=norm, activation=variant.activation
             )
         else:
             self.value = PointwiseConv(in_channels, in_channels, bias=False)
             self.project = None
             self.norm = get_norm(norm, in_channels)
-        self.gamma = nn.Parameter(torch.zeros(1)) if has_gamma else None
+        self.gamma = nn.Parameter(torch.zeros(1)) if variant.gamma else None
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -218,3 +221,23 @@ class DisentangledNonLocalBlock(ContextBlock):
         query = whiten(self.query.tokens(x), query_mask)
         key = whiten(self.key.tokens(source), key_mask)
         return query, key, source, key_mask
+
+
+def _variant(preset: str | DisentangledVariant, options: Mapping[str, Any]) -> DisentangledVariant:
+    """The preset with the options that are given."""
+    known = [f.name for f in fields(DisentangledVariant) if f.name not in _BY_PRESET]
+    for name in options:
+        if name not in known:
+            raise UsageError(
+                f"DisentangledNonLocalBlock has no argument {name!r}; {choices(name, known)}"
+            )
+    chosen = preset if isinstance(preset, DisentangledVariant) else PRESETS.get(preset)
+    if chosen is None:
+        raise UsageError(f"unknown DNL preset {preset!r}; use one of {', '.join(PRESETS)}")
+    variant = replace(chosen, **{k: v for k, v in options.items() if v is not None})
+    if not (variant.project or variant.gamma):
+        raise UsageError(
+            f"DNL preset {preset!r} has an output projection: project=False is for "
+            "the paper presets"
+        )
+    return variant

@@ -19,7 +19,7 @@ RECIPES = {
     ),
     "cityscapes-instance/mask_rcnn_r50_fpn_gc_r16_c3-c5_24k_cityscapes-instance": (
         "Cityscapes/mask_rcnn_R_50_FPN.yaml",
-        {"INPUT.MASK_FORMAT"},
+        {"INPUT.MASK_FORMAT", "DATASETS.TRAIN", "DATASETS.TEST"},
     ),
 }
 

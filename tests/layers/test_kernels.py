@@ -275,7 +275,7 @@ print(status("VmHWM") - before)
     [("nl", m) for m in PAIRWISE_FORMS] + [("dnl", "")],
 )
 def test_no_map_in_memory(name, mode):
-    """A map of 96x96 positions is 324 MiB, training would hold three; libraries take the rest."""
+    """A map of 96x96 positions is 324 MiB; the rest is for libraries that load on first use."""
     run = subprocess.run(
         [sys.executable, "-c", _PEAK, name, mode], capture_output=True, text=True, check=True
     )

@@ -7,7 +7,14 @@ import torch
 
 import dnl_d2.layers as layers
 from dnl_d2.errors import UsageError
-from dnl_d2.layers import CONTEXT_BLOCKS, ContextBlock, block_arguments, build_context_block
+from dnl_d2.layers import (
+    CONTEXT_BLOCKS,
+    ContextBlock,
+    DisentangledNonLocalBlock,
+    DisentangledVariant,
+    block_arguments,
+    build_context_block,
+)
 from dnl_d2.layers.context_block import ContextBlockRegistry
 
 CLASSES = {
@@ -42,9 +49,8 @@ def test_signature_of_the_contract(name):
         assert parameter.annotation is not parameter.empty, parameter
     assert block_arguments(block) == [p.name for p in others]
     assert issubclass(block, ContextBlock) and block.__name__ in layers.__all__
-    assert all(f"{p.name}:" in block.__doc__ for p in (first, *others)), (
-        "an argument lacks its line"
-    )
+    lines = block.__doc__ + (DisentangledVariant.__doc__ if name == "dnl" else "")
+    assert all(f"{p.name}:" in lines for p in (first, *others)), "an argument lacks its line"
 
 
 def test_build():
@@ -143,3 +149,20 @@ def test_registering():
             registry.register(name)(type("Other", (ContextBlock,), {}))
     with pytest.raises(UsageError, match="already registered"):
         registry.register("other")(type("MyBlock", (ContextBlock,), {}))
+
+
+def test_signature_of_dnl_shows_what_it_does():
+    """``help``, config keys and overrides come from the signature."""
+    arguments = inspect.signature(DisentangledNonLocalBlock).parameters
+    assert arguments["temperature"].default == 0.05 and arguments["project"].default is True
+    assert not {"gamma", "activation", "options"} & set(arguments)
+    assert list(arguments)[1:] == block_arguments(DisentangledNonLocalBlock)
+    with pytest.raises(UsageError, match="no argument 'temprature'; did you mean 'temperature'"):
+        DisentangledNonLocalBlock(8, temprature=0.1)
+
+
+def test_dnl_variants_of_your_own():
+    variant = DisentangledVariant(reduction=3, gamma=True, temperature=2.0)
+    block = DisentangledNonLocalBlock(8, preset=variant, temperature=0.5, use_scale=False)
+    assert (block.inter_channels, block.scale) == (2, 2.0)
+    assert block.gamma is not None and block.project is not None

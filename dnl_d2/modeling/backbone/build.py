@@ -1,262 +1,81 @@
 """One builder for every ResNet of this library: YAML and LazyConfig both end here."""
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from detectron2.modeling.backbone.resnet import BasicStem, ResNet
-from detectron2.projects.deeplab.resnet import DeepLabStem
+from detectron2.modeling.backbone.resnet import ResNet
+from torch import nn
 
-from dnl_d2.errors import UsageError
-from dnl_d2.layers.common import check_count
 from dnl_d2.layers.norms import get_norm
+from dnl_d2.layers.options import takes_fields_of
+from dnl_d2.modeling.backbone.options import ResNetOptions
 from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
 from dnl_d2.modeling.backbone.resnet import ContextResNet
-from dnl_d2.modeling.backbone.stem import CeilPoolStem
-
-_BLOCKS = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-# V1c: three 3x3 convolutions in place of the 7x7 one, which is DeepLab's stem.
-_STEMS = {
-    "basic": BasicStem,
-    "v1c": DeepLabStem,
-    "deeplab": DeepLabStem,
-    "v1c-ceil": CeilPoolStem,
-}
-# (strides, dilations) of res2 to res5 by output stride.
-_STRIDES = {
-    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
-    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
-    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
-}
-STAGES = ("res2", "res3", "res4", "res5")
+from dnl_d2.modeling.backbone.stem import STEMS
 
 
-def expand_inserts(
-    inserts: Mapping[str, Sequence[int] | str], num_blocks: Mapping[str, int]
-) -> dict[str, set[int]]:
-    """Turns ``{"res4": [-2], "res5": "all"}`` into block indices by stage.
-
-    Args:
-        inserts: stage name to block indices; negative ones count from the end of the stage.
-        num_blocks: number of blocks of every stage that is built.
-
-    Raises:
-        UsageError: a stage or index that the backbone does not have, or no such mapping.
-    """
-    if not isinstance(inserts, Mapping):
-        raise UsageError(f"inserts {inserts!r}: write them like {{'res4': [-2], 'res5': 'all'}}")
-    expanded = {}
-    for stage, indices in inserts.items():
-        if stage not in num_blocks:
-            later = "; res5 of a C4 detector is part of its RoI heads" if stage == "res5" else ""
-            raise UsageError(
-                f"context block at stage {stage!r}: this backbone has {', '.join(num_blocks)}, "
-                f"as its out_features say{later}"
-            )
-        count = num_blocks[stage]
-        listed = [indices] if isinstance(indices, str) else indices
-        if not isinstance(listed, Sequence) or (isinstance(indices, str) and indices != "all"):
-            raise UsageError(f"context block at {stage}: {indices!r} is not a list or 'all'")
-        if list(listed) == ["all"]:
-            indices = range(count)
-        expanded[stage] = set()
-        for index in indices:
-            if isinstance(index, bool) or not isinstance(index, int) or not -count <= index < count:
-                raise UsageError(
-                    f"context block at {stage}[{index}]: {stage} has {count} blocks, "
-                    f"use {-count} to {count - 1}"
-                )
-            expanded[stage].add(index % count)
-    return expanded
-
-
-def build_context_resnet(
-    *,
-    depth: int,
-    in_channels: int = 3,
-    stem: str = "basic",
-    stem_out_channels: int = 64,
-    res2_out_channels: int | None = None,
-    num_groups: int = 1,
-    width_per_group: int = 64,
-    stride_in_1x1: bool = False,
-    output_stride: int = 32,
-    halve_first_dilation: bool = True,
-    multi_grid: Sequence[int] = (),
-    shortcut: str = "conv",
-    deform_on: Sequence[str] = (),
-    deform_modulated: bool = False,
-    deform_num_groups: int = 1,
-    norm: str = "BN",
-    out_features: Sequence[str] = ("res5",),
-    freeze_at: int = 0,
-    context: Mapping[str, Any] | None = None,
-    inserts: Mapping[str, Sequence[int] | str] | None = None,
-    position: str = "after_conv3",
-    mask_padding: bool = True,
-    padded_to: int = 1,
-) -> ContextResNet:
+@takes_fields_of(ResNetOptions)
+def build_context_resnet(**options: Any) -> ContextResNet:
     """Builds a ResNet or ResNeXt with context blocks in any of its residual blocks.
 
     Args:
-        depth: 18, 34, 50, 101 or 152.
-        in_channels: channels of the input image.
-        stem: ``basic`` (7x7), ``v1c`` (three 3x3 convolutions; also ``deeplab``) or ``v1c-ceil``
-            (its max-pool rounds sizes up, as in the authors' segmentation repositories).
-        stem_out_channels: channels after the stem.
-        res2_out_channels: channels of res2, doubled at each stage; default 64 or, from depth 50
-            on, 256.
-        num_groups, width_per_group: ResNeXt's cardinality and width.
-        stride_in_1x1: where bottlenecks stride (True: MSRA models, False: all others).
-        output_stride: 32, 16 or 8; res4 and res5 are dilated in place of striding.
-        halve_first_dilation: the first block of a dilated stage uses half its dilation (the
-            mmsegmentation convention); False: all of it (PaddleSeg, and "DC5").
-        multi_grid: factors of the dilations of res5's blocks, such as ``(1, 2, 4)`` (DeepLab,
-            arXiv 1706.05587); empty for none.
-        shortcut: what strides in a shortcut: ``conv``, the 1x1 convolution, or ``avg_pool``,
-            average pooling before it. With the ``v1c`` stem that is ResNet-D, -V1d or -vd.
-        deform_on: stages whose 3x3 convolutions are deformable, such as ``("res4", "res5")``;
-            from depth 50 on.
-        deform_modulated: whether deformable convolutions weigh their samples (version 2).
-        deform_num_groups: groups of channels with offsets of their own.
-        norm: any norm Detectron2 knows, or ``fixBN``
-            (:class:`~dnl_d2.layers.FixedBatchNorm2d`), for all convolutions of the ResNet.
-        out_features: feature maps to return; stages after the last one are not built.
-        freeze_at: number of stages to freeze, the stem being the first.
-        context: what :func:`dnl_d2.layers.build_context_block` takes; None for a plain ResNet.
-        inserts: where the blocks go, such as ``{"res4": [-2], "res5": "all"}``.
-        position: ``after_conv3`` or ``after_add``.
-        mask_padding, padded_to: see :class:`ContextResNet`. Without a mask padding takes part in
-            the attention, as in the published networks. Needs a pixel mean that is no whole number
-            in some channel (:mod:`dnl_d2.modeling.backbone.padding`).
+        options: the fields of :class:`~dnl_d2.modeling.backbone.options.ResNetOptions`.
 
     Raises:
         UsageError: an option out of range, or an insert where there is no block.
     """
-    for name, value, known in (
-        ("depth", depth, _BLOCKS),
-        ("stem", stem, _STEMS),
-        ("output_stride", output_stride, _STRIDES),
-    ):
-        if value not in known:
-            raise UsageError(f"ResNet {name} {value!r}: use one of {', '.join(map(str, known))}")
-    stages = built_stages(out_features)
-    num_blocks = dict(zip(stages, _BLOCKS[depth], strict=False))
-    placed = _placed(context, inserts or {}, num_blocks, freeze_at)
-    basic = depth < 50
-    if basic and num_groups != 1:
-        raise UsageError(f"ResNet-{depth} has no groups; num_groups must be 1, got {num_groups}")
-    if basic and deform_on:
-        raise UsageError(f"ResNet-{depth} has no deformable convolutions; use depth 50 or more")
-    _check_deform(deform_on, deform_num_groups, stages, num_groups * width_per_group)
-    _check_multi_grid(multi_grid, num_blocks.get("res5"))
-
-    norm = partial(get_norm, norm)
-    channels = stem_out_channels
-    out_channels = res2_out_channels or (64 if basic else 256)
-    bottleneck = num_groups * width_per_group
-    strides, dilations = _STRIDES[output_stride]
-    built = []
-    for stage, stride, dilation in zip(stages, strides, dilations, strict=False):
-        count = num_blocks[stage]
-        first = dilation // 2 if halve_first_dilation and dilation > 1 else dilation
-        spread = [first] + [dilation] * (count - 1)
-        if stage == "res5" and multi_grid:
-            spread = [d * factor for d, factor in zip(spread, multi_grid, strict=True)]
-        options = {
-            "stride_per_block": [stride] + [1] * (count - 1),
-            "dilation_per_block": spread,
-            "context_per_block": [
-                context if i in placed.get(stage, ()) else None for i in range(count)
-            ],
-            "position": position,
-            "shortcut": shortcut,
-            "norm": norm,
-        }
-        if not basic:
-            options |= {
-                "bottleneck_channels": bottleneck,
-                "num_groups": num_groups,
-                "stride_in_1x1": stride_in_1x1,
-                "deform": stage in deform_on,
-                "deform_modulated": deform_modulated,
-                "deform_num_groups": deform_num_groups,
-            }
-        block = ContextBasicBlock if basic else ContextBottleneckBlock
-        built.append(
-            ResNet.make_stage(
-                block, count, in_channels=channels, out_channels=out_channels, **options
-            )
-        )
-        channels, out_channels, bottleneck = out_channels, out_channels * 2, bottleneck * 2
-    first_layers = _STEMS[stem](in_channels=in_channels, out_channels=stem_out_channels, norm=norm)
+    described = ResNetOptions(**options)
+    stem = STEMS[described.stem](
+        in_channels=described.in_channels,
+        out_channels=described.stem_out_channels,
+        norm=partial(get_norm, described.norm),
+    )
     return ContextResNet(
-        first_layers,
-        built,
-        out_features=out_features,
-        freeze_at=freeze_at,
-        mask_padding=mask_padding,
-        padded_to=padded_to,
+        stem,
+        _build_stages(described),
+        out_features=described.out_features,
+        freeze_at=described.freeze_at,
+        mask_padding=described.mask_padding,
+        padded_to=described.padded_to,
     )
 
 
-def _placed(
-    context: Mapping[str, Any] | None,
-    inserts: Mapping[str, Sequence[int] | str],
-    num_blocks: Mapping[str, int],
-    freeze_at: int,
-) -> dict[str, set[int]]:
-    """The residual blocks, by stage, that get a context block: one that can learn."""
-    placed = expand_inserts(inserts, num_blocks)
-    if any(placed.values()) and context is None:
-        raise UsageError(f"context blocks are placed at {', '.join(placed)}, but none is named")
-    if context is not None and not any(placed.values()):
-        raise UsageError("a context block is named for the backbone, but no stage to put it in")
-    for number, stage in enumerate(num_blocks, start=2):
-        if freeze_at >= number and placed.get(stage):
-            raise UsageError(
-                f"{stage} is frozen (freeze_at={freeze_at}) but holds a new context block, "
-                f"which could not learn; use freeze_at={number - 1} or less"
+def _build_stages(options: ResNetOptions) -> list[list[nn.Module]]:
+    channels = options.stem_out_channels
+    out_channels = options.res2_out_channels or (64 if options.basic else 256)
+    bottleneck = options.num_groups * options.width_per_group
+    block = ContextBasicBlock if options.basic else ContextBottleneckBlock
+    stages = []
+    for stage, count in options.num_blocks.items():
+        arguments = _of_every_block(options, stage)
+        if not options.basic:
+            arguments |= _of_bottlenecks(options, stage) | {"bottleneck_channels": bottleneck}
+        stages.append(
+            ResNet.make_stage(
+                block, count, in_channels=channels, out_channels=out_channels, **arguments
             )
-    return placed
-
-
-def _check_deform(on: Sequence[str], groups: int, stages: Sequence[str], channels: int) -> None:
-    check_count(deform_num_groups=groups)
-    if on and channels % groups:
-        raise UsageError(
-            f"deform_num_groups {groups} does not divide the {channels} channels of res2's 3x3 "
-            "convolutions"
         )
-    if isinstance(on, str):
-        raise UsageError(f"deform_on takes a list of stages, got {on!r}")
-    for stage in on:
-        if stage not in stages:
-            raise UsageError(f"deform_on: {stage!r} is none of the stages {', '.join(stages)}")
+        channels, out_channels, bottleneck = out_channels, out_channels * 2, bottleneck * 2
+    return stages
 
 
-def _check_multi_grid(factors: Sequence[int], blocks: int | None) -> None:
-    if factors and blocks is not None and len(factors) != blocks:
-        raise UsageError(f"multi_grid {list(factors)}: res5 has {blocks} blocks, one factor each")
-    check_count(**{f"multi_grid[{i}]": factor for i, factor in enumerate(factors)})
+def _of_every_block(options: ResNetOptions, stage: str) -> dict[str, Any]:
+    count, placed = options.num_blocks[stage], options.placed.get(stage, ())
+    return {
+        "stride_per_block": [options.stride(stage)] + [1] * (count - 1),
+        "dilation_per_block": options.dilations(stage),
+        "context_per_block": [options.context if i in placed else None for i in range(count)],
+        "position": options.position,
+        "shortcut": options.shortcut,
+        "norm": partial(get_norm, options.norm),
+    }
 
 
-def built_stages(out_features: Sequence[str]) -> tuple[str, ...]:
-    """The stages up to the last feature map that is asked for.
-
-    Raises:
-        UsageError: no feature map, or one that a ResNet does not have.
-    """
-    for feature in out_features:
-        if feature not in ("stem", *STAGES):
-            raise UsageError(f"out_features: {feature!r} is none of stem, {', '.join(STAGES)}")
-    if not out_features:
-        raise UsageError("out_features must name at least one feature map")
-    last = max((STAGES.index(f) + 1 for f in out_features if f != "stem"), default=1)
-    return STAGES[:last]
+def _of_bottlenecks(options: ResNetOptions, stage: str) -> dict[str, Any]:
+    return {
+        "num_groups": options.num_groups,
+        "stride_in_1x1": options.stride_in_1x1,
+        "deform": stage in options.deform_on,
+        "deform_modulated": options.deform_modulated,
+        "deform_num_groups": options.deform_num_groups,
+    }

@@ -1,6 +1,7 @@
-"""A stem that detectron2 does not have."""
+"""Stems by name, and one that detectron2 does not have."""
 
 import torch.nn.functional as F
+from detectron2.modeling.backbone.resnet import BasicStem
 from detectron2.projects.deeplab.resnet import DeepLabStem
 from torch import Tensor
 
@@ -16,3 +17,12 @@ class CeilPoolStem(DeepLabStem):
         for conv in (self.conv1, self.conv2, self.conv3):
             x = F.relu_(conv(x))
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1, ceil_mode=True)
+
+
+# V1c: three 3x3 convolutions in place of the 7x7 one, which is DeepLab's stem.
+STEMS = {
+    "basic": BasicStem,
+    "v1c": DeepLabStem,
+    "deeplab": DeepLabStem,
+    "v1c-ceil": CeilPoolStem,
+}
