@@ -136,22 +136,25 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
             dilation=dilation,
         )
         self.deform_modulated = deform_modulated
-        self.conv2_offset = None
-        if deform:
-            taps = self.conv2.kernel_size[0] * self.conv2.kernel_size[1]
-            self.conv2_offset = Conv2d(
-                bottleneck_channels,
-                (3 if deform_modulated else 2) * taps * deform_num_groups,
-                kernel_size=self.conv2.kernel_size,
-                stride=self.conv2.stride,
-                padding=self.conv2.padding,
-                dilation=self.conv2.dilation,
-            )
-            # Starts as the plain convolution (modulated: as half of it).
-            nn.init.zeros_(self.conv2_offset.weight)
-            nn.init.zeros_(self.conv2_offset.bias)
+        self.conv2_offset = self._offsets(deform_num_groups) if deform else None
         self._stride_shortcut(shortcut, stride)
         self._add_context(context, position)
+
+    def _offsets(self, num_groups: int) -> Conv2d:
+        conv = self.conv2
+        taps = conv.kernel_size[0] * conv.kernel_size[1]
+        offsets = Conv2d(
+            conv.in_channels,
+            (3 if self.deform_modulated else 2) * taps * num_groups,
+            kernel_size=conv.kernel_size,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+        )
+        # Starts as the plain convolution (modulated: as half of it).
+        nn.init.zeros_(offsets.weight)
+        nn.init.zeros_(offsets.bias)
+        return offsets
 
     def residual(self, x: Tensor) -> Tensor:
         out = F.relu_(self.conv1(x))
