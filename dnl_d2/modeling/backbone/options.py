@@ -88,15 +88,16 @@ class ResNetOptions:
     mask_padding: bool = True
     padded_to: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value, known in (
             ("depth", self.depth, _BLOCKS),
             ("stem", self.stem, STEMS),
             ("output_stride", self.output_stride, _STRIDES),
         ):
             if value not in known:
-                known = ", ".join(map(str, known))
-                raise UsageError(f"ResNet {name} {value!r}: use one of {known}")
+                raise UsageError(
+                    f"ResNet {name} {value!r}: use one of {', '.join(map(str, known))}"
+                )
         num_blocks = self.num_blocks
         _check_inserts(self.context, self.inserts or {}, num_blocks, self.freeze_at)
         if self.basic and self.num_groups != 1:
@@ -155,7 +156,7 @@ def expand_inserts(
     """
     if not isinstance(inserts, Mapping):
         raise UsageError(f"inserts {inserts!r}: write them like {{'res4': [-2], 'res5': 'all'}}")
-    expanded = {}
+    expanded: dict[str, set[int]] = {}
     for stage, indices in inserts.items():
         if stage not in num_blocks:
             later = "; res5 of a C4 detector is part of its RoI heads" if stage == "res5" else ""
