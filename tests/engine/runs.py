@@ -5,6 +5,7 @@ import os
 from argparse import Namespace
 
 import pytest
+from detectron2.utils.logger import setup_logger
 
 from dnl_d2.engine import load_config
 
@@ -55,6 +56,7 @@ def environment(datasets, monkeypatch):
             logging.getLogger(name).removeHandler(handler)
         logging.getLogger(name).propagate = True
         logging.getLogger(name).setLevel(logging.NOTSET)
+    setup_logger.cache_clear()  # a later run may have the name of a folder that is gone
 
 
 def yaml_config(folder, **more):

@@ -1,20 +1,20 @@
 """tools/train_net.py as a person runs it."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
+from tests.processes import with_root
+
 STEM = "configs/camvid/fcn_r18w32-d8_4k_camvid-240x320"
 
 
 def train_net(root, *arguments, datasets=""):
-    environment = os.environ | {"DETECTRON2_DATASETS": str(datasets), "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
         [sys.executable, "tools/train_net.py", *map(str, arguments)],
         cwd=root,
-        env=environment | {"PYTHONPATH": str(root)},
+        env=with_root(root, DETECTRON2_DATASETS=str(datasets)),
         capture_output=True,
         text=True,
         timeout=300,

@@ -142,7 +142,8 @@ def train_in_processes(folder):
     leave()
 
 
-def test_two_processes_on_the_cpu(tmp_path):
+def test_two_processes_on_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # two processes want two GPUs where there is one
     launch(train_in_processes, 2, dist_url="auto", args=(str(tmp_path),))
     whole = model()
     train(whole, batches(2), parts=1)

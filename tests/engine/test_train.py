@@ -324,7 +324,8 @@ def train_in_a_process(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_on_the_cpu(tmp_path):
+def test_two_processes_on_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # two processes want two GPUs where there is one
     launch(train_in_a_process, 2, dist_url="auto", args=(tmp_path,))
     for kind in (yaml_config, lazy_config):
         folder = tmp_path / kind.__name__

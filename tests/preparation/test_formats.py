@@ -26,6 +26,7 @@ from tests.miniatures import (
     build_voc,
 )
 from tests.pictures import truncate
+from tests.processes import with_root
 
 ADE = "ADEChallengeData2016"
 VOC, SBD, CONTEXT = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset", "VOCdevkit/VOC2010"
@@ -369,7 +370,7 @@ def test_command_line(tmp_path, root):
     sound = broken.read_bytes()
     truncate(str(broken))
     command = [sys.executable, str(root / "tools/prepare_dataset.py"), "ade20k"]
-    environment = os.environ | {"DETECTRON2_DATASETS": str(tmp_path), "PYTHONPATH": str(root)}
+    environment = with_root(root, DETECTRON2_DATASETS=str(tmp_path))
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     last = ended.stderr.strip().splitlines()[-1]
     assert ended.returncode == 1 and "Traceback" not in ended.stderr

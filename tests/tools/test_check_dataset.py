@@ -1,7 +1,6 @@
 """tools/check_dataset.py as a person runs it."""
 
 import json
-import os
 import runpy
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from dnl_d2.engine import load_config
+from tests.processes import with_root
 
 CLASSES = "background,texture_a,texture_b,paired,red,green,cyan,violet"
 CAMVID = "configs/common/camvid_r18w32"
@@ -234,11 +234,10 @@ def test_ctrl_c_leaves_no_report(command, datasets, tmp_path, monkeypatch, capsy
 
 
 def test_it_starts_as_a_program(root, tmp_path):
-    environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONPATH": str(root)}
     result = subprocess.run(
         [sys.executable, "tools/check_dataset.py", "--dataset", "nope"],
         cwd=root,
-        env=environment,
+        env=with_root(root),
         capture_output=True,
         text=True,
         timeout=300,

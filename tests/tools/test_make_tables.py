@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from dnl_d2.errors import UsageError
+from tests.processes import with_root
 
 ROW = {
     "method": "dnl",
@@ -131,7 +132,7 @@ def test_readmes_are_up_to_date(root):
     result = subprocess.run(
         [sys.executable, "tools/make_tables.py", "--check"],
         cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=with_root(root),
         capture_output=True,
         text=True,
     )
