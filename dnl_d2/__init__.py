@@ -13,7 +13,7 @@ __all__ = ["add_dnl_config", "optimize_for_inference"]
 
 # Public name -> module that has it.
 _HOMES = {
-    "add_dnl_config": "dnl_d2.registration",
+    "add_dnl_config": "dnl_d2.register_all",
     "optimize_for_inference": "dnl_d2.modeling.optimize",
 }
 _PACKAGES = (

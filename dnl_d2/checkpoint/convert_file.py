@@ -93,14 +93,11 @@ def convert_file(
         raise
     state = {key: state[key] for key in compared.matched}
     fed = published_format(weights.rest, found)
-    try:
-        content, name = _content(state, weights.rest, fed), "model"
-        if to is not None:
-            target = get_source(f"{to}-v1d" if pooled else to)
-            content, name = _content_back(state, weights.rest, target), "state_dict"
-    except UsageError as error:
-        raise UsageError(f"{input}: {error}") from error
-    write_weights(output, content, weights=name)
+    if to is None:
+        write_weights(output, _content(state, weights.rest, fed))
+    else:
+        back = _renamed_back(input, state, get_source(f"{to}-v1d" if pooled else to))
+        write_weights(output, _content_back(back, weights.rest), weights="state_dict")
     if write_config:
         lines += write_yaml(write_config, settings, found, fed)
     return "\n".join([*lines, f"written: {output}"])
@@ -158,6 +155,17 @@ def _check_complete(
         )
 
 
+def _renamed_back(path: str, state: Mapping[str, Tensor], target: Source) -> dict[str, Tensor]:
+    """The parameters under the names of another code base."""
+    back = convert_back(state, target)
+    if back.unexpected:
+        raise UsageError(
+            f"{path}: {target.name.partition('-')[0]} has no names for {len(back.unexpected)} "
+            f"parameters, such as {back.unexpected[0]!r}"
+        )
+    return back.state
+
+
 def _content(state: Mapping[str, Tensor], rest: Mapping, fed: InputFormat | None) -> dict:
     """What a converted file holds: weights, and how images and classes are meant."""
     content = {"model": dict(state)}
@@ -167,17 +175,10 @@ def _content(state: Mapping[str, Tensor], rest: Mapping, fed: InputFormat | None
     return content | ({"classes": names} if names else {})
 
 
-def _content_back(state: Mapping[str, Tensor], rest: Mapping, target: Source) -> dict:
-    """What a file of another code base holds."""
-    back = convert_back(state, target)
-    if back.unexpected:
-        family = target.name.partition("-")[0]
-        raise UsageError(
-            f"{family} has no names for {len(back.unexpected)} parameters, such as "
-            f"{back.unexpected[0]!r}"
-        )
+def _content_back(state: Mapping[str, Tensor], rest: Mapping) -> dict:
+    """What a file of mmsegmentation holds."""
     meta = {
         "CLASSES": openmmlab_meta.class_names(rest),
         "PALETTE": openmmlab_meta.palette(rest),
     }
-    return {"state_dict": dict(back.state), "meta": {k: v for k, v in meta.items() if v}}
+    return {"state_dict": dict(state), "meta": {k: v for k, v in meta.items() if v}}

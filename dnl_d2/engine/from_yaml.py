@@ -60,15 +60,9 @@ def from_yaml(
     """
     check_yaml(cfg)
     register_configured(cfg.DATASETS)
-    cfg = cfg.clone()
+    fitted, note = _fitted(cfg, train)
+    cfg = fitted.clone()
     cfg.defrost()
-    cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE)
-    note = ""
-    if train:
-        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        note = scale_yaml(cfg)
-    fitted = cfg.clone()
-    fitted.freeze()
     if train:  # evaluations during training are at a single scale
         cfg.TEST.AUG.ENABLED = False
     cfg.freeze()
@@ -107,6 +101,19 @@ def from_yaml(
         log_period=solver.LOG_PERIOD,
         precise_bn=cfg.TEST.PRECISE_BN.NUM_ITER if cfg.TEST.PRECISE_BN.ENABLED else 0,
     )
+
+
+def _fitted(cfg: CfgNode, train: bool) -> tuple[CfgNode, str]:
+    """The config for this machine and its batch size, and what became of its schedule."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE)
+    note = ""
+    if train:
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        note = scale_yaml(cfg)
+    cfg.freeze()
+    return cfg, note
 
 
 def scale_yaml(cfg: CfgNode) -> str:

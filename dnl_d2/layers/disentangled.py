@@ -33,7 +33,7 @@ from dnl_d2.layers.functional import (
 )
 from dnl_d2.layers.non_local import resolve_inter_channels, sub_sample
 from dnl_d2.layers.norms import Norm, get_norm
-from dnl_d2.layers.options import takes_fields_of
+from dnl_d2.layers.signatures import takes_fields_of
 
 
 def _center_layer(x: Tensor, mask: Tensor | None) -> Tensor:

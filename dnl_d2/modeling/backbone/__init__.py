@@ -6,9 +6,9 @@ from dnl_d2.modeling.backbone.entries import (
     build_context_resnet_fpn_backbone,
     build_context_retinanet_resnet_fpn_backbone,
 )
-from dnl_d2.modeling.backbone.options import ResNetOptions, expand_inserts
 from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
 from dnl_d2.modeling.backbone.resnet import ContextResNet
+from dnl_d2.modeling.backbone.resnet_options import ResNetOptions, expand_inserts
 
 __all__ = [
     "ContextBasicBlock",

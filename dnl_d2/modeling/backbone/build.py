@@ -7,10 +7,10 @@ from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
 from dnl_d2.layers.norms import get_norm
-from dnl_d2.layers.options import takes_fields_of
-from dnl_d2.modeling.backbone.options import ResNetOptions
+from dnl_d2.layers.signatures import takes_fields_of
 from dnl_d2.modeling.backbone.residual import ContextBasicBlock, ContextBottleneckBlock
 from dnl_d2.modeling.backbone.resnet import ContextResNet
+from dnl_d2.modeling.backbone.resnet_options import ResNetOptions
 from dnl_d2.modeling.backbone.stem import STEMS
 
 
@@ -19,7 +19,7 @@ def build_context_resnet(**options: Any) -> ContextResNet:
     """Builds a ResNet or ResNeXt with context blocks in any of its residual blocks.
 
     Args:
-        options: the fields of :class:`~dnl_d2.modeling.backbone.options.ResNetOptions`.
+        options: the fields of :class:`~dnl_d2.modeling.backbone.resnet_options.ResNetOptions`.
 
     Raises:
         UsageError: an option out of range, or an insert where there is no block.

@@ -11,9 +11,9 @@ from torch import nn
 from dnl_d2.config.keys import context_block_spec
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling.backbone.build import build_context_resnet
-from dnl_d2.modeling.backbone.options import STAGES, built_stages
 from dnl_d2.modeling.backbone.padding import mask_only_visible_padding
 from dnl_d2.modeling.backbone.resnet import ContextResNet
+from dnl_d2.modeling.backbone.resnet_options import STAGES, built_stages
 
 
 @BACKBONE_REGISTRY.register()
