@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Iterable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
     fitted = copy.deepcopy(cfg)
     if train and OmegaConf.select(cfg, _SEGMENTOR_SCALES):
         OmegaConf.update(cfg, _SEGMENTOR_SCALES, False)  # during training at a single scale
-    settings = cfg.train
+    settings, task = cfg.train, task_of_lazy(cfg)
     return RunSpec(
         config=fitted,
         keys=KEYS,
@@ -70,12 +71,12 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         build_model=lambda: _build_model(cfg, train),
         weights=settings.init_checkpoint,
         channel_order=_channel_order(cfg),
-        task=task_of_lazy(cfg),
+        task=task,
         train_sets=_names(cfg, "train"),
         test_sets=_names(cfg, "test"),
-        max_checked_files=settings.check_labels,
+        max_checked_files=settings.check_labels if task.is_known else None,
         build_train_loader=lambda: _build_loader(cfg.dataloader.train),
-        evaluate=lambda model, folder=None: _evaluate(cfg, model, folder),
+        evaluate=partial(_evaluate, cfg) if "test" in cfg.dataloader else None,
         multi_scale=_multi_scale(fitted),
         batch_size=cfg.dataloader.train.total_batch_size,
         scaled=bool(settings.reference_batch_size),
@@ -206,7 +207,7 @@ def _build_loader(node: DictConfig) -> Iterable:
     return instantiate(options)
 
 
-def _evaluate(cfg: DictConfig, model: nn.Module, folder: str | None) -> dict:
+def _evaluate(cfg: DictConfig, model: nn.Module, folder: str | None = None) -> dict:
     with building("test loader and evaluator"):
         loader = _build_loader(cfg.dataloader.test)
         evaluator = dict(cfg.dataloader.evaluator.items())

@@ -1,5 +1,6 @@
 """A YAML config as a :class:`~dnl_d2.engine.spec.RunSpec`: the only reader of its run's keys."""
 
+from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -82,7 +83,7 @@ def from_yaml(
         test_sets=tuple(cfg.DATASETS.TEST),
         max_checked_files=cfg.DATASETS.CHECK_LABELS,
         build_train_loader=lambda: builder.build_train_loader(cfg),
-        evaluate=lambda model, folder=None: _evaluate(cfg, builder, model, folder),
+        evaluate=partial(_evaluate, cfg, builder),
         multi_scale=_multi_scale(fitted),
         verify=lambda results: verify_results(cfg, results),
         batch_size=solver.IMS_PER_BATCH,
@@ -197,7 +198,7 @@ def _multi_scale(cfg: CfgNode) -> MultiScale | None:
     return MultiScale("TEST.AUG.ENABLED", segmentors=True, detectors=scales)
 
 
-def _evaluate(cfg: CfgNode, builder: Any, model: nn.Module, folder: str | None) -> dict:
+def _evaluate(cfg: CfgNode, builder: Any, model: nn.Module, folder: str | None = None) -> dict:
     evaluators = None
     if folder is not None:
         evaluators = [builder.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]

@@ -54,7 +54,7 @@ def build_hooks(
     model: nn.Module,
     checkpointer: Checkpointer,
     schedule: Any,
-    evaluate: Callable[[], dict],
+    evaluate: Callable[[], dict] | None,
     build_writers: Callable[[], list[EventWriter]] | None = None,
 ) -> list[hooks.HookBase | None]:
     """Those of Detectron2's DefaultTrainer in its order, and the one that keeps the best weights.
@@ -64,7 +64,7 @@ def build_hooks(
         model: as it is trained.
         checkpointer: of the model and the loop.
         schedule: of the learning rate.
-        evaluate: returns figures.
+        evaluate: returns figures; None for no evaluation.
         build_writers: of figures; default Detectron2's.
     """
     main = comm.is_main_process()
@@ -82,7 +82,7 @@ def build_hooks(
         hooks.LRScheduler(scheduler=schedule),
         precise,
         hooks.PeriodicCheckpointer(checkpointer, **spec.checkpoints) if main else None,
-        hooks.EvalHook(spec.eval_period, evaluate) if spec.test_sets else None,
+        hooks.EvalHook(spec.eval_period, evaluate) if evaluate else None,
         best_checkpoint_hook(spec.test_sets, spec.eval_period, checkpointer),
         hooks.PeriodicWriter(build_writers(), period=spec.log_period) if main else None,
     ]

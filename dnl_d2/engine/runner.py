@@ -2,7 +2,8 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -82,17 +83,20 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
     for note in spec.notes:
         _log.info(note)
     with listed_once():
-        check_splits(
-            {spec.keys.train_sets: spec.train_sets},
-            {spec.keys.test_sets: spec.test_sets},
-            eval_only=args.eval_only,
-            task=spec.task,
-            max_files=spec.max_checked_files,
-        )
+        if spec.max_checked_files is not None:
+            check_splits(
+                {spec.keys.train_sets: spec.train_sets},
+                {spec.keys.test_sets: spec.test_sets},
+                eval_only=args.eval_only,
+                task=spec.task,
+                max_files=spec.max_checked_files,
+            )
         return (_evaluate if args.eval_only else _train)(spec, resume=args.resume)
 
 
 def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
+    if spec.evaluate is None:
+        raise UsageError("--eval-only: the config has no dataloader.test")
     model = build_model(spec)
     checkpointer = Checkpointer(
         model, spec.output_dir, key=spec.keys.weights, channel_order=spec.channel_order
@@ -113,12 +117,13 @@ def _train(spec: RunSpec, *, resume: bool) -> dict:
     loop, checkpointer = training.step, training.checkpointer
     model, results = loop.model, dict[str, Any]()
 
-    def evaluate() -> dict:
+    def evaluate(test: Callable[..., dict]) -> dict:
         results.clear()
-        results.update(spec.evaluate(model))
+        results.update(test(model))
         return results
 
-    loop.register_hooks(build_hooks(spec, model, checkpointer, training.schedule, evaluate))
+    test = partial(evaluate, spec.evaluate) if spec.evaluate else None
+    loop.register_hooks(build_hooks(spec, model, checkpointer, training.schedule, test))
     checkpointer.resume_or_load(spec.weights, resume=resume)
     # The checkpoint holds the iteration that it ended.
     start = loop.iter + 1 if resume and checkpointer.has_checkpoint() else 0

@@ -76,10 +76,12 @@ class RunSpec:
 
         task: what the model reads from its datasets.
         train_sets, test_sets: names of datasets.
-        max_checked_files: how many files of each dataset are read before the run starts.
+        max_checked_files: how many files of each dataset are read before the run starts; None
+            where nothing is known of what the model reads, and datasets are not looked at.
         build_train_loader: loader of batches.
         evaluate: evaluates a model on all test sets; a second argument names another folder for
-            its files. Returns figures by task, or by dataset where there are several.
+            its files. Returns figures by task, or by dataset where there are several. None where
+            the config has nothing to test on.
         multi_scale: the test at several scales; None if the config does not ask for it.
         verify: raises where figures of an evaluation are not those that the config expects.
 
@@ -111,9 +113,9 @@ class RunSpec:
     task: Task
     train_sets: tuple[str, ...]
     test_sets: tuple[str, ...]
-    max_checked_files: int
+    max_checked_files: int | None
     build_train_loader: Callable[[], Iterable]
-    evaluate: Callable[..., dict]
+    evaluate: Callable[..., dict] | None
     multi_scale: MultiScale | None
 
     batch_size: int

@@ -77,7 +77,8 @@ class Trainer(DefaultTrainer):
         """The hooks of every run of this library; evaluations call :meth:`test`."""
 
         def evaluate() -> dict:
-            self._last_eval_results = self.spec.evaluate(self.model)
+            test = self.spec.evaluate
+            self._last_eval_results = test(self.model) if test else {}
             return self._last_eval_results
 
         return build_hooks(

@@ -26,3 +26,8 @@ class Task:
     ignore_label: int | None = None
     ignore_key: str = ""
     crop_size: tuple[int, ...] = ()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the model segments or detects, as far as is known here."""
+        return self.num_classes is not None or self.instances is not None

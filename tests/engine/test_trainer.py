@@ -5,8 +5,11 @@ import logging
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.engine import hooks
 from detectron2.evaluation import DatasetEvaluators
+from omegaconf import OmegaConf
+from torch import nn
 from torchvision.models import resnet18
 
 from dnl_d2.checkpoint import Checkpointer, convert_back, get_source
@@ -151,6 +154,32 @@ def test_adamw_by_yaml_is_that_of_lazyconfig(root, tmp_path):
     assert found[0] == found[1] and len(found[0]) == len(list(model.parameters()))
     with pytest.raises(UsageError, match="OPTIMIZER is 'Adam': use SGD or AdamW"):
         read_config(yaml_config(tmp_path, SOLVER__OPTIMIZER="Adam"), train=True)
+
+
+def test_a_lazy_model_of_another_kind_trains_on_its_own_loader(tmp_path):
+    """Nothing is known of what it reads, so nothing is checked."""
+    cfg = lazy_config(tmp_path, train__max_iter=3)
+    cfg.model = L(Other)()
+    cfg.dataloader = OmegaConf.create()
+    cfg.dataloader.train = L(batches)(total_batch_size=2)
+    assert run(cfg, arguments()) == {}
+    assert (tmp_path / "model_final.pth").is_file()
+
+
+class Other(nn.Module):
+    """Neither segments nor detects."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, inputs):
+        return {"loss": self.layer(inputs).square().mean()}
+
+
+def batches(total_batch_size):
+    while True:
+        yield torch.ones(total_batch_size, 1)
 
 
 @pytest.mark.parametrize("kind", [yaml_config, lazy_config])
