@@ -89,12 +89,13 @@ def spread_over_positions(
     terms = ",".join(a + a.upper() for a in axes)
     levels = weights.split([s**rank for s in pool_scales], -1)
     rows = zip(*(b.split(list(pool_scales)) for b in bins), strict=True)
-    total = sum(
+    spread = (
         torch.einsum(
             f"nq{axes},{terms}->nq{axes.upper()}", level.reshape(n, q, *(s,) * rank), *means
         )
         for level, s, means in zip(levels, pool_scales, rows, strict=True)
     )
+    total = sum(spread, weights.new_zeros(()))
     if key_padding_mask is not None:
         total = total.masked_fill(key_padding_mask[:, None], 0.0)
     return total
@@ -112,10 +113,10 @@ def _cells(x: Tensor, bins: Sequence[Tensor], pool_scales: Sequence[int]) -> Ten
         means = bins[axis][(None,) * (x.dim() - 2)]  # as a batch: matmul would copy the map else
         x = (means @ x.movedim(first + axis, -2)).movedim(-2, first + axis)
     # Every axis has sum s bins now. Cells off the diagonal mix scales; they are few and dropped.
-    cells, start = [], 0
+    blocks, start = [], 0
     for s in pool_scales:
         block = (slice(None),) * first + (slice(start, start + s),) * rank
-        cells.append(x[block].flatten(first, first + rank - 1))
+        blocks.append(x[block].flatten(first, first + rank - 1))
         start += s
-    cells = torch.cat(cells, first)
+    cells = torch.cat(blocks, first)
     return cells if channels_last else cells.transpose(1, 2)

@@ -1,6 +1,7 @@
 """Whole-model inference: the same function with fewer and cheaper operations."""
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,7 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 def _can_fold(conv: nn.Module) -> bool:
     if type(conv).forward not in _CONVOLUTIONS:
         return False
-    norm = conv.norm
+    norm: Any = conv.norm
     return (
         type(norm) in _NORMS
         and norm.running_mean is not None
@@ -89,14 +90,16 @@ def _can_fold(conv: nn.Module) -> bool:
 
 def _fold(conv: Conv2d | PointwiseConv) -> None:
     """In at least fp32, whatever the model's dtype."""
-    norm, dtype = conv.norm, conv.weight.dtype
-    scale = (None, None) if norm.weight is None else full_precision(norm.weight, norm.bias)
+    norm: Any = conv.norm  # one of _NORMS
+    dtype = conv.weight.dtype
     weight, bias = fuse_conv_bn_weights(
-        *full_precision(conv.weight),
+        full_precision(conv.weight)[0],
         None if conv.bias is None else full_precision(conv.bias)[0],
-        *full_precision(norm.running_mean, norm.running_var),
+        full_precision(norm.running_mean)[0],
+        full_precision(norm.running_var)[0],
         norm.eps,
-        *scale,
+        None if norm.weight is None else full_precision(norm.weight)[0],
+        None if norm.bias is None else full_precision(norm.bias)[0],
     )
     conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)

@@ -42,7 +42,7 @@ class ContextSegmentor(SemanticSegmentor):
         slide_batch_size: int = 4,
         slide_sum_on_cpu: bool = False,
         pad_size: Sequence[int] | None = None,
-        **options,
+        **options: Any,
     ):
         super().__init__(**options)
         if len(slide_window) or len(slide_stride):
@@ -68,7 +68,9 @@ class ContextSegmentor(SemanticSegmentor):
             "pad_size": crop.SIZE if cropped else None,
         }
 
-    def forward(self, batched_inputs: list[dict[str, Any]]):
+    def forward(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Losses in training, otherwise what every image is.
 
         Args:

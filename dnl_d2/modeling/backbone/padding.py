@@ -7,7 +7,7 @@ ImageNet's, no 8-bit pixel is zero.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ def mask_only_visible_padding(
     )
 
 
-def padding_mask(sizes: tuple[Tensor, Tensor], size: tuple[int, int], stride: int) -> Tensor:
+def padding_mask(sizes: Sequence[Tensor], size: Sequence[int], stride: int) -> Tensor:
     """Boolean ``(N, *size)``, True where a position of a feature map stands for padding.
 
     Position i stands for pixel i * stride, the middle of what a convolution with that stride sees.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d
-from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock, CNNBlockBase
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
@@ -26,7 +26,7 @@ POSITIONS = ("after_conv3", "after_add")
 SHORTCUTS = ("conv", "avg_pool")
 
 
-class _ContextResidual:
+class _ContextResidual(CNNBlockBase):
     """Mixin: the residual sum with a context block at one of two places."""
 
     def _stride_shortcut(self, by: str, stride: int) -> None:
@@ -158,11 +158,11 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
 
     def residual(self, x: Tensor) -> Tensor:
         out = F.relu_(self.conv1(x))
-        out = self.conv2(out) if self.conv2_offset is None else self._deform(out)
+        out = self.conv2(out) if self.conv2_offset is None else self._deform(out, self.conv2_offset)
         return self.conv3(F.relu_(out))
 
-    def _deform(self, x: Tensor) -> Tensor:
-        offset, mask = self.conv2_offset(x), None
+    def _deform(self, x: Tensor, offsets: Conv2d) -> Tensor:
+        offset, mask = offsets(x), None
         if self.deform_modulated:
             *offset, mask = offset.chunk(3, dim=1)
             offset, mask = torch.cat(offset, dim=1), mask.sigmoid()

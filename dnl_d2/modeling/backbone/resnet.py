@@ -62,7 +62,7 @@ class ContextResNet(ResNet):
         whole = self.training or _is_graph() or x.shape[0] < 2
         return {"input": x, **(self._features if whole else self._by_size)(x, sizes)}
 
-    def _by_size(self, x: Tensor, sizes: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    def _by_size(self, x: Tensor, sizes: Sequence[Tensor]) -> dict[str, Tensor]:
         """The features of each image as if only images of its size were in the batch."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, extent in enumerate(zip(*(s.tolist() for s in sizes), strict=True)):
@@ -70,7 +70,7 @@ class ContextResNet(ResNet):
             groups.setdefault(tuple(map(min, alone, x.shape[-2:])), []).append(index)
         if len(groups) == 1:
             return self._features(x, sizes)
-        parts = {}
+        parts: dict[str, list[tuple[list[int], Tensor]]] = {}
         for (height, width), indices in groups.items():
             extents = tuple(s[indices] for s in sizes)
             part = self._features(x[indices, :, :height, :width], extents)
@@ -78,7 +78,7 @@ class ContextResNet(ResNet):
                 parts.setdefault(name, []).append((indices, features))
         return {name: _assemble(of_name, len(x)) for name, of_name in parts.items()}
 
-    def _features(self, x: Tensor, sizes: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
+    def _features(self, x: Tensor, sizes: Sequence[Tensor] | None) -> dict[str, Tensor]:
         outputs = {}
         x = self.stem(x)
         if "stem" in self._out_features:

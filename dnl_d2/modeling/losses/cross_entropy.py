@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,7 @@ class CrossEntropyLoss(SegmentationLoss):
     """
 
     name = "cross_entropy"
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -105,10 +107,12 @@ class CrossEntropyLoss(SegmentationLoss):
         return total / torch.where(count > 0, count, 1)
 
     def _total(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        options = {"weight": weights, "ignore_index": self.ignore_value}
+        entropy = partial(
+            F.cross_entropy, logits, targets, weight=weights, ignore_index=self.ignore_value
+        )
         if self.ohem is None:
-            return F.cross_entropy(logits, targets, reduction="sum", **options)
-        losses = F.cross_entropy(logits, targets, reduction="none", **options)
+            return entropy(reduction="sum")
+        losses = entropy(reduction="none")
         valid, labels = self.labelled(targets)
         return (losses * self.ohem(logits, labels, losses.detach(), valid)).sum()
 
