@@ -99,7 +99,7 @@ class ResNetOptions:
                     f"ResNet {name} {value!r}: use one of {', '.join(map(str, known))}"
                 )
         num_blocks = self.num_blocks
-        _check_inserts(self.context, self.inserts or {}, num_blocks, self.freeze_at)
+        _check_inserts(self.context, self.placed, num_blocks, self.freeze_at)
         if self.basic and self.num_groups != 1:
             raise UsageError(
                 f"ResNet-{self.depth} has no groups; num_groups must be 1, got {self.num_groups}"
@@ -183,12 +183,11 @@ def expand_inserts(
 
 def _check_inserts(
     context: Mapping[str, Any] | None,
-    inserts: Mapping[str, Sequence[int] | str],
+    placed: Mapping[str, set[int]],
     num_blocks: Mapping[str, int],
     freeze_at: int,
 ) -> None:
     """Raises :class:`UsageError` unless blocks and places belong together and can learn."""
-    placed = expand_inserts(inserts, num_blocks)
     if any(placed.values()) and context is None:
         raise UsageError(f"context blocks are placed at {', '.join(placed)}, but none is named")
     if context is not None and not any(placed.values()):

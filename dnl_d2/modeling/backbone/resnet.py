@@ -59,7 +59,8 @@ class ContextResNet(ResNet):
             return {"input": x, **self._features(x, None)}
         sizes = content_sizes(x)
         # In training batch norm needs the whole batch; a graph cannot depend on what it is fed.
-        whole = self.training or _is_graph() or x.shape[0] < 2
+        graph = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        whole = self.training or graph or x.shape[0] < 2
         return {"input": x, **(self._features if whole else self._by_size)(x, sizes)}
 
     def _by_size(self, x: Tensor, sizes: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -105,7 +106,3 @@ def _assemble(parts: Sequence[tuple[list[int], Tensor]], count: int) -> Tensor:
     for indices, features in parts:
         whole[indices, :, : features.shape[2], : features.shape[3]] = features
     return whole
-
-
-def _is_graph() -> bool:
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
