@@ -20,7 +20,7 @@ import dnl_d2.layers  # noqa: F401  (registers chunked_attention)
 
 
 class Count(NamedTuple):
-    """Of one operation or many.
+    """What one operation costs, or many.
 
     Attributes:
         multiply_adds: multiplications whose results are added up, as in a product of matrices.
@@ -49,7 +49,7 @@ if _DEFORMABLE not in flop_registry:
 
 
 def _of_elements(factor: int) -> Callable[..., int]:
-    """Every element of argument number ``factor`` is a factor once."""
+    """For operators that multiply each element of argument number ``factor`` once."""
     return lambda *args, **_: 2 * args[factor].numel()
 
 

@@ -22,7 +22,7 @@ _Model = Any
 
 
 class Regions(NamedTuple):
-    """Numbers that depend on the image: what a detector's heads get.
+    """How many boxes a detector's heads get, which depends on the image.
 
     Attributes:
         proposals: boxes that each stage of the box head classifies.
@@ -182,7 +182,7 @@ _REGION_HEADS: dict[type, Callable[[_Run, _Model], None]] = {
 
 @contextlib.contextmanager
 def _any_regions(model: nn.Module) -> Iterator[None]:
-    """Poolers return maps of the right shape: which level a box is pooled from is in its values."""
+    """Makes poolers return maps of the right shape without looking at the values of boxes."""
     poolers = [module for module in model.modules() if isinstance(module, ROIPooler)]
     for pooler in poolers:
         pooler.forward = partial(_region_maps, pooler.output_size)

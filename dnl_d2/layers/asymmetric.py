@@ -259,7 +259,7 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
 
 
 def _relu_after(norm: Norm) -> Callable[[Tensor], Tensor]:
-    """ReLU, in place after a norm by name; a module of the caller's may need its own result."""
+    """ReLU; in place unless a norm of the caller's may need its result for the gradient."""
     return torch.relu_ if norm is None or isinstance(norm, str) else F.relu
 
 

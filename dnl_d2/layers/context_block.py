@@ -119,7 +119,7 @@ class ContextBlock(nn.Module):
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the context, so that no statistic moves; then each mode as it was."""
+    """Evaluation mode inside the context, so that norms keep their statistics; then as before."""
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:

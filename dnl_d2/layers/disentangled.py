@@ -73,10 +73,11 @@ class DisentangledVariant:
             ``chunked``; see :func:`dnl_d2.layers.pairwise_attention`.
         attention_dtype: ``float32``, or ``bfloat16`` or ``float16`` for the operands of a fused
             kernel; default: those of autocast on CUDA, else ``float32``.
-        gamma: whether a learned scalar, zero at first, is on the pairwise term, so that the unary
-            one is live at first. Without it W_o starts at zero and the block as an identity.
-        activation: after the norm of W_o. It would pass no gradient to a projection that starts at
-            zero, so that one starts at random.
+        gamma: whether the pairwise term is multiplied by a learned scalar that starts at zero, so
+            that only the unary term counts at first. Without it W_o starts at zero and the block as
+            an identity.
+        activation: after the norm of W_o, which then starts at random: a ReLU of zeros would pass
+            no gradient.
     """
 
     inter_channels: int | None = None

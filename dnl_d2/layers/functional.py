@@ -145,7 +145,7 @@ def pairwise_attention(
         narrow = (value.dtype if query.is_cuda else compute) if dtype is None else dtype
         if backend == "auto":
             backend = fastest(query, key, value, narrow)
-        # All others would round the logits themselves.
+        # Only a fused kernel forms fp32 logits from half-precision operands.
         compute = narrow if backend == "fused" else torch.promote_types(compute, narrow)
     empty = None  # samples with nothing to attend to
     mask = key_padding_mask
@@ -189,7 +189,7 @@ _DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float
 def _check_operands(
     query: Tensor, key: Tensor, value: Tensor, similarity: str, mask: Tensor | None
 ) -> None:
-    """Kernels may not look: they would read beyond what there is."""
+    """Raises :class:`UsageError` if shapes do not match: a kernel might read out of bounds."""
     if similarity not in _WEIGHTS:
         raise UsageError(f"unknown similarity {similarity!r}; use one of {', '.join(_WEIGHTS)}")
     shapes = [tuple(t.shape) for t in (query, key, value)]

@@ -26,7 +26,7 @@ class SimplifiedNonLocalBlock(ContextBlock):
 
     Args:
         in_channels: channels C of the map.
-        norm: norm after W_v; None or "" for none. It sees a single position.
+        norm: norm after W_v; None or "" for none. It normalises one vector per image.
         zero_init: start as an identity (zero W_v).
     """
 

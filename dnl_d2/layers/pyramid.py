@@ -107,12 +107,12 @@ def _cells(x: Tensor, bins: Sequence[Tensor], pool_scales: Sequence[int]) -> Ten
     channels_last = not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
     x = x.movedim(1, -1) if channels_last else x
     first = 1 if channels_last else 2
-    # A product along the last axis but one in memory reads rows as they lie; so it comes first.
+    # First, on the largest map, the axis that a product reads in the order of memory.
     order = sorted(range(rank), key=lambda a: (first + a != x.dim() - 2, -a))
     for axis in order:
-        means = bins[axis][(None,) * (x.dim() - 2)]  # as a batch: matmul would copy the map else
+        means = bins[axis][(None,) * (x.dim() - 2)]  # batched, else matmul copies the map
         x = (means @ x.movedim(first + axis, -2)).movedim(-2, first + axis)
-    # Every axis has sum s bins now. Cells off the diagonal mix scales; they are few and dropped.
+    # Every axis now has the bins of all scales. The few cells that mix two scales are dropped.
     blocks, start = [], 0
     for s in pool_scales:
         block = (slice(None),) * first + (slice(start, start + s),) * rank

@@ -1,4 +1,4 @@
-"""Anchors as detectors were trained with before pixels had an extent."""
+"""The anchors of MMDetection 1.x, whose boxes include their last pixel."""
 
 from collections.abc import Sequence
 from typing import Any

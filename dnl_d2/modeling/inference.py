@@ -1,4 +1,4 @@
-"""Inference by parts, as functions of images and of what predicts them."""
+"""Sliding windows and averages over scales, for any function that predicts logits."""
 
 import logging
 import time

@@ -20,7 +20,7 @@ _NORMS = (
     nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm, FrozenBatchNorm2d, FixedBatchNorm2d,
 )  # fmt: skip
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-# What applies `norm` to the result of the convolution and `activation` to that.
+# The forward methods that compute activation(norm(convolution)).
 _CONVOLUTIONS = (Conv2d.forward, PointwiseConv.forward)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -89,7 +89,7 @@ def _can_fold(conv: nn.Module) -> bool:
 
 
 def _fold(conv: Conv2d | PointwiseConv) -> None:
-    """In at least fp32, whatever the model's dtype."""
+    """Puts the norm into the weights, computing in at least fp32 whatever the model's dtype."""
     norm: Any = conv.norm  # one of _NORMS
     dtype = conv.weight.dtype
     weight, bias = fuse_conv_bn_weights(

@@ -1,4 +1,4 @@
-"""The model of the published segmentation recipes: Detectron2's, with their way to predict."""
+"""The model of the segmentation recipes: Detectron2's, with sliding windows and scales."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +58,7 @@ class ContextSegmentor(SemanticSegmentor):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         slide, crop = cfg.TEST.SLIDE, cfg.INPUT.CROP
-        # A size that is wrong or missing is for the mapper to report: who trains needs one.
+        # The data mapper reports a crop size that is wrong or missing.
         cropped = crop.ENABLED and crop.TYPE == "absolute" and min(crop.SIZE) >= 1
         return super().from_config(cfg) | {
             "slide_window": slide.WINDOW,
@@ -71,7 +71,7 @@ class ContextSegmentor(SemanticSegmentor):
     def forward(
         self, batched_inputs: list[dict[str, Any]]
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses in training, otherwise what every image is.
+        """Losses in training, otherwise the logits or probabilities of every image.
 
         Args:
             batched_inputs: "image" ``(C, H, W)``, in training "sem_seg" ``(H, W)``; "height" and

@@ -68,8 +68,9 @@ def _padded_to(cfg: CfgNode) -> int:
 def _dilation(resnet: CfgNode) -> tuple[int, bool, Sequence[int]]:
     """Output stride, halve_first_dilation and multi_grid of MODEL.RESNETS.
 
-    Detectron2 itself says RES5_DILATION: 2 ("DC5"), and its DeepLab project RES4_DILATION: 2 with
-    RES5_DILATION: 4 too. That project's RES5_MULTI_GRID counts only there: OUTPUT_STRIDE is ours.
+    They come from OUTPUT_STRIDE, a key of this library, or from Detectron2's RES5_DILATION: 2
+    ("DC5") and, in its DeepLab project, RES4_DILATION: 2 with RES5_DILATION: 4. RES5_MULTI_GRID of
+    that project has an effect only beside these dilations.
     """
     by_stage = (resnet.get("RES4_DILATION", 1), resnet.RES5_DILATION)
     if by_stage != (1, 1) and resnet.OUTPUT_STRIDE != 32:

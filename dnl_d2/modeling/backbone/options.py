@@ -1,4 +1,4 @@
-"""What a ResNet of this library is: its options, checked, and where its context blocks go."""
+"""The options of a ResNet, their checks, and where its context blocks go."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,11 +129,11 @@ class ResNetOptions:
         return expand_inserts(self.inserts or {}, self.num_blocks)
 
     def stride(self, stage: str) -> int:
-        """Of the first block of a stage."""
+        """The stride of the first block of a stage; the others have 1."""
         return _STRIDES[self.output_stride][0][STAGES.index(stage)]
 
     def dilations(self, stage: str) -> list[int]:
-        """Of the blocks of a stage."""
+        """The dilation of each block of a stage."""
         dilation = _STRIDES[self.output_stride][1][STAGES.index(stage)]
         first = dilation // 2 if self.halve_first_dilation and dilation > 1 else dilation
         spread = [first] + [dilation] * (self.num_blocks[stage] - 1)

@@ -2,8 +2,8 @@
 
 Detectron2's models put images of different sizes into one tensor, each in the upper left corner and
 zeros around it, and hand a backbone that tensor alone. So the padding is found there: the last rows
-and columns in which every channel is exactly zero. Less a mean that is no whole number, such as
-ImageNet's, no 8-bit pixel is zero.
+and columns in which every channel is exactly zero. Once a mean that is no whole number,
+such as ImageNet's, is subtracted, no 8-bit pixel is zero.
 """
 
 import logging

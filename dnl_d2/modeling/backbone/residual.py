@@ -21,8 +21,8 @@ from dnl_d2.layers.functional import autocast_off, full_precision
 # after_conv3: on the residual branch, after the last convolution and its norm (GCNet).
 # after_add: on the sum with the shortcut, before the last ReLU (DNL detection).
 POSITIONS = ("after_conv3", "after_add")
-# What strides on the way around: the 1x1 convolution, or average pooling before it, which leaves
-# no position out (ResNet-D, arXiv 1812.01187; ResNet-vd, ResNet-V1d).
+# What strides in a shortcut: the 1x1 convolution, or average pooling before it, which skips no
+# position (ResNet-D, arXiv 1812.01187; ResNet-vd, ResNet-V1d).
 SHORTCUTS = ("conv", "avg_pool")
 
 
@@ -64,7 +64,7 @@ class _ContextResidual(CNNBlockBase):
             x = self.pool(x)
         shortcut = x if self.shortcut is None else self.shortcut(x)
         if self.context is None or self.position != "after_conv3":
-            out += shortcut  # a fresh map that no gradient needs; a block's result may be needed
+            out += shortcut  # in place: no gradient needs this map, but one may need a block's
         else:
             out = out + shortcut
         if self.context is not None and self.position == "after_add":

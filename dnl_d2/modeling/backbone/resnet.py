@@ -19,8 +19,8 @@ class ContextResNet(ResNet):
             evaluation images of different sizes then do not meet in any layer either: each has
             the feature maps that it has alone, and zeros behind them (a compiled or exported model
             only keeps padding out of the blocks).
-        padded_to: the multiple that the model pads the sides of a single image to, for what an
-            image "alone" is: 1, or the ``size_divisibility`` of the FPN on top (32).
+        padded_to: the model pads the sides of an image that is alone to a multiple of this: 1, or
+            the ``size_divisibility`` of the FPN on top (32).
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ContextResNet(ResNet):
 
     @property
     def masks_padding(self) -> bool:
-        """Whether padding is kept out of blocks that there are."""
+        """Whether there are context blocks, with padding kept out of them."""
         return self.mask_padding and bool(self._with_blocks)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -176,7 +176,7 @@ class SegmentationHead(nn.Module):
             return F.interpolate(
                 logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners
             )
-        # Pixel i of n comes from i * cells / n: what corners aligned at one more of both give.
+        # Pixel i of n reads cell i * cells / n; aligned corners do so given one more of both.
         grown = F.pad(logits, (0, 1, 0, 1), mode="replicate")
         size = [s + 1 for s in size]
         return F.interpolate(grown, size, mode="bilinear", align_corners=True)[..., :-1, :-1]

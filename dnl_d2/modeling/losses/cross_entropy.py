@@ -21,8 +21,8 @@ class HardPixels:
 
     Args:
         threshold: pixels count whose label has a smaller probability; None for no threshold.
-        min_kept: the threshold rises to where that many pixels, times the images of the batch,
-            are not above it; without a threshold just that many count, those of largest loss.
+        min_kept: pixels to keep, times the images of the batch: the threshold rises until that
+            many lie below it; without a threshold those of largest loss are kept.
     """
 
     def __init__(self, *, threshold: float | None = 0.7, min_kept: int = 100000):

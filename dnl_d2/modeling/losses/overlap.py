@@ -13,9 +13,9 @@ class DiceLoss(SegmentationLoss):
     """Dice loss of V-Net, arXiv 1606.04797: 1 - 2 sum(p t) / (sum(p^2) + sum(t^2)).
 
     p are probabilities and t one-hot labels; the sums run over the labelled pixels of an image. The
-    loss is the mean over the ratios of all images that have such pixels. mmsegmentation counts what
-    is predicted at ignored pixels; without such pixels and with ``per_class=False`` this is its
-    loss.
+    loss is the mean over the ratios of all images that have such pixels. mmsegmentation's also
+    counts what is predicted at ignored pixels; where there are none and with ``per_class=False``
+    the two are equal.
 
     Args:
         per_class: a ratio for each class that is present in an image, averaged; otherwise one
