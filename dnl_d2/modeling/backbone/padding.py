@@ -28,11 +28,6 @@ def content_sizes(images: Tensor) -> tuple[Tensor, Tensor]:
     return _extent(content.any(2)), _extent(content.any(1))
 
 
-def padding_shows(pixel_mean: Iterable[float]) -> bool:
-    """Whether padding differs from every 8-bit pixel: some channel's mean is no whole number."""
-    return any(float(mean) != round(float(mean)) for mean in pixel_mean)
-
-
 def mask_only_visible_padding(
     model: nn.Module, key: str, pixel_mean: Iterable[float] | None = None
 ) -> None:
@@ -45,7 +40,7 @@ def mask_only_visible_padding(
     """
     mean = getattr(model, "pixel_mean", None) if pixel_mean is None else pixel_mean
     masking = [m for m in model.modules() if getattr(m, "masks_padding", False)]
-    if mean is None or not masking or padding_shows(mean):
+    if mean is None or not masking or any(float(m) != round(float(m)) for m in mean):
         return
     for backbone in masking:
         backbone.mask_padding = False  # type: ignore[assignment]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -99,22 +98,20 @@ class CrossEntropyLoss(SegmentationLoss):
 
     def compute(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(logits)
-        total = self._total(logits, targets, weights)
         valid, labels = self.labelled(targets)
+        total = F.cross_entropy(
+            logits,
+            targets,
+            weights,
+            ignore_index=self.ignore_value,
+            reduction="sum" if self.ohem is None else "none",
+        )
+        if self.ohem is not None:
+            total = (total * self.ohem(logits, labels, total.detach(), valid)).sum()
         count = valid.sum() if weights is None else (weights[labels] * valid).sum()
         if self.average == "all":
             count = count + (~valid).sum()
         return total / torch.where(count > 0, count, 1)
-
-    def _total(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        entropy = partial(
-            F.cross_entropy, logits, targets, weight=weights, ignore_index=self.ignore_value
-        )
-        if self.ohem is None:
-            return entropy(reduction="sum")
-        losses = entropy(reduction="none")
-        valid, labels = self.labelled(targets)
-        return (losses * self.ohem(logits, labels, losses.detach(), valid)).sum()
 
 
 def _checked(class_weights: Sequence[float]) -> list[float]:
