@@ -20,7 +20,7 @@ import dnl_d2.layers  # noqa: F401  (registers chunked_attention)
 
 
 class Count(NamedTuple):
-    """Of one operation or many.
+    """What one operation costs, or many.
 
     Attributes:
         multiply_adds: multiplications whose results are added up, as in a product of matrices.
@@ -31,7 +31,7 @@ class Count(NamedTuple):
     multiply_adds: int = 0
     activations: int = 0
 
-    def __add__(self, other: "Count") -> "Count":
+    def __add__(self, other: "Count") -> "Count":  # type: ignore[override]  # a sum by field
         return Count(*(a + b for a, b in zip(self, other, strict=True)))
 
 
@@ -42,14 +42,14 @@ if _DEFORMABLE not in flop_registry:
 
     @register_flop_formula(_DEFORMABLE)
     def _deformable_flops(
-        image: Sequence[int], weight: Sequence[int], *_, out_shape: Sequence[int], **__
+        image: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any
     ) -> int:
         """The convolution itself; its interpolated samples are not counted."""
         return 2 * prod(out_shape) * prod(weight[1:])
 
 
 def _of_elements(factor: int) -> Callable[..., int]:
-    """Every element of argument number ``factor`` is a factor once."""
+    """For operators that multiply each element of argument number ``factor`` once."""
     return lambda *args, **_: 2 * args[factor].numel()
 
 
@@ -110,24 +110,29 @@ class OperationCounter(TorchDispatchMode):
 
     def __enter__(self) -> "OperationCounter":
         for name, module in self._model.named_modules():
-            enter = module.register_forward_pre_hook(lambda *_, name=name: self._enter(name))
+            enter = module.register_forward_pre_hook(
+                lambda *_, name=name: self._inside.append(name)
+            )
             leave = module.register_forward_hook(lambda *_: self._leave(), always_call=True)
             self._handles += [enter, leave]
         return super().__enter__()
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         super().__exit__(*error)
 
-    def _enter(self, name: str) -> None:
-        self._inside.append(name)
-
     def _leave(self) -> None:
         self._inside.pop()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         name = str(func.overloadpacket).replace(".", "::", 1)
         operator = func.overloadpacket

@@ -1,4 +1,4 @@
-"""The parts that parameters and operations are listed by, told from the names of modules."""
+"""The parts of a model that the table lists, found from the names of its modules."""
 
 from typing import NamedTuple
 

@@ -6,7 +6,7 @@ Which boxes there are depends on what the image shows, so decoding and suppressi
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.modeling.poolers import ROIPooler
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from dnl_d2.analysis.counting import OperationCounter
 from dnl_d2.errors import UsageError
 
+# A module of Detectron2, which has attributes of more types than nn.Module declares.
+_Model = Any
+
 
 class Regions(NamedTuple):
-    """Numbers that depend on the image: what a detector's heads get.
+    """How many boxes a detector's heads get, which depends on the image.
 
     Attributes:
         proposals: boxes that each stage of the box head classifies.
@@ -46,7 +49,7 @@ class _Run(NamedTuple):
 
 
 def run_parts(
-    model: nn.Module, counter: OperationCounter, size: tuple[int, int], regions: Regions
+    model: _Model, counter: OperationCounter, size: tuple[int, int], regions: Regions
 ) -> tuple[tuple[int, int], list[str]]:
     """Runs the backbone and the heads of a model, inside the counter's context.
 
@@ -78,20 +81,19 @@ def run_parts(
     return tuple(batch.tensor.shape[-2:]), notes
 
 
-def _proposals(run: _Run, model: nn.Module) -> list[str]:
+def _proposals(run: _Run, model: _Model) -> list[str]:
     generator = model.proposal_generator
-    if not hasattr(generator, "rpn_head"):  # boxes that come with the data
-        return []
-    generator.rpn_head([run.features[f] for f in generator.in_features])
+    if hasattr(generator, "rpn_head"):  # else boxes come with the data
+        generator.rpn_head([run.features[f] for f in generator.in_features])
     return []
 
 
-def _dense(run: _Run, model: nn.Module) -> list[str]:
+def _dense(run: _Run, model: _Model) -> list[str]:
     model.head([run.features[f] for f in model.head_in_features])
     return []
 
 
-def _segmentation(run: _Run, model: nn.Module) -> list[str]:
+def _segmentation(run: _Run, model: _Model) -> list[str]:
     model.sem_seg_head(run.features)
     if not getattr(model, "slide_window", ()):
         return []
@@ -102,12 +104,12 @@ def _segmentation(run: _Run, model: nn.Module) -> list[str]:
     ]
 
 
-def _embedding(run: _Run, model: nn.Module) -> list[str]:
+def _embedding(run: _Run, model: _Model) -> list[str]:
     model.ins_embed_head(run.features)
     return []
 
 
-def _regions(run: _Run, model: nn.Module) -> list[str]:
+def _regions(run: _Run, model: _Model) -> list[str]:
     heads = model.roi_heads
     count = next((c for kind, c in _REGION_HEADS.items() if isinstance(heads, kind)), None)
     if count is None:
@@ -157,7 +159,7 @@ def _pooled(
     return pooler([run.features[name] for name in in_features], [boxes.pred_boxes])
 
 
-def _predict(head: nn.Module, pooled: Tensor | dict[str, Tensor], boxes: Instances) -> None:
+def _predict(head: _Model, pooled: Tensor | dict[str, Tensor], boxes: Instances) -> None:
     if hasattr(head, "layers"):  # without turning heat maps into points, which looks at values
         head.layers(pooled)
     else:
@@ -165,14 +167,14 @@ def _predict(head: nn.Module, pooled: Tensor | dict[str, Tensor], boxes: Instanc
 
 
 # By the attribute that a meta-architecture keeps the part in.
-HEADS: dict[str, Callable[[_Run, nn.Module], list[str]]] = {
+HEADS: dict[str, Callable[[_Run, _Model], list[str]]] = {
     "proposal_generator": _proposals,
     "roi_heads": _regions,
     "head": _dense,
     "sem_seg_head": _segmentation,
     "ins_embed_head": _embedding,
 }
-_REGION_HEADS: dict[type, Callable[[_Run, nn.Module], None]] = {
+_REGION_HEADS: dict[type, Callable[[_Run, _Model], None]] = {
     StandardROIHeads: _standard_heads,
     Res5ROIHeads: _res5_heads,
 }
@@ -180,7 +182,7 @@ _REGION_HEADS: dict[type, Callable[[_Run, nn.Module], None]] = {
 
 @contextlib.contextmanager
 def _any_regions(model: nn.Module) -> Iterator[None]:
-    """Poolers return maps of the right shape: which level a box is pooled from is in its values."""
+    """Makes poolers return maps of the right shape without looking at the values of boxes."""
     poolers = [module for module in model.modules() if isinstance(module, ROIPooler)]
     for pooler in poolers:
         pooler.forward = partial(_region_maps, pooler.output_size)

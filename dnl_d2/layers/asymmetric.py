@@ -1,6 +1,7 @@
 """The asymmetric blocks of ANN: pyramid-sampled keys and values."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import (
+    Activation,
     PointwiseConv,
     apply_2d,
     check_count,
@@ -54,11 +56,11 @@ class _PyramidAttention(nn.Module):
         if not isinstance(pool_scales, Sequence) or not pool_scales:
             raise UsageError(f"pool_scales must list at least one level, got {pool_scales!r}")
         check_count(**{f"pool_scales[{i}]": s for i, s in enumerate(pool_scales)})
-        conv = dict(bias=not norm, norm=norm, activation=_relu_after(norm))
+        conv = partial(PointwiseConv, bias=not norm, norm=norm, activation=_relu_after(norm))
         self.pool_scales = tuple(pool_scales)
         self.scale = inter_channels**-0.5
-        self.key = PointwiseConv(low_channels, inter_channels, **conv)
-        self.query = None if share_key_query else PointwiseConv(in_channels, inter_channels, **conv)
+        self.key = conv(low_channels, inter_channels)
+        self.query = None if share_key_query else conv(in_channels, inter_channels)
         self.value = PointwiseConv(low_channels, inter_channels)
         self.project = PointwiseConv(inter_channels, in_channels)
         for layer in (self.key, self.query):
@@ -72,6 +74,7 @@ class _PyramidAttention(nn.Module):
         # Means are linear: W_v mean(low) + b_v is the mean of the values.
         pooled, _ = pyramid_pool(low, self.pool_scales, mask)
         value = _linear(_linear(pooled, self.value.weight, self.value.bias), self.project.weight)
+        assert self.project.bias is not None  # there is no norm
         return _Context(weights, value, self.project.bias)
 
     def maps(self, x: Tensor, low: Tensor, index: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -104,7 +107,7 @@ class _Fusion(PointwiseConv):
     A (W_c W_o v) P C and W_x C^2 are 318 thousand, and the few values cost P (2 C C' + C^2) in all.
     """
 
-    def __init__(self, in_channels: int, *, norm: Norm, activation=None):
+    def __init__(self, in_channels: int, *, norm: Norm, activation: Activation = None):
         super().__init__(
             2 * in_channels, in_channels, bias=not norm, norm=norm, activation=activation
         )
@@ -122,9 +125,7 @@ class _Fusion(PointwiseConv):
         # In place, on a tensor that is ours; L stays the inner axis, as in the map.
         weights = context.weights.to(out.dtype)
         fused = out.flatten(2).baddbmm_(value.transpose(1, 2), weights.transpose(1, 2))
-        out = fused.unflatten(2, x.shape[2:])
-        out = out if self.norm is None else self.norm(out)
-        return out if self.activation is None else self.activation(out)
+        return self._finish(fused.unflatten(2, x.shape[2:]))
 
 
 @CONTEXT_BLOCKS.register("apnb")
@@ -258,7 +259,7 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
 
 
 def _relu_after(norm: Norm) -> Callable[[Tensor], Tensor]:
-    """ReLU, in place after a norm by name; a module of the caller's may need its own result."""
+    """ReLU; in place unless a norm of the caller's may need its result for the gradient."""
     return torch.relu_ if norm is None or isinstance(norm, str) else F.relu
 
 

@@ -10,6 +10,8 @@ from dnl_d2.errors import UsageError
 from dnl_d2.layers.functional import autocast_is_on
 from dnl_d2.layers.norms import Norm, get_norm
 
+Activation = Callable[[Tensor], Tensor] | None
+
 
 class PointwiseConv(nn.Conv2d):
     """1x1 convolution with optional norm and activation on ``(N, C, *S)`` maps of rank 1 to 3.
@@ -24,7 +26,7 @@ class PointwiseConv(nn.Conv2d):
         *,
         bias: bool = True,
         norm: Norm = None,
-        activation: Callable[[Tensor], Tensor] | None = None,
+        activation: Activation = None,
     ):
         super().__init__(in_channels, out_channels, 1, bias=bias)
         self.norm = get_norm(norm, out_channels)
@@ -125,16 +127,16 @@ def init_normal(std: float, *convs: nn.Conv2d) -> None:
 def init_zero_output(conv: PointwiseConv) -> None:
     """Makes ``conv`` output exact zeros: through its norm's affine part if it has one."""
     last = conv if conv.norm is None else conv.norm
-    if getattr(last, "weight", None) is None:
+    weight, bias = (getattr(last, name, None) for name in ("weight", "bias"))
+    if weight is None:
         raise UsageError("a zero-initialised output projection needs an affine norm or none")
     if conv.norm is not None:
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
-    with torch.no_grad():
-        last.weight.zero_()
-        if last.bias is not None:
-            last.bias.zero_()
+    nn.init.zeros_(weight)
+    if bias is not None:
+        nn.init.zeros_(bias)
 
 
 def check_positive(**sizes: float) -> None:

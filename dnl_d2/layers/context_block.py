@@ -118,8 +118,8 @@ class ContextBlock(nn.Module):
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module):
-    """Evaluation mode inside the context, so that no statistic moves; then each mode as it was."""
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the context, so that norms keep their statistics; then as before."""
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import (
+    Activation,
     PointwiseConv,
     add_projected,
     apply_2d,
@@ -43,7 +44,11 @@ def _center_layer(x: Tensor, mask: Tensor | None) -> Tensor:
         return full - position_mean(full, mask).mean(-1, keepdim=True)
 
 
-_WHITENING = {"channel": center, "layer": _center_layer, "none": lambda x, mask: x}
+_WHITENING: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "channel": center,
+    "layer": _center_layer,
+    "none": lambda x, mask: x,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +73,11 @@ class DisentangledVariant:
             ``chunked``; see :func:`dnl_d2.layers.pairwise_attention`.
         attention_dtype: ``float32``, or ``bfloat16`` or ``float16`` for the operands of a fused
             kernel; default: those of autocast on CUDA, else ``float32``.
-        gamma: whether a learned scalar, zero at first, is on the pairwise term, so that the unary
-            one is live at first. Without it W_o starts at zero and the block as an identity.
-        activation: after the norm of W_o. It would pass no gradient to a projection that starts at
-            zero, so that one starts at random.
+        gamma: whether the pairwise term is multiplied by a learned scalar that starts at zero, so
+            that only the unary term counts at first. Without it W_o starts at zero and the block as
+            an identity.
+        activation: after the norm of W_o, which then starts at random: a ReLU of zeros would pass
+            no gradient.
     """
 
     inter_channels: int | None = None
@@ -86,9 +92,9 @@ class DisentangledVariant:
     attention_backend: str = "auto"
     attention_dtype: str | None = None
     gamma: bool = False
-    activation: Callable[[Tensor], Tensor] | None = None
+    activation: Activation = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.whitening not in _WHITENING:
             raise UsageError(
                 f"unknown whitening {self.whitening!r}; use one of {', '.join(_WHITENING)}"
@@ -150,7 +156,7 @@ class DisentangledNonLocalBlock(ContextBlock):
             self.value = PointwiseConv(in_channels, inter)
             # The authors' W_o has no bias; mmsegmentation's has one unless a norm follows.
             bias = not (norm or variant.gamma)
-            self.project = PointwiseConv(
+            self.project: PointwiseConv | None = PointwiseConv(
                 inter, in_channels, bias=bias, norm=norm, activation=variant.activation
             )
         else:

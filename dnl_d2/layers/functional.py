@@ -8,8 +8,7 @@ dtype of ``value``. No function changes its inputs. A sample whose positions are
 zeros, not NaN.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +29,7 @@ def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t if t.dtype == torch.float64 else t.float() for t in tensors)
 
 
-def autocast_off(x: Tensor):
+def autocast_off(x: Tensor) -> AbstractContextManager[object]:
     """A context without autocast on the device of ``x``."""
     kind = x.device.type
     return nullcontext() if kind in _WITHOUT_AUTOCAST else torch.autocast(kind, enabled=False)
@@ -146,7 +145,7 @@ def pairwise_attention(
         narrow = (value.dtype if query.is_cuda else compute) if dtype is None else dtype
         if backend == "auto":
             backend = fastest(query, key, value, narrow)
-        # All others would round the logits themselves.
+        # Only a fused kernel forms fp32 logits from half-precision operands.
         compute = narrow if backend == "fused" else torch.promote_types(compute, narrow)
     empty = None  # samples with nothing to attend to
     mask = key_padding_mask
@@ -155,7 +154,10 @@ def pairwise_attention(
         if mask is not None:
             empty = mask.all(1)[:, None, None]
             mask = mask & ~empty[..., 0]
-        out = _ATTENTION[similarity](query, key, values, scale, mask, backend)
+        if similarity == "softmax":
+            out = softmax_attention(query, key, values, scale=scale, mask=mask, backend=backend)
+        else:
+            out = _mean_attention(similarity, query, key, values, scale, mask)
         if empty is not None:
             out = out.masked_fill(empty, 0.0)
         return out.to(value.dtype)
@@ -187,9 +189,9 @@ _DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float
 def _check_operands(
     query: Tensor, key: Tensor, value: Tensor, similarity: str, mask: Tensor | None
 ) -> None:
-    """Kernels may not look: they would read beyond what there is."""
-    if similarity not in _ATTENTION:
-        raise UsageError(f"unknown similarity {similarity!r}; use one of {', '.join(_ATTENTION)}")
+    """Raises :class:`UsageError` if shapes do not match: a kernel might read out of bounds."""
+    if similarity not in _WEIGHTS:
+        raise UsageError(f"unknown similarity {similarity!r}; use one of {', '.join(_WEIGHTS)}")
     shapes = [tuple(t.shape) for t in (query, key, value)]
     (n, _, width), (keys_n, keys, key_width), (values_n, values, _) = (
         shape if len(shape) == 3 else (None,) * 3 for shape in shapes
@@ -208,26 +210,15 @@ def _check_operands(
         )
 
 
-def _softmax(query, key, value, scale, mask, backend) -> Tensor:
-    return softmax_attention(query, key, value, scale=scale, mask=mask, backend=backend)
-
-
-def _mean(attend: Callable[..., Tensor]):
-    def attention(query, key, value, scale, mask, _) -> Tensor:
-        if mask is None:
-            return attend(query, key, value, scale=scale / key.shape[1])
-        count = (~mask).sum(1)[:, None, None].to(key.dtype)
-        key, value = (t.masked_fill(mask[..., None], 0.0) for t in (key, value))
-        return attend(query, key, value, scale=scale / count)
-
-    return attention
-
-
-_ATTENTION = {
-    "softmax": _softmax,
-    "dot": _mean(dot_attention),
-    "relu_sum": _mean(relu_sum_attention),
-}
+def _mean_attention(
+    similarity: str, query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None
+) -> Tensor:
+    attend = {"dot": dot_attention, "relu_sum": relu_sum_attention}[similarity]
+    if mask is None:
+        return attend(query, key, value, scale=scale / key.shape[1])
+    count = (~mask).sum(1)[:, None, None].to(key.dtype)
+    key, value = (t.masked_fill(mask[..., None], 0.0) for t in (key, value))
+    return attend(query, key, value, scale=scale / count)
 
 
 def unary_weights(logits: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:

@@ -26,7 +26,7 @@ class SimplifiedNonLocalBlock(ContextBlock):
 
     Args:
         in_channels: channels C of the map.
-        norm: norm after W_v; None or "" for none. It sees a single position.
+        norm: norm after W_v; None or "" for none. It normalises one vector per image.
         zero_init: start as an identity (zero W_v).
     """
 
@@ -35,8 +35,7 @@ class SimplifiedNonLocalBlock(ContextBlock):
         self.identity_at_init = zero_init
         self.unary = PointwiseConv(in_channels, 1)
         self.value = PointwiseConv(in_channels, in_channels, bias=not norm, norm=norm)
-        nn.init.kaiming_normal_(self.unary.weight)
-        nn.init.zeros_(self.unary.bias)
+        _init_kaiming(self.unary)
         if zero_init:
             init_zero_output(self.value)
         else:
@@ -87,8 +86,7 @@ class GlobalContextBlock(ContextBlock):
         self.identity_at_init = zero_init and fusion == ("add",)
         self.unary = PointwiseConv(in_channels, 1) if pooling == "att" else None
         if self.unary is not None:
-            nn.init.kaiming_normal_(self.unary.weight)
-            nn.init.zeros_(self.unary.bias)
+            _init_kaiming(self.unary)
         self.channel_add = _bottleneck(in_channels, planes, zero_init) if "add" in fusion else None
         self.channel_mul = _bottleneck(in_channels, planes, zero_init) if "mul" in fusion else None
 
@@ -122,14 +120,19 @@ def _unary_map(unary: PointwiseConv | None, x: Tensor, mask: Tensor | None) -> T
     return weights.unflatten(1, tuple(x.shape[2:]))
 
 
+def _init_kaiming(conv: nn.Conv2d) -> None:
+    nn.init.kaiming_normal_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
 def _bottleneck(in_channels: int, planes: int, zero_init: bool) -> nn.Sequential:
     """W_2 ReLU(LN(W_1 c)) on ``(N, C, 1, 1)``."""
     first, last = nn.Conv2d(in_channels, planes, 1), nn.Conv2d(planes, in_channels, 1)
-    nn.init.kaiming_normal_(first.weight)
-    nn.init.zeros_(first.bias)
+    _init_kaiming(first)
     if zero_init:
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
     else:
         init_normal(0.01, last)
     return nn.Sequential(first, nn.LayerNorm([planes, 1, 1]), nn.ReLU(), last)

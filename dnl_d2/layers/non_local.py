@@ -182,5 +182,6 @@ class NonLocalBlock(ContextBlock):
 
 def _projected_term(x: Tensor, conv: PointwiseConv, weight: Tensor) -> Tensor:
     """weight (W x + b) as tokens of width 1, by (weight W) x + weight b, in fp32 or fp64."""
+    assert conv.bias is not None  # of queries and keys
     x, inner, bias = full_precision(x, conv.weight.flatten(1), conv.bias)
     return to_tokens(x) @ (weight @ inner).t() + F.linear(bias[None], weight)

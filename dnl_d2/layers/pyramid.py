@@ -89,12 +89,13 @@ def spread_over_positions(
     terms = ",".join(a + a.upper() for a in axes)
     levels = weights.split([s**rank for s in pool_scales], -1)
     rows = zip(*(b.split(list(pool_scales)) for b in bins), strict=True)
-    total = sum(
+    spread = (
         torch.einsum(
             f"nq{axes},{terms}->nq{axes.upper()}", level.reshape(n, q, *(s,) * rank), *means
         )
         for level, s, means in zip(levels, pool_scales, rows, strict=True)
     )
+    total = sum(spread, weights.new_zeros(()))
     if key_padding_mask is not None:
         total = total.masked_fill(key_padding_mask[:, None], 0.0)
     return total
@@ -106,16 +107,16 @@ def _cells(x: Tensor, bins: Sequence[Tensor], pool_scales: Sequence[int]) -> Ten
     channels_last = not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
     x = x.movedim(1, -1) if channels_last else x
     first = 1 if channels_last else 2
-    # A product along the last axis but one in memory reads rows as they lie; so it comes first.
+    # First, on the largest map, the axis that a product reads in the order of memory.
     order = sorted(range(rank), key=lambda a: (first + a != x.dim() - 2, -a))
     for axis in order:
-        means = bins[axis][(None,) * (x.dim() - 2)]  # as a batch: matmul would copy the map else
+        means = bins[axis][(None,) * (x.dim() - 2)]  # batched, else matmul copies the map
         x = (means @ x.movedim(first + axis, -2)).movedim(-2, first + axis)
-    # Every axis has sum s bins now. Cells off the diagonal mix scales; they are few and dropped.
-    cells, start = [], 0
+    # Every axis now has the bins of all scales. The few cells that mix two scales are dropped.
+    blocks, start = [], 0
     for s in pool_scales:
         block = (slice(None),) * first + (slice(start, start + s),) * rank
-        cells.append(x[block].flatten(first, first + rank - 1))
+        blocks.append(x[block].flatten(first, first + rank - 1))
         start += s
-    cells = torch.cat(cells, first)
+    cells = torch.cat(blocks, first)
     return cells if channels_last else cells.transpose(1, 2)

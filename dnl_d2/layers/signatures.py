@@ -14,7 +14,7 @@ def takes_fields_of(options: type, *, but: Container[str] = ()) -> Callable[[F],
     see names and defaults, which are written once, in the dataclass.
 
     Args:
-        options: a dataclass of keyword-only fields; it is for the function to make one.
+        options: a dataclass of keyword-only fields, of which the function makes an instance.
         but: fields that are not arguments.
     """
 

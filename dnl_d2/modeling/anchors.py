@@ -1,12 +1,14 @@
-"""Anchors as detectors were trained with before pixels had an extent."""
+"""The anchors of MMDetection 1.x, whose boxes include their last pixel."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import (
     ANCHOR_GENERATOR_REGISTRY,
+    BufferList,
     DefaultAnchorGenerator,
 )
 from torch import Tensor
@@ -35,12 +37,14 @@ class LegacyAnchorGenerator(DefaultAnchorGenerator):
         super().__init__(sizes=sizes, aspect_ratios=aspect_ratios, strides=strides, offset=0.0)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
         options = super().from_config(cfg, input_shape)
         del options["offset"]
         return options
 
-    def _calculate_anchors(self, sizes, aspect_ratios):
+    def _calculate_anchors(
+        self, sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[Sequence[float]]
+    ) -> BufferList:
         anchors = super()._calculate_anchors(sizes, aspect_ratios)
         for level, stride in enumerate(self.strides):
             setattr(anchors, str(level), _to_pixels(getattr(anchors, str(level)), stride))

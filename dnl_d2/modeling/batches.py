@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class SameSizeBatches(nn.Module):
@@ -20,7 +20,7 @@ class SameSizeBatches(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batched_inputs: list[dict[str, Any]]):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[Any]:
         """Losses in training, otherwise one result per image, in the order of the images."""
         if self.model.training:
             return self.model(batched_inputs)

@@ -1,4 +1,4 @@
-"""Inference by parts, as functions of images and of what predicts them."""
+"""Sliding windows and averages over scales, for any function that predicts logits."""
 
 import logging
 import time
@@ -51,14 +51,14 @@ def sliding_window(
     rows, columns = map(window_starts, images.shape[-2:], window, stride)
     corners = [(y, x) for y in rows for x in columns]
     store = torch.device("cpu") if sum_on_cpu else images.device
-    total, count = None, torch.zeros(images.shape[-2:], device=store)
+    count = torch.zeros(images.shape[-2:], device=store)
     together = max(batch_size // len(images), 1)
     last_said = time.monotonic()
     for first in range(0, len(corners), together):
         group = corners[first : first + together]
         crops = torch.cat([images[..., y : y + height, x : x + width] for y, x in group])
         (logits,) = full_precision(predict(crops))
-        if total is None:
+        if first == 0:
             shape = (len(images), logits.shape[1], *images.shape[-2:])
             total = logits.new_zeros(shape, device=store)
         for (y, x), part in zip(group, logits.to(store).split(len(images)), strict=True):
@@ -81,12 +81,11 @@ def average_probabilities(images: Iterable[Tensor], predict: Predict, *, flip: b
     Returns:
         ``(K, height, width)`` probabilities, in at least fp32.
     """
-    total, number = None, 0
+    total, number = torch.zeros(()), 0
     for image in images:
         for mirrored in (False, True) if flip else (False,):
             logits = predict(image.flip(-1)).flip(-1) if mirrored else predict(image)
-            probabilities = full_precision(logits)[0].softmax(0)
-            total = probabilities if total is None else total.add_(probabilities)
+            total = full_precision(logits)[0].softmax(0).add_(total)
             number += 1
     return total.div_(number)
 

@@ -1,6 +1,7 @@
 """Whole-model inference: the same function with fewer and cheaper operations."""
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ _NORMS = (
     nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm, FrozenBatchNorm2d, FixedBatchNorm2d,
 )  # fmt: skip
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-# What applies `norm` to the result of the convolution and `activation` to that.
+# The forward methods that compute activation(norm(convolution)).
 _CONVOLUTIONS = (Conv2d.forward, PointwiseConv.forward)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -76,7 +77,7 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 def _can_fold(conv: nn.Module) -> bool:
     if type(conv).forward not in _CONVOLUTIONS:
         return False
-    norm = conv.norm
+    norm: Any = conv.norm
     return (
         type(norm) in _NORMS
         and norm.running_mean is not None
@@ -88,15 +89,17 @@ def _can_fold(conv: nn.Module) -> bool:
 
 
 def _fold(conv: Conv2d | PointwiseConv) -> None:
-    """In at least fp32, whatever the model's dtype."""
-    norm, dtype = conv.norm, conv.weight.dtype
-    scale = (None, None) if norm.weight is None else full_precision(norm.weight, norm.bias)
+    """Puts the norm into the weights, computing in at least fp32 whatever the model's dtype."""
+    norm: Any = conv.norm  # one of _NORMS
+    dtype = conv.weight.dtype
     weight, bias = fuse_conv_bn_weights(
-        *full_precision(conv.weight),
+        full_precision(conv.weight)[0],
         None if conv.bias is None else full_precision(conv.bias)[0],
-        *full_precision(norm.running_mean, norm.running_var),
+        full_precision(norm.running_mean)[0],
+        full_precision(norm.running_var)[0],
         norm.eps,
-        *scale,
+        None if norm.weight is None else full_precision(norm.weight)[0],
+        None if norm.bias is None else full_precision(norm.bias)[0],
     )
     conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)

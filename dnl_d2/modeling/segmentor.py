@@ -1,4 +1,4 @@
-"""The model of the published segmentation recipes: Detectron2's, with their way to predict."""
+"""The model of the segmentation recipes: Detectron2's, with sliding windows and scales."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +42,7 @@ class ContextSegmentor(SemanticSegmentor):
         slide_batch_size: int = 4,
         slide_sum_on_cpu: bool = False,
         pad_size: Sequence[int] | None = None,
-        **options,
+        **options: Any,
     ):
         super().__init__(**options)
         if len(slide_window) or len(slide_stride):
@@ -58,7 +58,7 @@ class ContextSegmentor(SemanticSegmentor):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         slide, crop = cfg.TEST.SLIDE, cfg.INPUT.CROP
-        # A size that is wrong or missing is for the mapper to report: who trains needs one.
+        # The data mapper reports a crop size that is wrong or missing.
         cropped = crop.ENABLED and crop.TYPE == "absolute" and min(crop.SIZE) >= 1
         return super().from_config(cfg) | {
             "slide_window": slide.WINDOW,
@@ -68,8 +68,10 @@ class ContextSegmentor(SemanticSegmentor):
             "pad_size": crop.SIZE if cropped else None,
         }
 
-    def forward(self, batched_inputs: list[dict[str, Any]]):
-        """Losses in training, otherwise what every image is.
+    def forward(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses in training, otherwise the logits or probabilities of every image.
 
         Args:
             batched_inputs: "image" ``(C, H, W)``, in training "sem_seg" ``(H, W)``; "height" and

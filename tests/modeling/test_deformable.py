@@ -36,7 +36,7 @@ def test_deformable_convolution_samples_where_the_offsets_point(modulated, group
     torch.nn.init.normal_(block.conv2_offset.weight, std=0.3)
     x = torch.randn(1, 4, 5, 6, dtype=torch.float64)
     with torch.no_grad():
-        found = block._deform(x)[0]
+        found = block._deform(x, block.conv2_offset)[0]
         shifts = block.conv2_offset(x)[0]
     taps = 9 * groups
     masks = shifts[2 * taps :].sigmoid() if modulated else torch.ones(taps, 5, 6).double()

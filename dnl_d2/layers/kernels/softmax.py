@@ -43,7 +43,7 @@ def softmax_attention(
     *,
     scale: float,
     mask: Tensor | None,
-    backend: str = "auto",
+    backend: str,
 ) -> Tensor:
     """softmax(scale * Q K^T) V: ``(N, Lq, D)``, ``(N, Lk, D)``, ``(N, Lk, Dv)`` -> ``(N, Lq, Dv)``.
 
@@ -51,13 +51,11 @@ def softmax_attention(
         query, key, value: of one dtype.
         scale: factor on the products.
         mask: ``(N, Lk)``, True at the keys to leave out, never all of a sample's; or None.
-        backend: one of ``BACKENDS``.
+        backend: ``plain``, ``fused`` or ``chunked``.
 
     Raises:
-        UsageError: unknown backend, or ``fused`` where PyTorch would silently hold the map.
+        UsageError: ``fused`` where PyTorch would silently hold the map.
     """
-    if backend == "auto":
-        backend = fastest(query, key, value, query.dtype)
     if backend == "plain":
         return _plain(query, key, value, scale, mask)
     if backend == "fused":
@@ -68,10 +66,8 @@ def softmax_attention(
                 f"{value.shape[2]}; use 'auto'"
             )
         return _fused(query, key, value, scale, mask)
-    if backend == "chunked":
-        bias = None if mask is None else _as_bias(mask, query.dtype)
-        return torch.ops.dnl_d2.chunked_attention(query, key, value, bias, scale)[0]
-    raise UsageError(f"unknown attention_backend {backend!r}; use one of {', '.join(BACKENDS)}")
+    bias = None if mask is None else _as_bias(mask, query.dtype)
+    return torch.ops.dnl_d2.chunked_attention(query, key, value, bias, scale)[0]
 
 
 # Since PyTorch 2.7.

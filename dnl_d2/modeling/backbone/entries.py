@@ -27,9 +27,7 @@ def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Conte
             f"{', '.join(STAGES)}"
         )
     output_stride, halve, multi_grid = _dilation(resnet)
-    built = built_stages(resnet.OUT_FEATURES)  # flags of later stages are for nobody
-    deformed = dict(zip(STAGES, resnet.DEFORM_ON_PER_STAGE, strict=True))
-    spec = context_block_spec(resnet.CONTEXT)
+    built = built_stages(resnet.OUT_FEATURES)  # flags of later stages have no effect
     inserts = {s: list(resnet.CONTEXT_STAGES[s.upper()]) for s in STAGES}
     backbone = build_context_resnet(
         depth=resnet.DEPTH,
@@ -44,13 +42,13 @@ def build_context_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Conte
         halve_first_dilation=halve,
         multi_grid=multi_grid,
         shortcut=resnet.SHORTCUT,
-        deform_on=[stage for stage in built if deformed[stage]],
+        deform_on=[stage for stage, on in zip(built, deform, strict=False) if on],
         deform_modulated=resnet.DEFORM_MODULATED,
         deform_num_groups=resnet.DEFORM_NUM_GROUPS,
         norm=resnet.NORM,
         out_features=resnet.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        context=spec,
+        context=context_block_spec(resnet.CONTEXT),
         inserts={stage: where for stage, where in inserts.items() if where},
         position=resnet.CONTEXT_POSITION,
         mask_padding=resnet.CONTEXT_MASK_PADDING,
@@ -70,8 +68,9 @@ def _padded_to(cfg: CfgNode) -> int:
 def _dilation(resnet: CfgNode) -> tuple[int, bool, Sequence[int]]:
     """Output stride, halve_first_dilation and multi_grid of MODEL.RESNETS.
 
-    Detectron2 itself says RES5_DILATION: 2 ("DC5"), and its DeepLab project RES4_DILATION: 2 with
-    RES5_DILATION: 4 too. That project's RES5_MULTI_GRID counts only there: OUTPUT_STRIDE is ours.
+    They come from OUTPUT_STRIDE, a key of this library, or from Detectron2's RES5_DILATION: 2
+    ("DC5") and, in its DeepLab project, RES4_DILATION: 2 with RES5_DILATION: 4. RES5_MULTI_GRID of
+    that project has an effect only beside these dilations.
     """
     by_stage = (resnet.get("RES4_DILATION", 1), resnet.RES5_DILATION)
     if by_stage != (1, 1) and resnet.OUTPUT_STRIDE != 32:

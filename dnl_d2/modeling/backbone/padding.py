@@ -2,12 +2,12 @@
 
 Detectron2's models put images of different sizes into one tensor, each in the upper left corner and
 zeros around it, and hand a backbone that tensor alone. So the padding is found there: the last rows
-and columns in which every channel is exactly zero. Less a mean that is no whole number, such as
-ImageNet's, no 8-bit pixel is zero.
+and columns in which every channel is exactly zero. Once a mean that is no whole number,
+such as ImageNet's, is subtracted, no 8-bit pixel is zero.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,6 @@ def content_sizes(images: Tensor) -> tuple[Tensor, Tensor]:
     return _extent(content.any(2)), _extent(content.any(1))
 
 
-def padding_shows(pixel_mean: Iterable[float]) -> bool:
-    """Whether padding differs from every 8-bit pixel: some channel's mean is no whole number."""
-    return any(float(mean) != round(float(mean)) for mean in pixel_mean)
-
-
 def mask_only_visible_padding(
     model: nn.Module, key: str, pixel_mean: Iterable[float] | None = None
 ) -> None:
@@ -45,7 +40,7 @@ def mask_only_visible_padding(
     """
     mean = getattr(model, "pixel_mean", None) if pixel_mean is None else pixel_mean
     masking = [m for m in model.modules() if getattr(m, "masks_padding", False)]
-    if mean is None or not masking or padding_shows(mean):
+    if mean is None or not masking or any(float(m) != round(float(m)) for m in mean):
         return
     for backbone in masking:
         backbone.mask_padding = False  # type: ignore[assignment]
@@ -55,7 +50,7 @@ def mask_only_visible_padding(
     )
 
 
-def padding_mask(sizes: tuple[Tensor, Tensor], size: tuple[int, int], stride: int) -> Tensor:
+def padding_mask(sizes: Sequence[Tensor], size: Sequence[int], stride: int) -> Tensor:
     """Boolean ``(N, *size)``, True where a position of a feature map stands for padding.
 
     Position i stands for pixel i * stride, the middle of what a convolution with that stride sees.

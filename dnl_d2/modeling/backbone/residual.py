@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d
-from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock, CNNBlockBase
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
@@ -21,12 +21,12 @@ from dnl_d2.layers.functional import autocast_off, full_precision
 # after_conv3: on the residual branch, after the last convolution and its norm (GCNet).
 # after_add: on the sum with the shortcut, before the last ReLU (DNL detection).
 POSITIONS = ("after_conv3", "after_add")
-# What strides on the way around: the 1x1 convolution, or average pooling before it, which leaves
-# no position out (ResNet-D, arXiv 1812.01187; ResNet-vd, ResNet-V1d).
+# What strides in a shortcut: the 1x1 convolution, or average pooling before it, which skips no
+# position (ResNet-D, arXiv 1812.01187; ResNet-vd, ResNet-V1d).
 SHORTCUTS = ("conv", "avg_pool")
 
 
-class _ContextResidual:
+class _ContextResidual(CNNBlockBase):
     """Mixin: the residual sum with a context block at one of two places."""
 
     def _stride_shortcut(self, by: str, stride: int) -> None:
@@ -64,7 +64,7 @@ class _ContextResidual:
             x = self.pool(x)
         shortcut = x if self.shortcut is None else self.shortcut(x)
         if self.context is None or self.position != "after_conv3":
-            out += shortcut  # a fresh map that no gradient needs; a block's result may be needed
+            out += shortcut  # in place: no gradient needs this map, but one may need a block's
         else:
             out = out + shortcut
         if self.context is not None and self.position == "after_add":
@@ -158,11 +158,11 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
 
     def residual(self, x: Tensor) -> Tensor:
         out = F.relu_(self.conv1(x))
-        out = self.conv2(out) if self.conv2_offset is None else self._deform(out)
+        out = self.conv2(out) if self.conv2_offset is None else self._deform(out, self.conv2_offset)
         return self.conv3(F.relu_(out))
 
-    def _deform(self, x: Tensor) -> Tensor:
-        offset, mask = self.conv2_offset(x), None
+    def _deform(self, x: Tensor, offsets: Conv2d) -> Tensor:
+        offset, mask = offsets(x), None
         if self.deform_modulated:
             *offset, mask = offset.chunk(3, dim=1)
             offset, mask = torch.cat(offset, dim=1), mask.sigmoid()

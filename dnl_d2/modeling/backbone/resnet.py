@@ -19,8 +19,8 @@ class ContextResNet(ResNet):
             evaluation images of different sizes then do not meet in any layer either: each has
             the feature maps that it has alone, and zeros behind them (a compiled or exported model
             only keeps padding out of the blocks).
-        padded_to: the multiple that the model pads the sides of a single image to, for what an
-            image "alone" is: 1, or the ``size_divisibility`` of the FPN on top (32).
+        padded_to: the model pads the sides of an image that is alone to a multiple of this: 1, or
+            the ``size_divisibility`` of the FPN on top (32).
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ContextResNet(ResNet):
 
     @property
     def masks_padding(self) -> bool:
-        """Whether padding is kept out of blocks that there are."""
+        """Whether there are context blocks, with padding kept out of them."""
         return self.mask_padding and bool(self._with_blocks)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -59,10 +59,11 @@ class ContextResNet(ResNet):
             return {"input": x, **self._features(x, None)}
         sizes = content_sizes(x)
         # In training batch norm needs the whole batch; a graph cannot depend on what it is fed.
-        whole = self.training or _is_graph() or x.shape[0] < 2
+        graph = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        whole = self.training or graph or x.shape[0] < 2
         return {"input": x, **(self._features if whole else self._by_size)(x, sizes)}
 
-    def _by_size(self, x: Tensor, sizes: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    def _by_size(self, x: Tensor, sizes: Sequence[Tensor]) -> dict[str, Tensor]:
         """The features of each image as if only images of its size were in the batch."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, extent in enumerate(zip(*(s.tolist() for s in sizes), strict=True)):
@@ -70,7 +71,7 @@ class ContextResNet(ResNet):
             groups.setdefault(tuple(map(min, alone, x.shape[-2:])), []).append(index)
         if len(groups) == 1:
             return self._features(x, sizes)
-        parts = {}
+        parts: dict[str, list[tuple[list[int], Tensor]]] = {}
         for (height, width), indices in groups.items():
             extents = tuple(s[indices] for s in sizes)
             part = self._features(x[indices, :, :height, :width], extents)
@@ -78,7 +79,7 @@ class ContextResNet(ResNet):
                 parts.setdefault(name, []).append((indices, features))
         return {name: _assemble(of_name, len(x)) for name, of_name in parts.items()}
 
-    def _features(self, x: Tensor, sizes: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
+    def _features(self, x: Tensor, sizes: Sequence[Tensor] | None) -> dict[str, Tensor]:
         outputs = {}
         x = self.stem(x)
         if "stem" in self._out_features:
@@ -105,7 +106,3 @@ def _assemble(parts: Sequence[tuple[list[int], Tensor]], count: int) -> Tensor:
     for indices, features in parts:
         whole[indices, :, : features.shape[2], : features.shape[3]] = features
     return whole
-
-
-def _is_graph() -> bool:
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()

@@ -1,4 +1,4 @@
-"""What a ResNet of this library is: its options, checked, and where its context blocks go."""
+"""The options of a ResNet, their checks, and where its context blocks go."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class ResNetOptions:
                     f"ResNet {name} {value!r}: use one of {', '.join(map(str, known))}"
                 )
         num_blocks = self.num_blocks
-        _check_inserts(self.context, self.inserts or {}, num_blocks, self.freeze_at)
+        _check_inserts(self.context, self.placed, num_blocks, self.freeze_at)
         if self.basic and self.num_groups != 1:
             raise UsageError(
                 f"ResNet-{self.depth} has no groups; num_groups must be 1, got {self.num_groups}"
@@ -129,11 +129,11 @@ class ResNetOptions:
         return expand_inserts(self.inserts or {}, self.num_blocks)
 
     def stride(self, stage: str) -> int:
-        """Of the first block of a stage."""
+        """The stride of the first block of a stage; the others have 1."""
         return _STRIDES[self.output_stride][0][STAGES.index(stage)]
 
     def dilations(self, stage: str) -> list[int]:
-        """Of the blocks of a stage."""
+        """The dilation of each block of a stage."""
         dilation = _STRIDES[self.output_stride][1][STAGES.index(stage)]
         first = dilation // 2 if self.halve_first_dilation and dilation > 1 else dilation
         spread = [first] + [dilation] * (self.num_blocks[stage] - 1)
@@ -183,12 +183,11 @@ def expand_inserts(
 
 def _check_inserts(
     context: Mapping[str, Any] | None,
-    inserts: Mapping[str, Sequence[int] | str],
+    placed: Mapping[str, set[int]],
     num_blocks: Mapping[str, int],
     freeze_at: int,
 ) -> None:
     """Raises :class:`UsageError` unless blocks and places belong together and can learn."""
-    placed = expand_inserts(inserts, num_blocks)
     if any(placed.values()) and context is None:
         raise UsageError(f"context blocks are placed at {', '.join(placed)}, but none is named")
     if context is not None and not any(placed.values()):

@@ -40,7 +40,7 @@ class AsymmetricHead(SegmentationHead):
         project_channels: int = 256,
         pool_scales: Sequence[int] = (1, 3, 6, 8),
         dropout: float = 0.1,
-        **options,
+        **options: Any,
     ):
         super().__init__(
             input_shape, in_features=in_features, channels=channels, dropout=dropout, **options
@@ -50,7 +50,7 @@ class AsymmetricHead(SegmentationHead):
                 f"AsymmetricHead reads a shallow and a deep feature, got {self.in_features}"
             )
         low, high = (input_shape[f].channels for f in self.in_features)
-        shared = {"inter_channels": project_channels, "pool_scales": pool_scales, "norm": norm}
+        shared = dict[str, Any](inter_channels=project_channels, pool_scales=pool_scales, norm=norm)
         self.fusion = AsymmetricFusionNonLocalBlock(high, low_channels=low, **shared)
         self.bottleneck = nn.Sequential(nn.Dropout2d(dropout), conv3x3(high, channels, norm))
         self.context = AsymmetricPyramidNonLocalBlock(channels, **shared)

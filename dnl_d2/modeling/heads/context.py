@@ -47,7 +47,7 @@ class ContextHead(SegmentationHead):
         num_convs: int = 2,
         concat_input: bool = True,
         context_block: str | Mapping[str, Any] | ContextBlock | None = None,
-        **options,
+        **options: Any,
     ):
         super().__init__(input_shape, in_features=in_features, channels=channels, **options)
         if len(self.in_features) != 1:

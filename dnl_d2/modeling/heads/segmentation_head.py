@@ -1,7 +1,7 @@
 """What every segmentation head shares: classifier, resizing, loss, auxiliary head."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode
@@ -117,7 +117,7 @@ class SegmentationHead(nn.Module):
     @property
     def ignore_value(self) -> int:
         """Label of pixels that take no part in the loss."""
-        return self.loss.ignore_value
+        return cast(int, self.loss.ignore_value)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """The selected features -> ``(N, channels, H', W')``."""
@@ -158,6 +158,7 @@ class SegmentationHead(nn.Module):
         """
         predictions = self.layers(features)
         if self.training:
+            assert targets is not None  # training comes with labels
             losses = self.losses(predictions, targets)
             if self.auxiliary is not None:
                 losses |= self.auxiliary.losses(
@@ -165,7 +166,7 @@ class SegmentationHead(nn.Module):
                 )
             return None, losses
         if "input" in features:
-            size = features["input"].shape[-2:]
+            size: Sequence[int] = features["input"].shape[-2:]
         else:
             size = [s * self.common_stride for s in predictions.shape[-2:]]
         return self._resize(predictions, size), {}
@@ -175,7 +176,7 @@ class SegmentationHead(nn.Module):
             return F.interpolate(
                 logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners
             )
-        # Pixel i of n comes from i * cells / n: what corners aligned at one more of both give.
+        # Pixel i of n reads cell i * cells / n; aligned corners do so given one more of both.
         grown = F.pad(logits, (0, 1, 0, 1), mode="replicate")
         size = [s + 1 for s in size]
         return F.interpolate(grown, size, mode="bilinear", align_corners=True)[..., :-1, :-1]

@@ -20,8 +20,8 @@ class HardPixels:
 
     Args:
         threshold: pixels count whose label has a smaller probability; None for no threshold.
-        min_kept: the threshold rises to where that many pixels, times the images of the batch,
-            are not above it; without a threshold just that many count, those of largest loss.
+        min_kept: pixels to keep, times the images of the batch: the threshold rises until that
+            many lie below it; without a threshold those of largest loss are kept.
     """
 
     def __init__(self, *, threshold: float | None = 0.7, min_kept: int = 100000):
@@ -74,6 +74,7 @@ class CrossEntropyLoss(SegmentationLoss):
     """
 
     name = "cross_entropy"
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -97,20 +98,20 @@ class CrossEntropyLoss(SegmentationLoss):
 
     def compute(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(logits)
-        total = self._total(logits, targets, weights)
         valid, labels = self.labelled(targets)
+        total = F.cross_entropy(
+            logits,
+            targets,
+            weights,
+            ignore_index=self.ignore_value,
+            reduction="sum" if self.ohem is None else "none",
+        )
+        if self.ohem is not None:
+            total = (total * self.ohem(logits, labels, total.detach(), valid)).sum()
         count = valid.sum() if weights is None else (weights[labels] * valid).sum()
         if self.average == "all":
             count = count + (~valid).sum()
         return total / torch.where(count > 0, count, 1)
-
-    def _total(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        options = {"weight": weights, "ignore_index": self.ignore_value}
-        if self.ohem is None:
-            return F.cross_entropy(logits, targets, reduction="sum", **options)
-        losses = F.cross_entropy(logits, targets, reduction="none", **options)
-        valid, labels = self.labelled(targets)
-        return (losses * self.ohem(logits, labels, losses.detach(), valid)).sum()
 
 
 def _checked(class_weights: Sequence[float]) -> list[float]:

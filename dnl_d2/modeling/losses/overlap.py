@@ -13,9 +13,9 @@ class DiceLoss(SegmentationLoss):
     """Dice loss of V-Net, arXiv 1606.04797: 1 - 2 sum(p t) / (sum(p^2) + sum(t^2)).
 
     p are probabilities and t one-hot labels; the sums run over the labelled pixels of an image. The
-    loss is the mean over the ratios of all images that have such pixels. mmsegmentation counts what
-    is predicted at ignored pixels; without such pixels and with ``per_class=False`` this is its
-    loss.
+    loss is the mean over the ratios of all images that have such pixels. mmsegmentation's also
+    counts what is predicted at ignored pixels; where there are none and with ``per_class=False``
+    the two are equal.
 
     Args:
         per_class: a ratio for each class that is present in an image, averaged; otherwise one
@@ -94,9 +94,9 @@ class LovaszLoss(SegmentationLoss):
             return zero_loss(logits)
         p = logits.softmax(1)
         slopes = torch.zeros_like(p)
-        batches = range(len(p)) if self.per_image else [slice(None)]
+        batches = [slice(n, n + 1) for n in range(len(p))] if self.per_image else [slice(None)]
         batches = [b for b in batches if valid[b].any()]
-        constant = 0.0
+        constant = p.new_zeros(())
         with torch.no_grad():
             for batch in batches:
                 constant += self._slopes(p[batch], labels[batch], valid[batch], slopes[batch])
@@ -104,18 +104,17 @@ class LovaszLoss(SegmentationLoss):
 
     def _slopes(self, p: Tensor, labels: Tensor, valid: Tensor, slopes: Tensor) -> Tensor:
         """Fills ``slopes``, the derivative by p; returns the loss without slopes * p."""
-        axis = p.dim() - 3
         labels = labels[valid]
         present = labels.unique().tolist()
-        used = present if self.classes == "present" else range(p.shape[axis])
+        used = present if self.classes == "present" else range(p.shape[1])
         constant = p.new_zeros(())
         for k in used:
             foreground = labels == k
-            values = p.select(axis, k)[valid]
+            values = p[:, k][valid]
             slope = _error_slopes(torch.where(foreground, 1 - values, values), foreground)
             slope /= len(used)
             constant += (slope * foreground).sum()
-            slopes.select(axis, k)[valid] = torch.where(foreground, -slope, slope)
+            slopes[:, k][valid] = torch.where(foreground, -slope, slope)
         return constant
 
 

@@ -37,7 +37,7 @@ class SegmentationLoss(nn.Module):
             return self.loss_weight * self.compute(logits, targets.long())
 
     def terms(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """What a head logs, by name: here the loss alone, which needs none."""
+        """What a head logs, by name: here the loss alone, whose name is empty."""
         return {"": self(logits, targets)}
 
     def labelled(self, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,24 +20,24 @@ class SumOfLosses(nn.Module):
 
     def __init__(self, losses: Sequence[SegmentationLoss]):
         super().__init__()
-        self.losses = nn.ModuleList(losses)
-        names = [loss.name for loss in self.losses]
+        names = [loss.name for loss in losses]
         if not names or len(set(names)) < len(names):
             raise UsageError(f"a sum of losses needs at least one and each kind once, got {names}")
-        ignored = {loss.ignore_value for loss in self.losses}
+        ignored = {loss.ignore_value for loss in losses}
         if len(ignored) > 1:
             raise UsageError(f"losses that are added ignore different labels: {sorted(ignored)}")
         (self.ignore_value,) = ignored
-        sizes = {loss.num_classes for loss in self.losses} - {None}
+        sizes = [loss.num_classes for loss in losses if loss.num_classes is not None]
         self.num_classes = max(sizes, default=None)
+        self.losses = nn.ModuleDict({loss.name: loss for loss in losses})
 
     def terms(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The terms by name, weights included."""
-        return {loss.name: loss(logits, targets) for loss in self.losses}
+        return {name: loss(logits, targets) for name, loss in self.losses.items()}
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """``(N, K, H, W)`` logits, ``(N, H, W)`` labels -> a scalar."""
-        return sum(self.terms(logits, targets).values())
+        return sum(self.terms(logits, targets).values(), logits.new_zeros(()))
 
 
 def build_loss(head: CfgNode) -> SegmentationLoss | SumOfLosses:

@@ -1,6 +1,7 @@
 """Cascade R-CNN as MMDetection runs it, which is where its published weights come from."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -36,7 +37,7 @@ class MeanCascadeROIHeads(CascadeROIHeads):
     """
 
     @configurable
-    def __init__(self, *, stage_loss_weights: Sequence[float] = (1.0, 0.5, 0.25), **options):
+    def __init__(self, *, stage_loss_weights: Sequence[float] = (1.0, 0.5, 0.25), **options: Any):
         super().__init__(**options)
         if len(stage_loss_weights) != self.num_cascade_stages:
             raise UsageError(
@@ -46,7 +47,7 @@ class MeanCascadeROIHeads(CascadeROIHeads):
         self.stage_loss_weights = tuple(stage_loss_weights)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS
         return {**super().from_config(cfg, input_shape), "stage_loss_weights": weights}
 
@@ -60,21 +61,22 @@ class MeanCascadeROIHeads(CascadeROIHeads):
         """As any RoI heads of Detectron2: proposals and losses in training, else instances."""
         if not self.training:
             return super().forward(images, features, proposals, targets)
-        losses, first = {}, None
+        losses: dict[str, Tensor] = {}
         for stage, weight in enumerate(self.stage_loss_weights):
             with get_event_storage().name_scope(f"stage{stage}"):
                 of_stage, sampled, proposals = self._train_stage(
                     features, proposals, targets, stage
                 )
             losses |= {f"{name}_stage{stage}": loss * weight for name, loss in of_stage.items()}
-            first = sampled if first is None else first
+            if stage == 0:
+                first = sampled
         return first, losses | self._forward_keypoint(features, first)
 
     def _train_stage(
         self,
         features: dict[str, Tensor],
         proposals: list[Instances],
-        targets: list[Instances],
+        targets: list[Instances] | None,
         stage: int,
     ) -> tuple[dict[str, Tensor], list[Instances], list[Instances]]:
         """Losses of a stage by name, its sample of the proposals, and those for the next stage."""
@@ -155,11 +157,11 @@ class MeanMaskHead(nn.ModuleList):
         super().__init__(heads)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         stages = len(cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS)
         return {"heads": [MaskRCNNConvUpsampleHead(cfg, input_shape) for _ in range(stages)]}
 
-    def forward(self, x: Tensor, instances: list[Instances]):
+    def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
         """As any mask head of Detectron2: losses in training, else instances with masks."""
         if self.training:
             losses = [head(x, instances)["loss_mask"] for head in self]
