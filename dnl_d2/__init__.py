@@ -6,6 +6,8 @@ registers backbones, heads and datasets with Detectron2.
 """
 
 import importlib
+import importlib.util
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -20,27 +22,25 @@ _PACKAGES = (
     "analysis", "checkpoint", "config", "data", "engine", "evaluation", "layers", "model_zoo",
     "modeling", "preparation", "synthetic", "validation", "visualization",
 )  # fmt: skip
-_NO_DETECTRON2 = (
-    "dnl_d2 needs detectron2, which is not installed. Install it from source: "
-    "pip install --no-build-isolation "
-    "git+https://github.com/facebookresearch/detectron2@02b5c4e295e990042a714712c21dc79b731e8833, "
-    "or from wheels: `make test` in the dnl_d2 repository sets up a .venv with sal-detectron2 "
-    "(requirements/detectron2.txt). dnl_d2.layers works without it."
-)
+
+
+def has_detectron2() -> bool:
+    """Whether ``import detectron2`` will find it."""
+    try:
+        return importlib.util.find_spec("detectron2") is not None
+    except ValueError:  # None in sys.modules, or a module without a spec
+        return sys.modules.get("detectron2") is not None
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES and name not in _PACKAGES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        if name in _PACKAGES:
-            return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "detectron2":
-            raise
-        raise ImportError(_NO_DETECTRON2) from error
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
+    if not has_detectron2():  # nothing else could be imported
+        return sorted({*globals(), "layers"} - {*__all__})
     return sorted({*globals(), *_HOMES, *_PACKAGES})

@@ -1,5 +1,6 @@
 """What a model consists of and what it computes: parameters, multiply-adds, activations by part."""
 
+import dnl_d2.needs_detectron2  # noqa: F401
 from dnl_d2.analysis.counting import Count, OperationCounter
 from dnl_d2.analysis.measure import Analysis, analyze
 from dnl_d2.analysis.running import Regions

@@ -128,13 +128,14 @@ class Checkpointer(DetectionCheckpointer):
             self._resuming = False
             self._parsed_url_during_load = None  # DetectionCheckpointer keeps it after an error
 
-    def load_whole(self, path: str, *, resume: bool = False) -> None:
+    def load_whole(self, path: str, *, resume: bool = False, purpose: str = "--eval-only") -> None:
         """Loads weights that fill every parameter: no figure of random ones.
 
         An auxiliary head, which evaluation does not use, may be absent.
 
         Args:
             path, resume: see :meth:`resume_or_load`.
+            purpose: what the weights are for, for messages.
 
         Raises:
             UsageError: as there, or no file, or parameters missing or of another shape.
@@ -142,15 +143,15 @@ class Checkpointer(DetectionCheckpointer):
         if not path and not (resume and self.has_checkpoint()):
             if resume:
                 raise UsageError(
-                    f"--eval-only --resume: there is no checkpoint in {self.save_dir} "
+                    f"{purpose} --resume: there is no checkpoint in {self.save_dir} "
                     "(OUTPUT_DIR, LazyConfig: train.output_dir)"
                 )
-            raise UsageError(f"--eval-only needs trained weights: set {self.key}")
+            raise UsageError(f"{purpose} needs trained weights: set {self.key}")
         self.resume_or_load(path, resume=resume)
         wrong = [key for key in self.unfilled if ".auxiliary." not in key]
         if wrong:
             raise UsageError(
-                f"--eval-only: {len(wrong)} parameters are missing from the weights or have "
+                f"{purpose}: {len(wrong)} parameters are missing from the weights or have "
                 f"another shape there, such as {wrong[0]!r}: the config is of another model; the "
                 f"weights seem to be of {self.described}"
             )
@@ -160,7 +161,7 @@ class Checkpointer(DetectionCheckpointer):
         if "://" in path:
             return UsageError(
                 f"{source}: {path!r} cannot be fetched ({reason}): download it elsewhere and set "
-                f'{self.key} to the file, or to "" to do without'
+                f"{self.key} to the file"
             )
         return UsageError(
             f"{source}: {path!r} cannot be loaded into this model or run "

@@ -11,7 +11,7 @@ from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.utils.registry import Registry
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigTypeError
+from omegaconf.errors import ConfigTypeError, InterpolationKeyError
 
 from dnl_d2.config.keys import FULL_MODEL
 from dnl_d2.errors import UsageError
@@ -72,11 +72,13 @@ STEPS: Rule = (
     "whole numbers in ascending order",
 )
 SIDES: Rule = (
-    lambda v: bool(v) and all(_is_count(s, 0) for s in v),
+    lambda v: _all_numbers(v) and bool(v) and all(_is_count(s, 0) for s in v),
     "whole numbers of at least 0 (0 keeps the size)",
 )
 FORMATS = ("RGB", "BGR", "L", "YUV-BT.601")  # of detectron2.data.detection_utils.read_image
 FORMAT: Rule = (lambda v: v in FORMATS, f"one of {', '.join(FORMATS)}")
+TEXT: Rule = (lambda v: isinstance(v, str), "a text")
+MAPPING: Rule = (OmegaConf.is_dict, "keys with values")
 FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
 OPTIMIZER: Rule = (lambda v: v in ("SGD", "AdamW"), "SGD or AdamW")
 MASK_FORMAT: Rule = (lambda v: v in ("polygon", "bitmask"), "polygon or bitmask")
@@ -116,7 +118,7 @@ _RULES: tuple[tuple[str | None, str | None, Rule], ...] = (
     ("SOLVER.MAX_ITER", "train.max_iter", POSITIVE_COUNT),
     ("SOLVER.STEPS", None, STEPS),
     ("SOLVER.CHECKPOINT_PERIOD", "train.checkpointer.period", POSITIVE_COUNT),
-    ("SOLVER.CHECKPOINTS_TO_KEEP", None, COUNT),
+    ("SOLVER.CHECKPOINTS_TO_KEEP", "train.checkpointer.max_to_keep", COUNT),
     ("SOLVER.LOG_PERIOD", "train.log_period", POSITIVE_COUNT),
     ("SOLVER.OPTIMIZER", None, OPTIMIZER),
     ("SOLVER.BASE_LR", "optimizer.lr", POSITIVE),
@@ -126,22 +128,33 @@ _RULES: tuple[tuple[str | None, str | None, Rule], ...] = (
     ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", None, CLIP_TYPE),
     ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", None, POSITIVE),
     (None, "train.amp.enabled", FLAG),
+    (None, "train.amp.dtype", TEXT),
+    (None, "train.ddp", MAPPING),
+    (None, "train.init_checkpoint", TEXT),
     (None, "train.seed", WHOLE),
     (None, "train.check_labels", COUNT),
     ("TEST.EVAL_PERIOD", "train.eval_period", COUNT),
     ("TEST.AUG.SCALES", "dataloader.test.mapper.multi_scale_flip.scales", POSITIVES),
+    (None, "dataloader.test_augmentation.enabled", FLAG),
+    (None, "dataloader.test_augmentation.min_sizes", SIDES),
+    (None, "dataloader.test_augmentation.max_size", POSITIVE_COUNT),
+    (None, "dataloader.test_augmentation.flip", FLAG),
     ("TEST.SLIDE.WINDOW", "model.slide_window", SIZE),
     ("TEST.SLIDE.STRIDE", "model.slide_stride", SIZE),
 )
 _YAML = {key: rule for key, _, rule in _RULES if key}
 _LAZY = {key: rule for _, key, rule in _RULES if key}
 # Without which a LazyConfig cannot run.
-_NEEDED = tuple(key for key in _LAZY if key.startswith("train."))
+_NEEDED = tuple(
+    key for key in _LAZY if key.startswith("train.") and not key.endswith("max_to_keep")
+)
 
 
 def check_yaml(cfg: CfgNode) -> None:
     """Raises :class:`UsageError` for the first value that cannot be meant, naming its key."""
-    _check({key: _select(cfg, key) for key in _YAML}, _YAML)
+    if "SLIDE" not in cfg.TEST:
+        raise UsageError("the config has no keys of dnl_d2: call dnl_d2.add_dnl_config(cfg) first")
+    _check({key: select_yaml(cfg, key) for key in _YAML}, _YAML)
     if cfg.TEST.AUG.ENABLED:
         _check({"TEST.AUG.MIN_SIZES": cfg.TEST.AUG.MIN_SIZES}, {"TEST.AUG.MIN_SIZES": SIDES})
     if len(cfg.TEST.SLIDE.WINDOW) and cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
@@ -208,7 +221,7 @@ def _check_fixed_norm(cfg: CfgNode) -> None:
 
 def check_lazy(cfg: DictConfig) -> None:
     """As :func:`check_yaml`; None stands for what a function has by itself."""
-    values = {key: _select_lazy(cfg, key) for key in _LAZY}
+    values = {key: select_lazy(cfg, key) for key in _LAZY}
     missing = [key for key in _NEEDED if values[key] is None]
     if missing:
         raise UsageError(f"{missing[0]} is missing: start from configs/common/train.py")
@@ -222,14 +235,19 @@ def _check(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
             raise UsageError(f"{key} is {value!r}: use {words}")
 
 
-def _select(cfg: CfgNode, key: str) -> Any:
+def select_yaml(cfg: CfgNode, key: str) -> Any:
+    """A value of a YAML config, by its key with points."""
     for name in key.split("."):
         cfg = cfg[name]
     return cfg
 
 
-def _select_lazy(cfg: DictConfig, key: str) -> Any:
+def select_lazy(cfg: DictConfig, key: str) -> Any:
+    """A value of a LazyConfig; None where there is none, or one that refers to what is not there.
+
+    A list may be on the way, such as Detectron2's augmentations.
+    """
     try:
         return OmegaConf.select(cfg, key)
-    except ConfigTypeError:  # a list on the way, such as Detectron2's augmentations
+    except (ConfigTypeError, InterpolationKeyError):
         return None

@@ -3,6 +3,7 @@
 Importing this package registers all datasets with detectron2.
 """
 
+import dnl_d2.needs_detectron2  # noqa: F401
 from dnl_d2.data.augmentation import (
     PhotometricDistortion,
     sem_seg_augmentations,

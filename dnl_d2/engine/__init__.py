@@ -1,5 +1,6 @@
 """Training and evaluation on Detectron2's engine, for both config systems."""
 
+import dnl_d2.needs_detectron2  # noqa: F401
 from dnl_d2.engine.optimizer import optimizer_params
 from dnl_d2.engine.runner import load_config, read_config, run
 from dnl_d2.engine.schedule import PolyParamScheduler

@@ -2,13 +2,12 @@
 
 import copy
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any
 
 import torch
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
@@ -16,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dnl_d2.config.batch_size import scale_schedule
-from dnl_d2.config.rules import check_lazy
+from dnl_d2.config.rules import check_lazy, select_lazy
 from dnl_d2.data.naming_mapper import NamingMapper
-from dnl_d2.engine.environment import usable_device
+from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
 from dnl_d2.engine.optimizer import clip_total_norm
 from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
 from dnl_d2.errors import UsageError, building
@@ -35,6 +34,7 @@ KEYS = ConfigKeys(
     pixel_mean="model.pixel_mean",
 )
 # lr_multiplier is a function of progress: nothing in it counts iterations.
+_BATCH_SIZE = "dataloader.train.total_batch_size"
 _RATES = ("optimizer.lr",)
 _ITERATIONS = ("train.max_iter", "train.checkpointer.period", "train.eval_period")
 _CLASSES = ("model.roi_heads.num_classes", "model.num_classes")
@@ -58,9 +58,12 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
     cfg.train.device = usable_device(cfg.train.device)
     note = scale_lazy(cfg) if train else ""
     fitted = copy.deepcopy(cfg)
-    if train and OmegaConf.select(cfg, _SEGMENTOR_SCALES):
+    if train and select_lazy(cfg, _SEGMENTOR_SCALES):
         OmegaConf.update(cfg, _SEGMENTOR_SCALES, False)  # during training at a single scale
     settings, task = cfg.train, task_of_lazy(cfg)
+    batch_size = select_lazy(cfg, _BATCH_SIZE)
+    if train and batch_size is None:
+        raise UsageError(f"{_BATCH_SIZE} is missing: set the number of images per iteration")
     return RunSpec(
         config=fitted,
         keys=KEYS,
@@ -68,7 +71,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         device=settings.device,
         notes=(note,) if note else (),
         model_class=_model_class(cfg),
-        build_model=lambda: _build_model(cfg, train),
+        build_model=lambda: _build_model(cfg),
         weights=settings.init_checkpoint,
         channel_order=_channel_order(cfg),
         task=task,
@@ -76,9 +79,9 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         test_sets=_names(cfg, "test"),
         max_checked_files=settings.check_labels if task.is_known else None,
         build_train_loader=lambda: _build_loader(cfg.dataloader.train),
-        evaluate=partial(_evaluate, cfg) if "test" in cfg.dataloader else None,
+        evaluate=partial(_evaluate, cfg) if select_lazy(cfg, "dataloader.test") else None,
         multi_scale=_multi_scale(fitted),
-        batch_size=cfg.dataloader.train.total_batch_size,
+        batch_size=batch_size or 0,
         scaled=bool(settings.reference_batch_size),
         accumulate=settings.accumulate,
         amp=settings.amp.enabled,
@@ -86,7 +89,10 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         build_optimizer=lambda model: _build_optimizer(cfg, model),
         build_schedule=lambda _: instantiate(cfg.lr_multiplier),
         max_iter=settings.max_iter,
-        checkpoints=settings.checkpointer,
+        checkpoints={
+            **settings.checkpointer,
+            "max_to_keep": settings.checkpointer.get("max_to_keep") or None,
+        },
         eval_period=settings.eval_period,
         log_period=settings.log_period,
         ddp=settings.ddp,
@@ -102,11 +108,10 @@ def scale_lazy(cfg: DictConfig) -> str:
     Raises:
         UsageError: a negative reference, or a key to scale is missing.
     """
-    batch = "dataloader.train.total_batch_size"
     changes, note = scale_schedule(
-        {key: OmegaConf.select(cfg, key) for key in (*_RATES, *_ITERATIONS)},
+        {key: select_lazy(cfg, key) for key in (*_RATES, *_ITERATIONS)},
         rates=_RATES,
-        size=(batch, OmegaConf.select(cfg, batch)),
+        size=(_BATCH_SIZE, select_lazy(cfg, _BATCH_SIZE)),
         reference=("train.reference_batch_size", cfg.train.reference_batch_size),
     )
     for key, value in changes.items():
@@ -117,61 +122,57 @@ def scale_lazy(cfg: DictConfig) -> str:
 def task_of_lazy(cfg: DictConfig) -> Task:
     """What the model of a LazyConfig reads, by the names that Detectron2's have."""
     instances = None
-    classes_key = next((key for key in _CLASSES if OmegaConf.select(cfg, key) is not None), None)
+    classes_key = next((key for key in _CLASSES if select_lazy(cfg, key) is not None), None)
     if classes_key is not None:
         keypoints = f"{_MAPPER}.use_keypoint"
         instances = InstanceTask(
-            num_classes=OmegaConf.select(cfg, classes_key),
+            num_classes=select_lazy(cfg, classes_key),
             classes_key=classes_key,
-            masks=bool(OmegaConf.select(cfg, f"{_MAPPER}.use_instance_mask")),
+            masks=bool(select_lazy(cfg, f"{_MAPPER}.use_instance_mask")),
             masks_key=f"{_MAPPER}.use_instance_mask",
-            mask_format=OmegaConf.select(cfg, f"{_MAPPER}.instance_mask_format") or "polygon",
+            mask_format=select_lazy(cfg, f"{_MAPPER}.instance_mask_format") or "polygon",
             format_key=f"{_MAPPER}.instance_mask_format",
-            keypoints_key=keypoints if OmegaConf.select(cfg, keypoints) else None,
-            keeps_empty=OmegaConf.select(cfg, "dataloader.train.dataset.filter_empty") is False,
+            keypoints_key=keypoints if select_lazy(cfg, keypoints) else None,
+            keeps_empty=select_lazy(cfg, "dataloader.train.dataset.filter_empty") is False,
         )
-    semantic = OmegaConf.select(cfg, "model.sem_seg_head") is not None
+    semantic = select_lazy(cfg, "model.sem_seg_head") is not None
     return Task(
-        num_classes=OmegaConf.select(cfg, "model.sem_seg_head.num_classes"),
+        num_classes=select_lazy(cfg, "model.sem_seg_head.num_classes"),
         instances=instances,
-        only_detects=OmegaConf.select(cfg, "model.roi_heads") is not None and not semantic,
-        ignore_label=OmegaConf.select(cfg, f"{_MAPPER}.dataset_ignore_label"),
+        only_detects=select_lazy(cfg, "model.roi_heads") is not None and not semantic,
+        ignore_label=select_lazy(cfg, f"{_MAPPER}.dataset_ignore_label"),
         ignore_key=f"{_MAPPER}.dataset_ignore_label",
-        crop_size=tuple(_select(cfg, f"{_MAPPER}.augmentations.crop_size") or ()),
+        crop_size=tuple(select_lazy(cfg, f"{_MAPPER}.augmentations.crop_size") or ()),
     )
 
 
-def _select(cfg: DictConfig, key: str) -> Any:
-    """None where there is no such key, also below a list, such as Detectron2's augmentations."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent)
-    return node.get(name) if OmegaConf.is_dict(node) else None
-
-
 def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:
-    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names", default=[])
+    names = select_lazy(cfg, f"dataloader.{split}.dataset.names") or []
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _channel_order(cfg: DictConfig) -> str | None:
     """As the mappers read images; None if the config does not say."""
     for split in ("test", "train"):
-        order = OmegaConf.select(cfg, f"dataloader.{split}.mapper.image_format")
+        order = select_lazy(cfg, f"dataloader.{split}.mapper.image_format")
         if order in ("RGB", "BGR"):
             return order
     return None
 
 
 def _model_class(cfg: DictConfig) -> type | None:
-    target = OmegaConf.select(cfg, "model._target_")
+    target = select_lazy(cfg, "model._target_")
     target = locate(target) if isinstance(target, str) else target
     return target if isinstance(target, type) else None
 
 
 def _multi_scale(cfg: DictConfig) -> MultiScale | None:
-    if OmegaConf.select(cfg, _SEGMENTOR_SCALES):
+    if select_lazy(cfg, _SEGMENTOR_SCALES):
         return MultiScale(_SEGMENTOR_SCALES, segmentors=True, detectors=None)
-    options = dict(OmegaConf.select(cfg, _DETECTOR_SCALES) or {})
+    options = select_lazy(cfg, _DETECTOR_SCALES) or {}
+    if not isinstance(options, Mapping):
+        raise UsageError(f"{_DETECTOR_SCALES} is {options!r}: set {_DETECTOR_SCALES}.enabled")
+    options = dict(options)
     if not options.pop("enabled", False):
         return None
     known = [field.name for field in fields(DetectorScales)]
@@ -180,14 +181,16 @@ def _multi_scale(cfg: DictConfig) -> MultiScale | None:
         raise UsageError(
             f"{_DETECTOR_SCALES}.{unknown} does not exist; known: enabled, {', '.join(known)}"
         )
-    scales = DetectorScales(**options)
+    augment = get_cfg().TEST.AUG
+    default = {"min_sizes": augment.MIN_SIZES, "max_size": augment.MAX_SIZE, "flip": augment.FLIP}
+    scales = DetectorScales(**(default | options))
     return MultiScale(f"{_DETECTOR_SCALES}.enabled", segmentors=False, detectors=scales)
 
 
-def _build_model(cfg: DictConfig, train: bool) -> nn.Module:
+def _build_model(cfg: DictConfig) -> nn.Module:
     model = instantiate(cfg.model).to(cfg.train.device)
-    if train:
-        logging.getLogger(__name__).info(f"Model:\n{model}")
+    model = plain_batch_norm_if_alone(model, cfg.train.device)
+    logging.getLogger(__name__).info(f"Model:\n{model}")
     return model
 
 
@@ -210,9 +213,13 @@ def _build_loader(node: DictConfig) -> Iterable:
 def _evaluate(cfg: DictConfig, model: nn.Module, folder: str | None = None) -> dict:
     with building("test loader and evaluator"):
         loader = _build_loader(cfg.dataloader.test)
-        evaluator = dict(cfg.dataloader.evaluator.items())
-        evaluator = instantiate(evaluator | ({"output_dir": folder} if folder else {}))
-    results = inference_on_dataset(SameSizeBatches(model), loader, evaluator)
+        node = cfg.dataloader.evaluator
+        several = OmegaConf.is_list(node)
+        elsewhere = {} if folder is None else {"output_dir": folder}
+        evaluators = [instantiate({**each, **elsewhere}) for each in (node if several else [node])]
+    results = inference_on_dataset(
+        SameSizeBatches(model), loader, evaluators if several else evaluators[0]
+    )
     if comm.is_main_process():
         print_csv_format(results)
     return results

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from dnl_d2.config.batch_size import scale_schedule
-from dnl_d2.config.rules import check_yaml
+from dnl_d2.config.rules import check_yaml, select_yaml
 from dnl_d2.data.datasets.configured import register_configured
 from dnl_d2.engine.environment import usable_device
 from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
@@ -111,8 +111,17 @@ def _fitted(cfg: CfgNode, train: bool) -> tuple[CfgNode, str]:
     cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE)
     note = ""
     if train:
+        written = cfg.SOLVER
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         note = scale_yaml(cfg)
+        if cfg.SOLVER.REFERENCE_WORLD_SIZE != written.REFERENCE_WORLD_SIZE:
+            note = (
+                f"scaled from SOLVER.REFERENCE_WORLD_SIZE {written.REFERENCE_WORLD_SIZE} to "
+                f"{cfg.SOLVER.REFERENCE_WORLD_SIZE}: SOLVER.IMS_PER_BATCH "
+                f"{written.IMS_PER_BATCH} -> {cfg.SOLVER.IMS_PER_BATCH}, SOLVER.BASE_LR "
+                f"{written.BASE_LR:g} -> {cfg.SOLVER.BASE_LR:g}, SOLVER.MAX_ITER "
+                f"{written.MAX_ITER} -> {cfg.SOLVER.MAX_ITER}"
+            )
     cfg.freeze()
     return cfg, note
 
@@ -135,7 +144,7 @@ def scale_yaml(cfg: CfgNode) -> str:
     steps = () if solver.LR_SCHEDULER_NAME != "PolyLR" else ("SOLVER.STEPS",)  # it reads none
     iterations = [key for key in _ITERATIONS if key not in steps]
     changes, note = scale_schedule(
-        {key: _select(cfg, key) for key in (*_RATES, *iterations)},
+        {key: select_yaml(cfg, key) for key in (*_RATES, *iterations)},
         rates=_RATES,
         size=("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH),
         reference=("SOLVER.REFERENCE_BATCH_SIZE", solver.REFERENCE_BATCH_SIZE),
@@ -199,13 +208,7 @@ def _multi_scale(cfg: CfgNode) -> MultiScale | None:
 
 
 def _evaluate(cfg: CfgNode, builder: Any, model: nn.Module, folder: str | None = None) -> dict:
-    evaluators = None
-    if folder is not None:
-        evaluators = [builder.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+    if folder is None:  # a subclass's `test` may take no more
+        return builder.test(cfg, model)
+    evaluators = [builder.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
     return builder.test(cfg, model, evaluators)
-
-
-def _select(cfg: CfgNode, key: str) -> Any:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg

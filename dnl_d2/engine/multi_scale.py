@@ -16,8 +16,13 @@ from dnl_d2.validation.task import Task
 
 
 def check_multi_scale(multi_scale: MultiScale, model_class: type | None, task: Task) -> None:
-    """Raises :class:`UsageError` for a model that knows nothing of several scales."""
-    bases = () if model_class is None else model_class.__mro__
+    """Raises :class:`UsageError` for a model that knows nothing of several scales.
+
+    A class that cannot be told yet (None) passes.
+    """
+    if model_class is None:
+        return
+    bases = model_class.__mro__
     if ContextSegmentor in bases and multi_scale.segmentors:
         return
     if multi_scale.detectors and GeneralizedRCNN in bases and PanopticFPN not in bases:
@@ -30,8 +35,9 @@ def check_multi_scale(multi_scale: MultiScale, model_class: type | None, task: T
     remedy = "disable it"
     if SemanticSegmentor in bases and multi_scale.segmentors:
         remedy = "make it a ContextSegmentor (MODEL.META_ARCHITECTURE, LazyConfig: model)"
-    name = "the model" if model_class is None else model_class.__name__
-    raise UsageError(f"{multi_scale.key}: {name} does not average over scales; {remedy}")
+    raise UsageError(
+        f"{multi_scale.key}: {model_class.__name__} does not average over scales; {remedy}"
+    )
 
 
 def detector_at_scales(model: GeneralizedRCNN, scales: DetectorScales) -> GeneralizedRCNNWithTTA:

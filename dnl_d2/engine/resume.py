@@ -6,10 +6,11 @@ from detectron2.engine import TrainerBase
 
 
 class LoopState:
-    """State of a loop, from checkpoints of either of Detectron2's two forms.
+    """State of a loop, in checkpoints that either of Detectron2's two kinds of loop goes on from.
 
     DefaultTrainer keeps the optimizer's state one level deeper, under ``_trainer``, than
-    SimpleTrainer does. Either kind of loop goes on from checkpoints of both.
+    SimpleTrainer does. What is written has both forms (of the same tensors, which a file holds
+    once); what is read may have either.
 
     Args:
         loop: runs the steps.
@@ -21,7 +22,9 @@ class LoopState:
         self.nested = nested
 
     def state_dict(self) -> dict[str, Any]:
-        return self.loop.state_dict()
+        state = self.loop.state_dict()
+        inner = state.get("_trainer", {key: state[key] for key in state if key != "hooks"})
+        return {**inner, **state, "_trainer": inner}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes iteration, hooks and optimizer from a checkpoint."""

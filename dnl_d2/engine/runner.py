@@ -98,6 +98,8 @@ def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
     if spec.evaluate is None:
         raise UsageError("--eval-only: the config has no dataloader.test")
     model = build_model(spec)
+    if spec.multi_scale:
+        check_multi_scale(spec.multi_scale, type(model), spec.task)
     checkpointer = Checkpointer(
         model, spec.output_dir, key=spec.keys.weights, channel_order=spec.channel_order
     )

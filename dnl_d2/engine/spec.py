@@ -1,6 +1,6 @@
 """What a run is, whichever config system it was written in."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,9 +50,9 @@ class DetectorScales:
         flip: whether mirror images are predicted too.
     """
 
-    min_sizes: tuple[int, ...] = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
-    max_size: int = 4000
-    flip: bool = True
+    min_sizes: Sequence[int]
+    max_size: int
+    flip: bool
 
 
 @dataclass(frozen=True)

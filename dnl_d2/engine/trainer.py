@@ -27,9 +27,11 @@ from dnl_d2.config.keys import FULL_MODEL
 from dnl_d2.data import SemSegMapper
 from dnl_d2.data.datasets.registration import SEMANTIC
 from dnl_d2.data.naming_mapper import NamingMapper
+from dnl_d2.engine.environment import plain_batch_norm_if_alone
 from dnl_d2.engine.failures import explaining_failures
 from dnl_d2.engine.from_yaml import from_yaml, is_segmentor
 from dnl_d2.engine.hooks import build_hooks
+from dnl_d2.engine.multi_scale import check_multi_scale
 from dnl_d2.engine.optimizer import clip_total_norm, without_decay
 from dnl_d2.engine.schedule import PolyParamScheduler
 from dnl_d2.engine.training import build_training
@@ -91,6 +93,18 @@ class Trainer(DefaultTrainer):
     ) -> dict:
         """As in DefaultTrainer; images of other sizes in a batch do not change a result."""
         return super().test(cfg, SameSizeBatches(model), evaluators)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """As in DefaultTrainer, for the processes there are.
+
+        Raises:
+            UsageError: a value that cannot be meant, or TEST.AUG for a model that ignores it.
+        """
+        spec = from_yaml(cfg, cls, train=False)
+        if spec.multi_scale:
+            check_multi_scale(spec.multi_scale, spec.model_class, spec.task)
+        return plain_batch_norm_if_alone(super().build_model(cfg), cfg.MODEL.DEVICE)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:

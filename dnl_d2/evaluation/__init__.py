@@ -1,5 +1,6 @@
 """Evaluators built on Detectron2's, chosen by a dataset's ``evaluator_type``."""
 
+import dnl_d2.needs_detectron2  # noqa: F401
 from dnl_d2.evaluation.build import EVALUATORS, build_evaluator
 from dnl_d2.evaluation.cityscapes import CityscapesSemSegEvaluator
 from dnl_d2.evaluation.cityscapes_instance import CityscapesInstanceEvaluator

@@ -8,6 +8,7 @@
     model = model_zoo.get_model("cityscapes/dnl_r50-d8_40k_cityscapes-512x1024", "weights.pth")
 """
 
+import dnl_d2.needs_detectron2  # noqa: F401
 from dnl_d2.model_zoo.models import get_config, get_model
 from dnl_d2.model_zoo.recipes import get_config_file
 from dnl_d2.model_zoo.recipes import list_recipes as list

@@ -7,6 +7,7 @@ from torch import nn
 
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.loading import load_config_file
+from dnl_d2.errors import UsageError
 from dnl_d2.model_zoo.recipes import get_config_file
 from dnl_d2.modeling.from_config import build_from_config
 
@@ -39,10 +40,17 @@ def get_model(
         UsageError: see :func:`get_config_file`; or the weights cannot be read or do not fill the
             model.
     """
-    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = str(torch.device(device))
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"model zoo: device {device!r} is none of PyTorch's") from error
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"model zoo: there is no CUDA device here for device={device!r}")
     model = build_from_config(get_config_file(name), device=device)
     if device != "meta":
         model.to(device)
-    if weights is not None:
-        Checkpointer(model, key="weights").load_whole(weights)
+    if weights:
+        Checkpointer(model, key="weights").load_whole(weights, purpose="model_zoo.get_model")
     return model.eval()

@@ -15,9 +15,13 @@ def list_recipes(pattern: str = "*") -> list[str]:
     """Names of the recipes, such as ``cityscapes/dnl_r50-d8_40k_cityscapes-512x1024``.
 
     Args:
-        pattern: which of them, as in a shell: ``coco/*_dnl_*``.
+        pattern: which of them, as in a shell: ``coco/*_dnl_*``, or without the folder ``dnl_*``.
     """
-    return sorted(fnmatch.filter(_recipes(), pattern))
+    return sorted(
+        name
+        for name in _recipes()
+        if fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name.rpartition("/")[2], pattern)
+    )
 
 
 def get_config_file(name: str) -> str:
@@ -31,6 +35,8 @@ def get_config_file(name: str) -> str:
     Raises:
         UsageError: no recipe of this name, several, or none of this kind.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"model zoo: {name!r} is no name of a recipe: model_zoo.list() names them")
     stem, ending = name, ""
     for known in _ENDINGS:
         if name.endswith(known):
@@ -55,7 +61,7 @@ def _full_name(stem: str) -> str:
             "detectron2.model_zoo.get_config and get take it"
         )
     spellings = {name.rpartition("/")[2]: name for name in recipes} | {n: n for n in recipes}
-    close = difflib.get_close_matches(stem, spellings, n=1)
+    close = difflib.get_close_matches(stem.lower(), spellings, n=1)
     hint = f"did you mean {spellings[close[0]]!r}?" if close else "model_zoo.list() names them all"
     raise UsageError(f"model zoo: there is no recipe {stem!r}; {hint}")
 
@@ -82,7 +88,11 @@ def _configs() -> Path:
 def _is_of_detectron2(stem: str) -> bool:
     """Whether Detectron2's model zoo has a config of this name, with or without its folder."""
     folder = Path(zoo_folder(), "configs")
-    configs = (file for end in _ENDINGS for file in folder.rglob(f"*{end}"))
+    names = (
+        file.relative_to(folder).with_suffix("").as_posix()
+        for end in _ENDINGS
+        for file in folder.rglob(f"*{end}")
+    )
     return any(
-        stem in (file.stem, file.relative_to(folder).with_suffix("").as_posix()) for file in configs
+        stem in (name, name.rpartition("/")[2]) for name in names if not name.startswith("common/")
     )

@@ -1,5 +1,6 @@
 """Backbones, heads and the segmentor; importing registers them with Detectron2."""
 
+import dnl_d2.needs_detectron2  # noqa: F401
 from dnl_d2.modeling import anchors, roi_heads  # noqa: F401  (registers)
 from dnl_d2.modeling.backbone import build_context_resnet
 from dnl_d2.modeling.batches import SameSizeBatches

@@ -23,9 +23,10 @@ def build_from_config(path: str, overrides: Sequence[str] = (), *, device: str) 
         UsageError: the file cannot be loaded, has no model, or one that cannot be built.
     """
     cfg = load_config_file(path, overrides)
+    if isinstance(cfg, CfgNode):
+        check_yaml(cfg)
     with building(f"the model of {path}"), torch.device(device):
         if isinstance(cfg, CfgNode):
-            check_yaml(cfg)
             cfg.MODEL.DEVICE = device
             return build_model(cfg)
         if "model" in cfg:

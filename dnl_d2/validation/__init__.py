@@ -1,5 +1,6 @@
 """What a dataset holds, and what is wrong with it, before any GPU hours are spent."""
 
+import dnl_d2.needs_detectron2  # noqa: F401
 from dnl_d2.validation.contact_sheet import draw_contact_sheet
 from dnl_d2.validation.findings import Finding
 from dnl_d2.validation.inspection import Inspection, inspect_sets

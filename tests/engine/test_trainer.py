@@ -6,7 +6,9 @@ import logging
 import pytest
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.engine import hooks
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+from detectron2.engine import DefaultTrainer, SimpleTrainer, hooks
 from detectron2.evaluation import DatasetEvaluators
 from omegaconf import OmegaConf
 from torch import nn
@@ -18,6 +20,7 @@ from dnl_d2.engine import Trainer, read_config, run
 from dnl_d2.engine.training import build_model
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation import build_evaluator
+from dnl_d2.modeling import ContextSegmentor
 from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("environment")
@@ -175,6 +178,116 @@ class Other(nn.Module):
 
     def forward(self, inputs):
         return {"loss": self.layer(inputs).square().mean()}
+
+
+def pictures():
+    """A list of records that no catalog knows."""
+    return DatasetCatalog.get("generated_sem_seg_val")
+
+
+def test_a_test_set_without_a_name_is_evaluated_also_by_a_list_of_evaluators(tmp_path):
+    cfg = lazy_config(tmp_path, train__max_iter=1)
+    cfg.dataloader.test.dataset = L(pictures)()
+    folders = [str(tmp_path / name) for name in "ab"]
+    name = "generated_sem_seg_val"
+    cfg.dataloader.evaluator = [
+        L(build_evaluator)(dataset_name=name, output_dir=f) for f in folders
+    ]
+    assert "mIoU" in run(cfg, arguments())["sem_seg"]
+    assert all((tmp_path / folder / name).is_dir() for folder in "ab")
+
+
+def test_evaluation_needs_no_loader_of_training(tmp_path):
+    cfg = lazy_config(tmp_path, train__max_iter=1)
+    run(cfg, arguments())
+    cfg.train.init_checkpoint = str(tmp_path / "model_final.pth")
+    OmegaConf.resolve(cfg)
+    del cfg.dataloader["train"]
+    assert "mIoU" in run(cfg, arguments(eval_only=True))["sem_seg"]
+    message = "dataloader.train.total_batch_size is missing"
+    with pytest.raises(UsageError, match=message):
+        run(cfg, arguments())
+
+
+def factory(**options):
+    return ContextSegmentor(**options)
+
+
+def test_a_model_from_a_function_averages_over_scales(tmp_path):
+    cfg = lazy_config(tmp_path, train__max_iter=1)
+    run(cfg, arguments())
+    cfg.train.init_checkpoint = str(tmp_path / "model_final.pth")
+    cfg.model._target_ = factory
+    cfg.dataloader.test.mapper.multi_scale_flip.enabled = True
+    assert "mIoU" in run(cfg, arguments(eval_only=True))["sem_seg"]
+
+
+def test_models_for_evaluation_are_checked_and_fitted_too(tmp_path):
+    """As in ``Trainer.test(cfg, Trainer.build_model(cfg))``."""
+    other = {"MODEL__META_ARCHITECTURE": "SemanticSegmentor", "MODEL__DEVICE": "cpu"}
+    cfg = yaml_config(tmp_path, **other, TEST__SLIDE__WINDOW="(64,64)")
+    with pytest.raises(UsageError, match="SemanticSegmentor does not slide"):
+        Trainer.build_model(cfg)
+    cfg = yaml_config(tmp_path, **other, TEST__AUG__ENABLED=True)
+    with pytest.raises(UsageError, match="SemanticSegmentor does not average over scales"):
+        Trainer.build_model(cfg)
+    model = Trainer.build_model(yaml_config(tmp_path, MODEL__DEVICE="cpu"))
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    with pytest.raises(UsageError, match=r"call dnl_d2.add_dnl_config\(cfg\) first"):
+        Trainer(get_cfg())
+
+
+def test_detectron2s_own_loops_go_on_from_checkpoints(tmp_path):
+    run(yaml_config(tmp_path, SOLVER__MAX_ITER=1), arguments())
+    state = torch.load(tmp_path / "model_final.pth", weights_only=False)["trainer"]
+    model = build_model(read_config(yaml_config(tmp_path), train=True))
+    optimizer = Trainer.build_optimizer(yaml_config(tmp_path), model)
+    SimpleTrainer(model, [], optimizer).load_state_dict(state)
+    trainer = Trainer(yaml_config(tmp_path))
+    DefaultTrainer.load_state_dict(trainer, state)
+    assert trainer.iter == 0 and len(trainer.optimizer.state) == len(optimizer.state) > 20
+
+
+def test_a_test_method_may_take_two_arguments(tmp_path):
+    class Mine(Trainer):
+        @classmethod
+        def test(cls, cfg, model):
+            return {"mine": {"figure": 1.0}}
+
+    trainer = Mine(yaml_config(tmp_path, SOLVER__MAX_ITER=1))
+    idiom(trainer)
+    assert trainer._last_eval_results == {"mine": {"figure": 1.0}}
+
+
+def test_a_schedule_for_other_processes_is_told(tmp_path):
+    run(yaml_config(tmp_path, SOLVER__REFERENCE_WORLD_SIZE=2, SOLVER__MAX_ITER=1), arguments())
+    log = (tmp_path / "log.txt").read_text()
+    assert "scaled from SOLVER.REFERENCE_WORLD_SIZE 2 to 1: SOLVER.IMS_PER_BATCH 4 -> 2" in log
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train__checkpointer__max_to_keep": -1}, "train.checkpointer.max_to_keep is -1: use a"),
+        ({"train__init_checkpoint": "[a]"}, "train.init_checkpoint is"),
+        ({"train__init_checkpoint": "null"}, "train.init_checkpoint is missing"),
+        ({"train__ddp": "x"}, "train.ddp is 'x': use keys with values"),
+        ({"+dataloader__test_augmentation": "true"}, "test_augmentation is True: set .*enabled"),
+        ({"+dataloader__test_augmentation__enabled": "x"}, "enabled is 'x': use true or false"),
+        ({"+dataloader__test_augmentation__min_sizes": "64"}, "min_sizes is 64: use whole"),
+        ({"+dataloader__test_augmentation__min_sizes": "[]"}, "min_sizes is .*: use whole"),
+    ],
+)
+def test_wrong_values_of_a_lazy_config_name_their_keys(options, message, tmp_path):
+    with pytest.raises(UsageError, match=message) as error:
+        run(lazy_config(tmp_path, **options), arguments(eval_only=True))
+    assert "\n" not in str(error.value)
+
+
+def test_all_checkpoints_stay_where_none_is_to_go(tmp_path):
+    options = {"train__checkpointer__max_to_keep": 0, "train__checkpointer__period": 1}
+    run(lazy_config(tmp_path, train__max_iter=3, **options), arguments())
+    assert len(list(tmp_path.glob("model_0*.pth"))) == 3
 
 
 def batches(total_batch_size):

@@ -39,7 +39,14 @@ def test_layers_without_detectron2():
 
 
 def test_package_without_detectron2_names_both_ways_to_install_it():
-    for code in ("import dnl_d2; dnl_d2.add_dnl_config", "from dnl_d2 import add_dnl_config"):
+    for code in (
+        "import dnl_d2; dnl_d2.add_dnl_config",
+        "from dnl_d2 import add_dnl_config",
+        "from dnl_d2.engine import Trainer",
+        "import dnl_d2.model_zoo",
+        "from dnl_d2.data import read_image",
+        "import dnl_d2.checkpoint.reading",
+    ):
         result = run(code)
         assert result.returncode != 0
         message = result.stderr.strip().splitlines()[-1]
@@ -76,3 +83,12 @@ def test_names_of_the_package_are_listed_and_others_are_none():
     assert {"add_dnl_config", "layers", "engine"} <= set(dir(dnl_d2))
     assert dnl_d2.layers.NonLocalBlock(8).in_channels == 8
     assert not hasattr(dnl_d2, "nonsense")
+
+
+def test_only_what_can_be_imported_is_listed_without_detectron2():
+    result = run(
+        "import dnl_d2; print([n for n in dir(dnl_d2) if not n.startswith('_')]); help(dnl_d2)"
+    )
+    assert result.returncode == 0, result.stderr
+    names = eval(result.stdout.splitlines()[0])
+    assert "layers" in names and "engine" not in names and "add_dnl_config" not in names

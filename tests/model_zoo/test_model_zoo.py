@@ -102,3 +102,24 @@ def test_weights_of_another_model_are_refused(tmp_path):
         model_zoo.get_model(SMALL, weights, device="cpu")
     with pytest.raises(UsageError, match="nowhere"):
         model_zoo.get_model(SMALL, str(tmp_path / "nowhere.pth"), device="cpu")
+
+
+@pytest.mark.parametrize("name", [None, 3, b"x"])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(UsageError, match="is no name of a recipe"):
+        model_zoo.get_config(name)
+
+
+def test_names_are_found_whatever_their_case_and_parts_are_no_models():
+    with pytest.raises(UsageError, match="did you mean 'cityscapes/dnl_r50-d8_40k_cityscapes-512"):
+        model_zoo.get_config("DNL_R50-D8_40k_Cityscapes-512x1024")
+    with pytest.raises(UsageError, match="there is no recipe 'common/train'"):
+        model_zoo.get_config("common/train.py")
+    assert model_zoo.list("dnl_r50-d8_40k_*") == model_zoo.list("*/dnl_r50-d8_40k_*") != []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+@pytest.mark.parametrize("device", ["cuda", 0, "nonsense", ""])
+def test_devices_that_are_not_there_are_named(device):
+    with pytest.raises(UsageError, match=r"model zoo: .*device"):
+        model_zoo.get_model("cityscapes/dnl_r50-d8_40k_cityscapes-512x1024", device=device)

@@ -25,6 +25,7 @@ def build_context_resnet(**options: Any) -> ContextResNet:
         UsageError: an option out of range, or an insert where there is no block.
     """
     described = ResNetOptions(**options)
+    stages = _build_stages(described)  # first: a seed gives the weights that it always gave
     stem = STEMS[described.stem](
         in_channels=described.in_channels,
         out_channels=described.stem_out_channels,
@@ -32,7 +33,7 @@ def build_context_resnet(**options: Any) -> ContextResNet:
     )
     return ContextResNet(
         stem,
-        _build_stages(described),
+        stages,
         out_features=described.out_features,
         freeze_at=described.freeze_at,
         mask_padding=described.mask_padding,
