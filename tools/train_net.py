@@ -7,7 +7,9 @@ Examples:
     tools/train_net.py --config-file X.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 import torch
 from detectron2.engine import default_argument_parser, launch
@@ -17,12 +19,14 @@ from dnl_d2.engine import load_config, run
 from dnl_d2.errors import UsageError, one_line
 
 
-def main(args) -> dict:
+def main(args: argparse.Namespace) -> dict:
+    """Of each process: what the run's last evaluation has found."""
     return run(load_config(args.config_file, args.opts), args)
 
 
-if __name__ == "__main__":
-    args = default_argument_parser(epilog=__doc__).parse_args()
+def command(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; a mistake ends in ``SystemExit`` with one line."""
+    args = default_argument_parser(epilog=__doc__).parse_args(arguments)
     try:
         if args.num_gpus > 1 and torch.cuda.device_count() < args.num_gpus:
             raise UsageError(
@@ -39,6 +43,10 @@ if __name__ == "__main__":
             args=(args,),
         )
     except (UsageError, ProcessRaisedException) as error:
-        if "UsageError: " not in f"{type(error).__name__}: {error}":
+        if isinstance(error, ProcessRaisedException) and "UsageError: " not in str(error):
             raise
         sys.exit(f"train_net.py: error: {one_line(error)}")
+
+
+if __name__ == "__main__":
+    command()

@@ -135,6 +135,8 @@ SMALL_LAZY = {
     "model.backbone.bottom_up.freeze_at": 0,
     "model.roi_heads.num_classes": 7,
     "dataloader.test.mapper.augmentations.0.short_edge_length": 96,
+    "model.roi_heads.box_predictor.test_topk_per_image": 8,
+    "model.proposal_generator.post_nms_topk": "[50,20]",
     "dataloader.test.num_workers": 0,
     "dataloader.train.num_workers": 0,
     "dataloader.train.total_batch_size": 1,

@@ -85,11 +85,9 @@ def test_under_autocast(name):
         assert_equal(compiled, block, x, tolerance=0.05)
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", ["apnb", "afnb", "pool"])
-def test_pyramids_of_every_size(name, training):
+def test_pyramids_of_every_size(name):
     model = Pool() if name == "pool" else build(name)
-    model.train(training)
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
     for size in ((9, 11), (5, 18)):
-        assert_equal(compiled, model, inputs(*size))
+        assert_equal(compiled, model.train(), inputs(*size))
