@@ -139,7 +139,7 @@ def _add_input(inputs: CfgNode) -> None:
 
 
 def _add_solver(solver: CfgNode) -> None:
-    # "SGD", with MOMENTUM and NESTEROV, or "AdamW".
+    # "SGD", with MOMENTUM and NESTEROV, "Adam" or "AdamW". (Panoptic-DeepLab has this key too.)
     solver.OPTIMIZER = "SGD"
     # LR_SCHEDULER_NAME "PolyLR": (1 - progress) ** POLY_LR_POWER from BASE_LR down to MIN_LR.
     solver.POLY_LR_POWER = 0.9

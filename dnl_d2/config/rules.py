@@ -80,7 +80,7 @@ FORMAT: Rule = (lambda v: v in FORMATS, f"one of {', '.join(FORMATS)}")
 TEXT: Rule = (lambda v: isinstance(v, str), "a text")
 MAPPING: Rule = (OmegaConf.is_dict, "keys with values")
 FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
-OPTIMIZER: Rule = (lambda v: v in ("SGD", "AdamW"), "SGD or AdamW")
+OPTIMIZER: Rule = (lambda v: str(v).upper() in ("SGD", "ADAM", "ADAMW"), "SGD, Adam or AdamW")
 MASK_FORMAT: Rule = (lambda v: v in ("polygon", "bitmask"), "polygon or bitmask")
 
 _AUGMENTATIONS = "dataloader.train.mapper.augmentations"

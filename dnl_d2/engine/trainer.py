@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
@@ -123,8 +124,11 @@ class Trainer(DefaultTrainer):
             cfg = cfg.clone()
             cfg.defrost()
             cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
-        build = _adamw if cfg.SOLVER.OPTIMIZER == "AdamW" else super().build_optimizer
-        optimizer = build(cfg, model)
+        adaptive = _ADAPTIVE.get(cfg.SOLVER.OPTIMIZER.upper())
+        if adaptive is None:
+            optimizer = super().build_optimizer(cfg, model)
+        else:
+            optimizer = _build_adaptive(adaptive, cfg, model)
         optimizer.param_groups = without_decay(
             optimizer.param_groups, model, cfg.SOLVER.NO_DECAY, key="SOLVER.NO_DECAY"
         )
@@ -158,8 +162,16 @@ class Trainer(DefaultTrainer):
         return build_evaluator(dataset_name, folder, kpt_oks_sigmas=sigmas)
 
 
-def _adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """With the parameter groups and the clipping that Detectron2 gives SGD."""
+_ADAPTIVE: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "ADAM": torch.optim.Adam,
+    "ADAMW": torch.optim.AdamW,
+}
+
+
+def _build_adaptive(
+    optimizer_class: Callable[..., torch.optim.Optimizer], cfg: CfgNode, model: nn.Module
+) -> torch.optim.Optimizer:
+    """An optimizer with the parameter groups and the clipping that Detectron2 gives SGD."""
     solver = cfg.SOLVER
     groups = get_default_optimizer_params(
         model,
@@ -168,7 +180,7 @@ def _adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
-    optimizer = torch.optim.AdamW(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+    optimizer = optimizer_class(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
     return maybe_add_gradient_clipping(cfg, optimizer)
 
 

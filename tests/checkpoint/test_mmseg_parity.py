@@ -1,7 +1,5 @@
 """Converted models of mmsegmentation give its outputs, label maps, losses and gradients."""
 
-import itertools
-
 import pytest
 import torch
 from detectron2.modeling import Backbone
@@ -30,7 +28,19 @@ def check_keys(twins):
 @pytest.mark.parametrize(
     ("depth", "method", "align_corners", "num_classes"),
     [
-        *itertools.product((50, 101), PUBLISHED, (False, True), (19, 21, 150)),
+        # Of each method every pair of depth, corners and classes.
+        *(
+            (depth, method, corners, classes)
+            for method in PUBLISHED
+            for depth, corners, classes in (
+                (50, False, 19),
+                (50, True, 21),
+                (50, False, 150),
+                (101, True, 19),
+                (101, False, 21),
+                (101, True, 150),
+            )
+        ),
         (50, "fcn", False, 19),
         (50, "fcn", True, 150),
     ],

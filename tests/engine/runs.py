@@ -5,7 +5,7 @@ import os
 from argparse import Namespace
 
 import pytest
-from detectron2.utils.logger import setup_logger
+from detectron2.utils import logger
 
 from dnl_d2.engine import load_config
 
@@ -56,7 +56,8 @@ def environment(datasets, monkeypatch):
             logging.getLogger(name).removeHandler(handler)
         logging.getLogger(name).propagate = True
         logging.getLogger(name).setLevel(logging.NOTSET)
-    setup_logger.cache_clear()  # a later run may have the name of a folder that is gone
+    for cache in (logger.setup_logger, logger._cached_log_stream):
+        cache.cache_clear()  # a later run may have the name of a folder that is gone
 
 
 def yaml_config(folder, **more):

@@ -155,13 +155,15 @@ def test_adamw_by_yaml_is_that_of_lazyconfig(root, tmp_path):
     ]
     assert type(optimizers[0]) is type(optimizers[1]) is torch.optim.AdamW
     assert found[0] == found[1] and len(found[0]) == len(list(model.parameters()))
-    with pytest.raises(UsageError, match="OPTIMIZER is 'Adam': use SGD or AdamW"):
-        read_config(yaml_config(tmp_path, SOLVER__OPTIMIZER="Adam"), train=True)
+    adam = Trainer.build_optimizer(yaml_config(tmp_path, SOLVER__OPTIMIZER="ADAM"), model)
+    assert type(adam) is torch.optim.Adam
+    with pytest.raises(UsageError, match="OPTIMIZER is 'Lion': use SGD, Adam or AdamW"):
+        read_config(yaml_config(tmp_path, SOLVER__OPTIMIZER="Lion"), train=True)
 
 
 def test_a_lazy_model_of_another_kind_trains_on_its_own_loader(tmp_path):
     """Nothing is known of what it reads, so nothing is checked."""
-    cfg = lazy_config(tmp_path, train__max_iter=3)
+    cfg = lazy_config(tmp_path, train__max_iter=3, train__device="cpu")
     cfg.model = L(Other)()
     cfg.dataloader = OmegaConf.create()
     cfg.dataloader.train = L(batches)(total_batch_size=2)
