@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
-from detectron2.data import build_detection_train_loader
+from detectron2.data import DatasetCatalog, build_detection_train_loader
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
@@ -227,6 +227,7 @@ PANOPTIC_DEEPLAB = {
 
 
 def test_panoptic_deeplab(tmp_path):
+    DatasetCatalog.get(DATASET)  # Detectron2 notes its classes as it is loaded
     project = detectors.panoptic_deeplab()
     block = {k: v for k, v in INSERT.items() if not k.endswith("DEPTH")}
     cfg = zoo_config(
