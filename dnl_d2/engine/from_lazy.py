@@ -33,8 +33,8 @@ KEYS = ConfigKeys(
     accumulate="train.accumulate",
     pixel_mean="model.pixel_mean",
 )
-# lr_multiplier is a function of progress: nothing in it counts iterations.
 _BATCH_SIZE = "dataloader.train.total_batch_size"
+# lr_multiplier is a function of progress: nothing in it counts iterations.
 _RATES = ("optimizer.lr",)
 _ITERATIONS = ("train.max_iter", "train.checkpointer.period", "train.eval_period")
 _CLASSES = ("model.roi_heads.num_classes", "model.num_classes")
