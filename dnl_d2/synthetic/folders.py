@@ -66,7 +66,10 @@ def toss(key: tuple[int, int], index: int, *, couples: int) -> tuple[int, list[t
 
 
 def write_folder(
-    root: str, parameters: dict, counts: Mapping[str, int], write: Callable[[str], None]
+    root: str,
+    parameters: dict,
+    counts: Mapping[str, int],
+    write_split: Callable[[str, str, dict], None],
 ) -> None:
     """Writes a folder aside and renames it; leaves it alone where it holds these parameters.
 
@@ -74,7 +77,7 @@ def write_folder(
         root: the folder; replaced if it holds a generated dataset of other parameters.
         parameters: what it is made from.
         counts: number of files in each of its folders.
-        write: fills a new folder.
+        write_split: writes one split, given the folder, the split's name and ``parameters``.
 
     Raises:
         UsageError: ``root`` holds anything else, or cannot be written.
@@ -84,7 +87,7 @@ def write_folder(
         _logger.info("Generated dataset in %s is up to date", root)
         return
     try:
-        _write_aside(root, parameters, counts, write)
+        _write_aside(root, parameters, counts, write_split)
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"generated dataset {root}: cannot be written ({reason})") from error
@@ -93,13 +96,17 @@ def write_folder(
 
 
 def _write_aside(
-    root: str, parameters: dict, counts: Mapping[str, int], write: Callable[[str], None]
+    root: str,
+    parameters: dict,
+    counts: Mapping[str, int],
+    write_split: Callable[[str, str, dict], None],
 ) -> None:
     os.makedirs(os.path.dirname(root), exist_ok=True)
     aside = tempfile.mkdtemp(prefix=".generating-", dir=os.path.dirname(root))
     try:
         fresh = os.path.join(aside, "fresh")
-        write(fresh)
+        for split in SPLITS:
+            write_split(fresh, split, parameters)
         with open(os.path.join(fresh, _MARKER), "w") as file:
             json.dump(parameters, file, indent=1)
         try:

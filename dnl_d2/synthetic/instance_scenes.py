@@ -72,13 +72,8 @@ def generate_instances(
         _RECIPE, train=train, val=val, size=size, seed=seed, reach=reach, noise=noise
     )
     parameters |= {"task": "instances", "couples": couples}
-
-    def write(folder: str) -> None:
-        for split in SPLITS:
-            _write_split(folder, split, parameters)
-
     counts = {split: parameters[split] for split in SPLITS} | {"annotations": len(SPLITS)}
-    write_folder(root, parameters, counts, write)
+    write_folder(root, parameters, counts, _write_split)
 
 
 def draw_instances(

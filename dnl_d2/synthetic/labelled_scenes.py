@@ -65,12 +65,7 @@ def generate_dataset(
         _RECIPE, train=train, val=val, size=size, seed=seed, reach=reach, noise=noise
     )
     counts = {split + suffix: parameters[split] for split in SPLITS for suffix in ("", "annot")}
-
-    def write(folder: str) -> None:
-        for split in SPLITS:
-            _write_split(folder, split, parameters)
-
-    write_folder(root, parameters, counts, write)
+    write_folder(root, parameters, counts, _write_split)
 
 
 def draw_example(
