@@ -4,32 +4,14 @@ Detectron2's own ``cityscapes_fine_sem_seg_*`` give the same records, in the ord
 and say little about incomplete ones.
 """
 
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
+
 from dnl_d2.data.datasets.records import make_records
 from dnl_d2.data.datasets.registration import register_dataset
 from dnl_d2.data.listing import find_files_by_city, require_all, require_folder
 from dnl_d2.errors import UsageError
 
-CLASS_COLORS = {
-    "road": (128, 64, 128),
-    "sidewalk": (244, 35, 232),
-    "building": (70, 70, 70),
-    "wall": (102, 102, 156),
-    "fence": (190, 153, 153),
-    "pole": (153, 153, 153),
-    "traffic light": (250, 170, 30),
-    "traffic sign": (220, 220, 0),
-    "vegetation": (107, 142, 35),
-    "terrain": (152, 251, 152),
-    "sky": (70, 130, 180),
-    "person": (220, 20, 60),
-    "rider": (255, 0, 0),
-    "car": (0, 0, 142),
-    "truck": (0, 0, 70),
-    "bus": (0, 60, 100),
-    "train": (0, 80, 100),
-    "motorcycle": (0, 0, 230),
-    "bicycle": (119, 11, 32),
-}
+CLASS_COLORS = {entry["name"]: entry["color"] for entry in CITYSCAPES_CATEGORIES}
 IMAGE_SUFFIX = "_leftImg8bit.png"
 LABEL_SUFFIX = "_gtFine_labelTrainIds.png"
 

@@ -9,6 +9,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
@@ -20,10 +21,7 @@ from dnl_d2.data.images import load_picture
 from dnl_d2.data.listing import require_all
 
 # Classes whose objects are labelled one by one, by their official ids.
-CLASS_IDS = {
-    "person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "train": 31, "motorcycle": 32,
-    "bicycle": 33,
-}  # fmt: skip
+CLASS_IDS = {entry["name"]: entry["id"] for entry in CITYSCAPES_CATEGORIES if entry["isthing"]}
 INSTANCE_SUFFIX = "_gtFine_instanceIds.png"
 
 _CONTIGUOUS = {official: number for number, official in enumerate(CLASS_IDS.values())}

@@ -4,14 +4,12 @@ of SBD: Hariharan et al., ICCV 2011, to pictures that have none in VOC.
 
 from functools import partial
 
+from detectron2.data.datasets.pascal_voc import CLASS_NAMES
+
 from dnl_d2.data.datasets.records import load_listed
 from dnl_d2.data.datasets.registration import register_dataset
 
-CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
-    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-    "train", "tvmonitor",
-)  # fmt: skip
+CLASSES = ("background", *CLASS_NAMES)
 FOLDER = "VOCdevkit/VOC2012"
 
 _HINT = (
