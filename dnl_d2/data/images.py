@@ -12,15 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from dnl_d2.errors import UsageError
 
 # What Pillow is known to raise on files that are not, or not completely, a picture.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
+BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
     Image.DecompressionBombError,
-)
+)  # fmt: skip
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B")
 
 
@@ -48,7 +43,7 @@ def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -
         raise UsageError(
             f"{kind} {path} does not exist: restore the file or take it off the dataset"
         ) from error
-    except _BROKEN as error:
+    except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # whose own text shows Python's file object
             empty = os.path.isfile(path) and not os.path.getsize(path)

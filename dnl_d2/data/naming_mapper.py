@@ -1,20 +1,13 @@
 """Errors of a mapper that name the image."""
 
 import logging
-import struct
-import zlib
 from collections.abc import Callable
 
-from PIL import Image
-
-from dnl_d2.data.images import load_picture
+from dnl_d2.data.images import BROKEN, load_picture
 from dnl_d2.errors import UsageError
 
 # What Pillow raises on broken files, and Detectron2 and pycocotools on wrong annotations.
-_WRONG_INPUT = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
-    Image.DecompressionBombError, AssertionError, LookupError, TypeError, RuntimeError,
-)  # fmt: skip
+_WRONG_INPUT = (*BROKEN, AssertionError, LookupError, TypeError, RuntimeError)
 
 
 class NamingMapper:
