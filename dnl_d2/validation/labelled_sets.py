@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
+from dnl_d2.data.datasets.folder import SUFFIXES
 from dnl_d2.data.datasets.registration import SEMANTIC
 from dnl_d2.data.listing import list_folder, stems_and_files, without
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.findings import Finding
 from dnl_d2.validation.scan import Pair
 
-# What load_sem_seg_folder reads, and what is a picture all the same.
-_READ = {"image": (".jpg", ".jpeg", ".png"), "label": (".png",)}
+# What is a picture, whether load_sem_seg_folder reads it or not.
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
@@ -113,15 +113,13 @@ def registered_set(name: str, *, for_training: bool = True) -> LabelledSet:
         list(meta.stuff_classes),
         meta.get("ignore_label", 255),
         meta.get("stuff_colors", None),
-        None,
-        findings,
-        prediction_only,
+        findings=findings,
+        prediction_only=prediction_only,
     )
 
 
 def _is_sem_seg(name: str) -> bool:
-    kind = MetadataCatalog.get(name).get("evaluator_type", None)
-    return kind in SEMANTIC
+    return MetadataCatalog.get(name).get("evaluator_type", None) in SEMANTIC
 
 
 def _remaining_pairs(meta: Metadata) -> list[Pair]:
@@ -137,13 +135,13 @@ def _by_stem(folder: str, kind: str, findings: list[Finding]) -> dict[str, str]:
     files: dict[str, str] = {}
     doubled, unread = [], []
     for stem, path in stems_and_files(folder, _PICTURES):
-        if not path.lower().endswith(_READ[kind]):
+        if not path.lower().endswith(SUFFIXES[kind]):
             unread.append(path)
         if stem in files:
             doubled.append(path)
         else:
             files[stem] = path
-    kinds = " or ".join(_READ[kind])
+    kinds = " or ".join(SUFFIXES[kind])
     if unread:
         text = f"{kind}s are not {kinds}: convert them"
         text += " (a class id must not pass through JPEG)" if kind == "label" else ""

@@ -10,8 +10,7 @@ from dnl_d2.data.datasets.registration import register_dataset
 from dnl_d2.data.listing import count_and_name, stems_and_files, without
 from dnl_d2.errors import UsageError
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-_LABEL_SUFFIXES = (".png",)
+SUFFIXES = {"image": (".jpg", ".jpeg", ".png"), "label": (".png",)}
 
 
 def load_sem_seg_folder(image_dir: str, label_dir: str) -> list[dict]:
@@ -29,8 +28,12 @@ def load_sem_seg_folder(image_dir: str, label_dir: str) -> list[dict]:
         UsageError: a folder is missing or empty, a file has no counterpart or two of them, or an
             image header cannot be read.
     """
-    images = _files_by_stem(image_dir, _IMAGE_SUFFIXES, "image", (image_dir, label_dir))
-    labels = _files_by_stem(label_dir, _LABEL_SUFFIXES, "label", (image_dir, label_dir))
+    expected = (
+        f"expected images {image_dir}/*.{{jpg,jpeg,png}} and labels {label_dir}/*.png of the same "
+        "stems; registered datasets are looked for under $DETECTRON2_DATASETS"
+    )
+    images = _files_by_stem(image_dir, "image", expected)
+    labels = _files_by_stem(label_dir, "label", expected)
     _require_counterparts(images, labels, f"without a label in {label_dir}")
     _require_counterparts(labels, images, f"without an image in {image_dir}")
     stems = sorted(images)
@@ -75,17 +78,11 @@ def register_sem_seg_folder(
     )
 
 
-def _files_by_stem(
-    folder: str, suffixes: tuple[str, ...], kind: str, layout: tuple[str, str]
-) -> dict[str, str]:
-    expected = (
-        f"expected images {layout[0]}/*.{{jpg,jpeg,png}} and labels {layout[1]}/*.png of the same "
-        "stems; registered datasets are looked for under $DETECTRON2_DATASETS"
-    )
+def _files_by_stem(folder: str, kind: str, expected: str) -> dict[str, str]:
     if not PathManager.isdir(folder):
         raise UsageError(f"{kind} folder {folder} does not exist: {expected}")
     files: dict[str, str] = {}
-    for stem, path in stems_and_files(folder, suffixes):
+    for stem, path in stems_and_files(folder, SUFFIXES[kind]):
         if stem in files:
             raise UsageError(
                 f"{kind} folder {folder} holds both {os.path.basename(files[stem])} and "
