@@ -26,6 +26,12 @@ class Finding:
         """The finding as one line about the set ``name``."""
         if not self.files:
             return f"{self.level}: {name}: {self.text}"
-        count, more = len(self.files), len(self.files) - _NAMED
-        named = ", ".join(self.files[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        count = len(self.files)
+        named = first_of(self.files, _NAMED)
         return f"{self.level}: {name}: {self.text} ({count} file{'s'[: count - 1]}: {named})"
+
+
+def first_of(items: Sequence, most: int) -> str:
+    """The items in a line, or as many as are wanted and how many more there are."""
+    more = len(items) - most
+    return ", ".join(map(str, items[:most])) + (f" and {more} more" if more > 0 else "")

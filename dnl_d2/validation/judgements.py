@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dnl_d2.validation.findings import Finding
+from dnl_d2.validation.findings import Finding, first_of
 from dnl_d2.validation.summary import SetSummary
 
 _MUCH_IGNORED = 0.5
@@ -80,7 +80,7 @@ def judge_classes(summaries: Sequence[SetSummary], num_classes: int) -> list[tup
     elif never:
         text = f"classes never seen: {_named(never, summaries)}"
         found.append((everything, Finding("warning", "class_never_seen", text)))
-    for summary in read if len(read) > 1 else []:
+    for summary in read:
         lacking = [value for value in sorted(seen) if value not in summary.seen()]
         if lacking:
             text = f"lacks classes that other sets have: {_named(lacking, summaries)}"
@@ -196,7 +196,7 @@ def _values(summary: SetSummary, training: SetSummary) -> list[Finding]:
         text = "labels hold values that are no class"
         if known is not None:
             text += f" (0 to {known - 1}; {summary.source.ignore_label} is ignored)"
-        text += f": {_list(invalid)}{_shift(summary, invalid)}"
+        text += f": {first_of(invalid, _SHOWN)}{_shift(summary, invalid)}"
         findings.append(Finding("error", "invalid_value", text, summary.files["invalid"]))
     if is_binary(summary):
         text = (
@@ -207,9 +207,10 @@ def _values(summary: SetSummary, training: SetSummary) -> list[Finding]:
         lost = is_binary(training) and (summary.num_classes or 0) > 1
         findings.append(Finding("error" if lost else "warning", "binary", text))
     elif has_gaps(summary):
+        seen = first_of(sorted(summary.seen()), _SHOWN)
         text = (
-            f"labels hold the values {_list(sorted(summary.seen()))}, which look like greys: give "
-            "the classes, or number them 0, 1, 2, ..."
+            f"labels hold the values {seen}, which look like greys: give the classes, or number "
+            "them 0, 1, 2, ..."
         )
         findings.append(Finding("warning", "gaps", text))
     ignore = summary.source.ignore_label
@@ -242,9 +243,5 @@ def _ignored(summary: SetSummary) -> list[Finding]:
 
 def _named(values: Sequence[int], summaries: Sequence[SetSummary]) -> str:
     classes = next((s.source.classes for s in summaries if s.source.classes), None) or []
-    return _list([f"{v} {classes[v]}" if v < len(classes) else v for v in values])
-
-
-def _list(values: Sequence) -> str:
-    more = len(values) - _SHOWN
-    return ", ".join(map(str, values[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+    named = [f"{v} {classes[v]}" if v < len(classes) else v for v in values]
+    return first_of(named, _SHOWN)

@@ -1,10 +1,12 @@
 """The result of an inspection as text and as plain data."""
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from tabulate import tabulate
 
+from dnl_d2.validation.findings import first_of
 from dnl_d2.validation.inspection import Inspection
 from dnl_d2.validation.summary import SetSummary
 
@@ -26,16 +28,7 @@ def as_data(inspection: Inspection) -> dict[str, Any]:
     return {
         "errors": inspection.errors,
         "warnings": len(inspection.findings) - inspection.errors,
-        "findings": [
-            {
-                "set": name,
-                "level": finding.level,
-                "code": finding.code,
-                "text": finding.text,
-                "files": list(finding.files),
-            }
-            for name, finding in inspection.findings
-        ],
+        "findings": [{"set": name} | asdict(finding) for name, finding in inspection.findings],
         "classes": inspection.classes,
         "class_weights": inspection.weights,
         "sets": {s.source.name: _set_data(s) for s in inspection.summaries},
@@ -72,10 +65,8 @@ def _overview(summary: SetSummary) -> str:
 
 
 def _counted(counter: Counter) -> str:
-    if not counter:
-        return "none could be read"
-    shown = ", ".join(f"{key} ({count})" for key, count in counter.most_common(_SHOWN))
-    return shown + (f" and {len(counter) - _SHOWN} more" if len(counter) > _SHOWN else "")
+    counted = [f"{key} ({count})" for key, count in counter.most_common()]
+    return first_of(counted, _SHOWN) or "none could be read"
 
 
 def _value_table(inspection: Inspection) -> str:
