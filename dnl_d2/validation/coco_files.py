@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image
 
 from dnl_d2.data.images import load_picture
-from dnl_d2.data.listing import count_and_name, list_folder
+from dnl_d2.data.listing import count_and_name, list_folder, without
 from dnl_d2.errors import UsageError
 
 _logger = logging.getLogger(__name__)
@@ -99,19 +99,20 @@ def check_images(images: Sequence[Mapping], root: str, *, key: str, max_files: i
             file says.
     """
     names = [_path_of(image, key) for image in images]
-    folders: dict[str, set[str]] = {}
+    there: set[str] = set()
     for folder in {os.path.dirname(name) for name in names}:
-        folders[folder] = set(list_folder(os.path.join(root, folder) or "."))
-    missing = [n for n in names if os.path.basename(n) not in folders[os.path.dirname(n)]]
+        entries = list_folder(os.path.join(root, folder) or ".")
+        there.update(os.path.join(folder, entry) for entry in entries)
+    missing = without(names, there)
     if missing:
         where = root or "."
         if not PathManager.isdir(where):
             wrong = "is not a folder" if PathManager.exists(where) else "does not exist"
             where = f"{where}, which {wrong}"
         raise UsageError(count_and_name(missing, len(names), f"images are not in {where}"))
-    step = math.ceil(len(names) / max_files) if max_files else 1
-    looked_at = range(0, len(names), step) if max_files else ()
-    for image, name in ((images[i], names[i]) for i in looked_at):
+    pairs = list(zip(images, names, strict=True))
+    step = math.ceil(len(pairs) / max_files) if max_files else 1
+    for image, name in pairs[::step] if max_files else ():
         path = os.path.join(root, name)
         picture = load_picture(path, header_only=True)
         if picture.mode.startswith(_DEEP_GREY):

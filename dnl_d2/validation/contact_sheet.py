@@ -14,6 +14,7 @@ from dnl_d2.data.labels import read_label
 from dnl_d2.errors import UsageError
 from dnl_d2.files import renamed_when_whole
 from dnl_d2.validation.labelled_sets import LabelledSet
+from dnl_d2.validation.scan import Pair
 
 _SIDE = 360  # pixels of a picture's longer side
 _WRONG = (255, 0, 255)
@@ -58,13 +59,14 @@ def draw_contact_sheet(
     panels: list[tuple[str, np.ndarray]] = []
     shown: dict[int, Sequence[int]] = {}
     for source in sets:
-        colors = source.colors or class_colors(len(classes))
+        known = source.colors or class_colors(len(classes))
+        colors = [*known[: len(classes)], _WRONG]
         step = max(len(source.pairs) / count, 1)
         for index in range(min(count, len(source.pairs))):
             drawn = _draw(source.pairs[int(index * step)], source, colors, len(classes))
             if drawn is not None:
                 panels.append((f"{source.name}: {drawn[0]}", drawn[1]))
-                shown |= {value: (*colors[: len(classes)], _WRONG)[value] for value in drawn[2]}
+                shown |= {value: colors[value] for value in drawn[2]}
     if panels:
         names = [*classes, "no class"]
         legend = {f"{v} {names[v]}": color for v, color in sorted(shown.items())}
@@ -73,7 +75,7 @@ def draw_contact_sheet(
 
 
 def _draw(
-    pair: tuple[str, str | None], source: LabelledSet, colors: Sequence, num_classes: int
+    pair: Pair, source: LabelledSet, colors: Sequence, num_classes: int
 ) -> tuple[str, np.ndarray, list[int]] | None:
     """Title, ``(H, W, 3)`` picture and the classes in it, ``num_classes`` for "no class"."""
     try:
@@ -97,7 +99,7 @@ def _draw(
     overlay = torch.from_numpy(image.copy()).permute(2, 0, 1)
     if classes:
         masks = torch.from_numpy(shown) == torch.tensor(classes)[:, None, None]
-        drawn = [tuple((*colors[:num_classes], _WRONG)[value]) for value in classes]
+        drawn = [tuple(colors[value]) for value in classes]
         overlay = draw_segmentation_masks(overlay, masks, alpha=_OPAQUE, colors=drawn)
     both = np.concatenate([image, overlay.permute(1, 2, 0)], axis=1)
     return os.path.basename(pair[0]), both, classes

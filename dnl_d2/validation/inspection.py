@@ -14,7 +14,7 @@ from dnl_d2.validation.judgements import (
     judge_overlap,
 )
 from dnl_d2.validation.labelled_sets import LabelledSet
-from dnl_d2.validation.scan import default_workers, scan
+from dnl_d2.validation.scan import scan
 from dnl_d2.validation.summary import SetSummary, median_frequency_weights
 
 
@@ -61,7 +61,7 @@ def inspect_sets(
             text = f"has other classes than {sets[0].name}"
             findings.append((source.name, Finding("warning", "other_classes", text)))
         summary = SetSummary(source, num_classes or told)
-        pairs = scan(source.pairs, workers=workers or default_workers())
+        pairs = scan(source.pairs, workers=workers)
         for facts in tqdm(pairs, source.name, total=len(source.pairs), unit="pair"):
             summary.add(facts)
         summaries.append(summary)

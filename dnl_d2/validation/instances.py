@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,9 +146,10 @@ class _Objects:
             self.repeated_id = entry["id"]
         self._ids.add(entry["id"])
         for key, known in (("image_id", self._images), ("category_id", self._classes)):
-            if not _is_among(entry[key], known):
+            value = entry[key]  # unhashable where it is a list or a mapping
+            if not isinstance(value, Hashable) or value not in known:
                 kind = key.removesuffix("_id")
-                raise UsageError(f"{what} has the {key} {entry[key]!r}: there is no such {kind}")
+                raise UsageError(f"{what} has the {key} {value!r}: there is no such {kind}")
         if entry.get("ignore"):
             raise UsageError(f"{what} has 'ignore', which Detectron2 refuses: use 'iscrowd'")
         self._total += 1
@@ -219,13 +220,6 @@ class _Objects:
                 f"{what} has its mask as run lengths, not polygons: set {task.format_key} to "
                 "bitmask"
             )
-
-
-def _is_among(value: Any, known: Mapping) -> bool:
-    try:
-        return value in known
-    except TypeError:  # a list or a mapping
-        return False
 
 
 def _is_box(box: Any) -> bool:

@@ -54,8 +54,15 @@ class PairFacts:
     label: LabelFacts | None
 
 
-def scan(pairs: Sequence[Pair], *, workers: int) -> Iterator[PairFacts]:
-    """Reads all pairs in parallel and yields their facts in order, holding few at a time."""
+def scan(pairs: Sequence[Pair], *, workers: int | None) -> Iterator[PairFacts]:
+    """Reads all pairs in parallel and yields their facts in order, holding few at a time.
+
+    Args:
+        pairs: what to read.
+        workers: threads; None for one per core up to 16: decoding releases Python's lock, counting
+            holds it.
+    """
+    workers = workers or min(16, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         try:
             for start in range(0, len(pairs), 16 * workers):
@@ -63,11 +70,6 @@ def scan(pairs: Sequence[Pair], *, workers: int) -> Iterator[PairFacts]:
         except BaseException:  # Ctrl-C: do not read the rest of the batch
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def default_workers() -> int:
-    """One thread per core up to 16: decoding releases Python's lock, counting holds it."""
-    return min(16, os.cpu_count() or 1)
 
 
 def scan_pair(pair: Pair) -> PairFacts:
@@ -148,10 +150,8 @@ def _count(array: np.ndarray) -> Counter:
 def _alone(array: np.ndarray) -> np.ndarray:
     """Pixels that differ from all of their up to four neighbours."""
     alone = np.ones(array.shape, bool)
-    for axis in (0, 1):
-        first = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
-        second = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
-        differs = array[first] != array[second]
-        alone[first] &= differs
-        alone[second] &= differs
+    for values, found in ((array, alone), (array.T, alone.T)):  # down the rows, along them
+        differs = values[:-1] != values[1:]
+        found[:-1] &= differs
+        found[1:] &= differs
     return alone

@@ -1,6 +1,7 @@
 """What the pairs of one set add up to, in memory that hardly grows with their number."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -64,20 +65,12 @@ class SetSummary:
         """The values found that are neither a class nor ignored, in order."""
         if self.num_classes is None:
             return sorted(value for value in self.values if value < 0)
-        found = np.array(sorted(self.values), np.int64)
-        return invalid_values(
-            found, num_classes=self.num_classes, ignore_label=self.source.ignore_label
-        )
+        return self._invalid_among(self.values, self.num_classes)
 
     def seen(self) -> set[int]:
         """The classes found."""
         wrong = set(self.invalid())
         return {v for v in self.values if not self.is_ignored(v) and v not in wrong}
-
-    @property
-    def labels(self) -> int:
-        """How many labels hold class ids."""
-        return self.label_modes.total() - len(self.files["colored"])
 
     @property
     def ignore_share(self) -> float:
@@ -120,18 +113,17 @@ class SetSummary:
         self.labelled_with.update(dict.fromkeys(facts.values, labelled))
         if not labelled:
             self.files["unlabelled_pixels"].append(path)
-        self._add_invalid(path, facts)
-
-    def _add_invalid(self, path: str, facts: LabelFacts) -> None:
         if self.num_classes is None:
             return
-        found = np.array(sorted(facts.values), np.int64)
-        wrong = invalid_values(
-            found, num_classes=self.num_classes, ignore_label=self.source.ignore_label
-        )
+        wrong = self._invalid_among(facts.values, self.num_classes)
         if wrong:
             shown = ", ".join(map(str, wrong[:3])) + (", ..." if len(wrong) > 3 else "")
             self.files["invalid"].append(f"{path} ({shown})")
+
+    def _invalid_among(self, values: Iterable[int], num_classes: int) -> list[int]:
+        found = np.array(sorted(values), np.int64)
+        ignore_label = self.source.ignore_label
+        return invalid_values(found, num_classes=num_classes, ignore_label=ignore_label)
 
 
 def median_frequency_weights(summary: SetSummary, num_classes: int) -> list[float]:

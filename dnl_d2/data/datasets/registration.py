@@ -56,8 +56,7 @@ def register(
                 f"detectron2.data.DatasetCatalog.remove({name!r})"
             )
         DatasetCatalog.remove(name)
-    if name in MetadataCatalog.list():
-        MetadataCatalog.remove(name)
+    MetadataCatalog.pop(name, None)
     meta = MetadataCatalog.get(name).set(**metadata)
     loader = _Loader(meta, load, dict(paths), noted_by_load)
     meta.set(set_paths=loader.set_paths)
