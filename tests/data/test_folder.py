@@ -10,6 +10,7 @@ from dnl_d2.data import load_sem_seg_folder, register_sem_seg_folder
 from dnl_d2.data.datasets import camvid
 from dnl_d2.errors import UsageError
 
+NAME = "test_folder_data"
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 LABEL = np.zeros((4, 6), np.uint8)
 
@@ -21,14 +22,6 @@ def folders(tmp_path, save):
     for stem in "cab":
         save(f"trainannot/{stem}.png", LABEL)
     return str(tmp_path / "train"), str(tmp_path / "trainannot")
-
-
-@pytest.fixture
-def name():
-    yield "test_folder_data"
-    if "test_folder_data" in DatasetCatalog.list():
-        DatasetCatalog.remove("test_folder_data")
-        MetadataCatalog.remove("test_folder_data")
 
 
 def test_pairs_are_matched_by_stem_in_order(folders, tmp_path):
@@ -46,21 +39,14 @@ def test_other_and_hidden_files_are_passed_over(folders, tmp_path):
     assert len(load_sem_seg_folder(*folders)) == 3
 
 
-@pytest.mark.parametrize(("missing", "kind"), [(0, "image"), (1, "label")])
-def test_missing_folder_is_named_with_the_layout(folders, tmp_path, missing, kind):
-    paths = list(folders)
-    paths[missing] = str(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=rf"{kind} folder .*nowhere does not exist.*\*\.png"):
-        load_sem_seg_folder(*paths)
-
-
-@pytest.mark.parametrize(("empty", "kind"), [(0, "image"), (1, "label")])
-def test_empty_folder_is_named(folders, tmp_path, empty, kind):
+@pytest.mark.parametrize(("wrong", "kind"), [(0, "image"), (1, "label")])
+def test_missing_and_empty_folders_are_named_with_the_layout(folders, tmp_path, wrong, kind):
     (tmp_path / "empty").mkdir()
     paths = list(folders)
-    paths[empty] = str(tmp_path / "empty")
-    with pytest.raises(UsageError, match=rf"{kind} folder .*empty holds no {kind}s"):
-        load_sem_seg_folder(*paths)
+    for name, what in (("nowhere", "does not exist"), ("empty", f"holds no {kind}s")):
+        paths[wrong] = str(tmp_path / name)
+        with pytest.raises(UsageError, match=rf"{kind} folder .*{name} {what}.*\*\.png"):
+            load_sem_seg_folder(*paths)
 
 
 def test_images_without_label_are_counted_and_named(folders, save):
@@ -91,35 +77,35 @@ def test_image_that_is_none_is_named(folders, tmp_path):
         load_sem_seg_folder(*folders)
 
 
-def test_registered_paths_follow_the_environment_at_load_time(folders, tmp_path, monkeypatch, name):
+def test_registered_paths_follow_the_environment_at_load_time(folders, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "not-yet"))
-    register_sem_seg_folder(name, "train", "trainannot", classes=["x"], colors=[(1, 2, 3)])
+    register_sem_seg_folder(NAME, "train", "trainannot", classes=["x"], colors=[(1, 2, 3)])
     with pytest.raises(UsageError, match="not-yet"):
-        DatasetCatalog.get(name)
+        DatasetCatalog.get(NAME)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    assert len(DatasetCatalog.get(name)) == 3
-    meta = MetadataCatalog.get(name)
+    assert len(DatasetCatalog.get(NAME)) == 3
+    meta = MetadataCatalog.get(NAME)
     assert meta.image_root == folders[0] and meta.sem_seg_root == folders[1]
     assert meta.stuff_classes == ["x"] and meta.stuff_colors == [(1, 2, 3)]
     assert meta.evaluator_type == "sem_seg" and meta.ignore_label == 255
 
 
-def test_absolute_paths_do_not_depend_on_the_environment(folders, monkeypatch, name):
+def test_absolute_paths_do_not_depend_on_the_environment(folders, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", "elsewhere")
-    register_sem_seg_folder(name, *folders, classes=["x"])
-    assert len(DatasetCatalog.get(name)) == 3
+    register_sem_seg_folder(NAME, *folders, classes=["x"])
+    assert len(DatasetCatalog.get(NAME)) == 3
 
 
-def test_registering_again_replaces(folders, name):
-    register_sem_seg_folder(name, *folders, classes=["x"])
-    register_sem_seg_folder(name, *folders, classes=["x", "y"], ignore_label=9)
-    meta = MetadataCatalog.get(name)
+def test_registering_again_replaces(folders):
+    register_sem_seg_folder(NAME, *folders, classes=["x"])
+    register_sem_seg_folder(NAME, *folders, classes=["x", "y"], ignore_label=9)
+    meta = MetadataCatalog.get(NAME)
     assert meta.stuff_classes == ["x", "y"] and meta.ignore_label == 9
 
 
-def test_colors_must_match_classes(folders, name):
+def test_colors_must_match_classes(folders):
     with pytest.raises(UsageError, match="2 classes but 1 colors"):
-        register_sem_seg_folder(name, *folders, classes=["x", "y"], colors=[(0, 0, 0)])
+        register_sem_seg_folder(NAME, *folders, classes=["x", "y"], colors=[(0, 0, 0)])
 
 
 def test_camvid_is_registered_and_survives_a_reload(tmp_path, save, monkeypatch):

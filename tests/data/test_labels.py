@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
@@ -112,14 +111,10 @@ def test_detectron2s_evaluator_accepts_the_reader(save):
     save("labels/a.png", ids)
     folders = image.rsplit("/", 1)[0], image.replace("images/a.png", "labels")
     register_sem_seg_folder(name, *folders, classes=["x", "y", "z"], ignore_label=3)
-    try:
-        reader = evaluation_label_reader(num_classes=3, ignore_label=3)
-        evaluator = SemSegEvaluator(name, distributed=False, sem_seg_loading_fn=reader)
-        evaluator.reset()
-        scores = torch.nn.functional.one_hot(torch.as_tensor(ids % 3).long(), 3).permute(2, 0, 1)
-        evaluator.process([{"file_name": image}], [{"sem_seg": scores.float()}])
-        figures = evaluator.evaluate()["sem_seg"]
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    reader = evaluation_label_reader(num_classes=3, ignore_label=3)
+    evaluator = SemSegEvaluator(name, distributed=False, sem_seg_loading_fn=reader)
+    evaluator.reset()
+    scores = torch.nn.functional.one_hot(torch.as_tensor(ids % 3).long(), 3).permute(2, 0, 1)
+    evaluator.process([{"file_name": image}], [{"sem_seg": scores.float()}])
+    figures = evaluator.evaluate()["sem_seg"]
     assert figures["mIoU"] == figures["pACC"] == 100

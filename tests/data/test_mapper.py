@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall, get_cfg, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from PIL import Image
 
@@ -38,10 +37,7 @@ def datasets(tmp_path):
         register_sem_seg_folder(
             name, str(tmp_path), str(tmp_path), classes=["a", "b", "c"], ignore_label=ignore_label
         )
-    yield list(names)
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return list(names)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from dnl_d2.preparation import prepare_dataset
 from dnl_d2.synthetic import generate_instances
 from tests.miniatures import build_ade20k, build_cityscapes
 
+NAME = "test_registration_data"
 READ = [
     "cityscapes_fine_sem_seg_train", "ade20k_sem_seg_train", "cityscapes_fine_instance_seg_train",
 ]  # fmt: skip
@@ -70,15 +71,7 @@ def test_detectron2s_names_are_not_taken(register):
 
 
 @pytest.fixture
-def name():
-    yield "test_registration_data"
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if "test_registration_data" in catalog.list():
-            catalog.remove("test_registration_data")
-
-
-@pytest.fixture
-def listings(name) -> list[str]:
+def listings() -> list[str]:
     """Where the dataset of this name was listed."""
     found = []
 
@@ -86,52 +79,52 @@ def listings(name) -> list[str]:
         found.append(image_root)
         return [{"file_name": "a.png", "boxes": [[1, 2]]}]
 
-    register_dataset(name, load, {"image_root": "images"}, classes=["x"])
+    register_dataset(NAME, load, {"image_root": "images"}, classes=["x"])
     return found
 
 
-def test_a_dataset_is_listed_once_and_each_gets_its_own_copy(name, listings):
+def test_a_dataset_is_listed_once_and_each_gets_its_own_copy(listings):
     with listed_once():
-        first = DatasetCatalog.get(name)
+        first = DatasetCatalog.get(NAME)
         first[0]["boxes"][0][0] = first[0]["file_name"] = None
         with listed_once():
-            second = DatasetCatalog.get(name)
+            second = DatasetCatalog.get(NAME)
         second[0]["boxes"].clear()
-        third = DatasetCatalog.get(name)
+        third = DatasetCatalog.get(NAME)
     assert third == [{"file_name": "a.png", "boxes": [[1, 2]]}]
     assert len(listings) == 1
-    DatasetCatalog.get(name)
-    DatasetCatalog.get(name)
+    DatasetCatalog.get(NAME)
+    DatasetCatalog.get(NAME)
     with listed_once():
-        DatasetCatalog.get(name)
+        DatasetCatalog.get(NAME)
     assert len(listings) == 4
 
 
-def test_another_root_is_listed_anew(name, listings, monkeypatch):
+def test_another_root_is_listed_anew(listings, monkeypatch):
     with listed_once():
         for root in ("one", "two", "two"):
             monkeypatch.setenv("DETECTRON2_DATASETS", root)
-            DatasetCatalog.get(name)
-            assert MetadataCatalog.get(name).image_root == f"{root}/images"
+            DatasetCatalog.get(NAME)
+            assert MetadataCatalog.get(NAME).image_root == f"{root}/images"
     assert listings == ["one/images", "two/images"]
 
 
-def test_what_is_registered_again_is_listed_anew(name, listings):
+def test_what_is_registered_again_is_listed_anew(listings):
     with listed_once():
-        DatasetCatalog.get(name)
-        register_dataset(name, lambda: [{"file_name": "b.png"}], {}, classes=["x"])
-        assert DatasetCatalog.get(name) == [{"file_name": "b.png"}]
+        DatasetCatalog.get(NAME)
+        register_dataset(NAME, lambda: [{"file_name": "b.png"}], {}, classes=["x"])
+        assert DatasetCatalog.get(NAME) == [{"file_name": "b.png"}]
 
 
-def test_a_file_of_annotations_is_read_once(name, tmp_path, monkeypatch):
+def test_a_file_of_annotations_is_read_once(tmp_path, monkeypatch):
     generate_instances(str(tmp_path / "generated_instances"), train=2, val=1, size=(64, 96))
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     read, load = [], coco.load_coco_json
     monkeypatch.setattr(coco, "load_coco_json", lambda *args: read.append(args) or load(*args))
     folder = "generated_instances"
     annotations = f"{folder}/annotations/instances_train.json"
-    register_coco_dataset(name, images=f"{folder}/train", json=annotations)
-    for dataset in (name, "generated_instances_train"):
+    register_coco_dataset(NAME, images=f"{folder}/train", json=annotations)
+    for dataset in (NAME, "generated_instances_train"):
         meta = MetadataCatalog.get(dataset)
         read.clear()
         with listed_once():
@@ -145,11 +138,11 @@ def test_a_file_of_annotations_is_read_once(name, tmp_path, monkeypatch):
         assert len(read) == 1
 
 
-def test_a_file_of_other_classes_than_told_is_refused(name, tmp_path, monkeypatch):
+def test_a_file_of_other_classes_than_told_is_refused(tmp_path, monkeypatch):
     generate_instances(str(tmp_path / "drawn"), train=1, val=1, size=(64, 96))
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     file = "drawn/annotations/instances_train.json"
-    register_coco_dataset(name, images="drawn/train", json=file, classes=["a", "b"])
-    with pytest.raises(UsageError, match=rf"{name}: .*{file} cannot be used .*'thing_classes'"):
-        DatasetCatalog.get(name)
-    assert MetadataCatalog.get(name).thing_classes == ["a", "b"]
+    register_coco_dataset(NAME, images="drawn/train", json=file, classes=["a", "b"])
+    with pytest.raises(UsageError, match=rf"{NAME}: .*{file} cannot be used .*'thing_classes'"):
+        DatasetCatalog.get(NAME)
+    assert MetadataCatalog.get(NAME).thing_classes == ["a", "b"]

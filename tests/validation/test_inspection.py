@@ -22,6 +22,7 @@ from dnl_d2.validation.suggestions import conversion_script
 from dnl_d2.validation.tables import as_data, as_text
 from tests.pictures import truncate
 
+NAME = "inspected"
 ABC = ["a", "b", "c"]
 
 
@@ -284,22 +285,14 @@ def test_missing_empty_and_nested_folders_are_told(make, tmp_path):
     assert "label_without_image" in findings
 
 
-@pytest.fixture
-def name():
-    yield "inspected"
-    if "inspected" in DatasetCatalog.list():
-        DatasetCatalog.remove("inspected")
-        MetadataCatalog.remove("inspected")
-
-
-def test_a_registered_set_that_cannot_be_loaded_is_still_read(make, name, tmp_path):
+def test_a_registered_set_that_cannot_be_loaded_is_still_read(make, tmp_path):
     folders = make(*[drawn(0, 1, 2)] * 3)
-    register_sem_seg_folder(name, *folders, classes=ABC, colors=[BLACK, RED, GREEN])
-    assert found(registered_set(name)) == {}
-    assert registered_set(name).colors == [BLACK, RED, GREEN]
-    assert set(found(registered_set(name), num_classes=2)) == {"num_classes", "invalid_value"}
+    register_sem_seg_folder(NAME, *folders, classes=ABC, colors=[BLACK, RED, GREEN])
+    assert found(registered_set(NAME)) == {}
+    assert registered_set(NAME).colors == [BLACK, RED, GREEN]
+    assert set(found(registered_set(NAME), num_classes=2)) == {"num_classes", "invalid_value"}
     (tmp_path / "train/1.png").write_bytes(b"text")
-    source = registered_set(name)
+    source = registered_set(NAME)
     assert len(source.pairs) == 3
     assert set(found(source)) == {"cannot_load", "broken"}
 
@@ -311,26 +304,26 @@ def test_unknown_and_other_datasets_are_refused():
         registered_set("coco_2017_val")
 
 
-def test_records_without_a_label_are_told(make, name):
+def test_records_without_a_label_are_told(make):
     folders = make(drawn(0, 1, 2), drawn(0, 1, 2))
     records = [
         {"file_name": f"{folders[0]}/0.png", "sem_seg_file_name": f"{folders[1]}/0.png"},
         {"file_name": f"{folders[0]}/1.png"},
     ]
-    DatasetCatalog.register(name, lambda: records)
-    MetadataCatalog.get(name).set(stuff_classes=ABC, evaluator_type="sem_seg")
+    DatasetCatalog.register(NAME, lambda: records)
+    MetadataCatalog.get(NAME).set(stuff_classes=ABC, evaluator_type="sem_seg")
     for training in (True, False):
-        findings = found(registered_set(name, for_training=training))
+        findings = found(registered_set(NAME, for_training=training))
         assert set(findings) == {"unlabelled"}
         assert findings["unlabelled"].files == [f"{folders[0]}/1.png"]
 
 
-def test_a_set_without_labels_is_for_prediction_only(make, name):
+def test_a_set_without_labels_is_for_prediction_only(make):
     image = f"{make(drawn(0, 1, 2))[0]}/0.png"
-    DatasetCatalog.register(name, lambda: [{"file_name": image}])
-    MetadataCatalog.get(name).set(stuff_classes=ABC, evaluator_type="cityscapes_sem_seg")
-    assert found(registered_set(name))["unlabelled"].level == "error"
-    findings = found(registered_set(name, for_training=False))
+    DatasetCatalog.register(NAME, lambda: [{"file_name": image}])
+    MetadataCatalog.get(NAME).set(stuff_classes=ABC, evaluator_type="cityscapes_sem_seg")
+    assert found(registered_set(NAME))["unlabelled"].level == "error"
+    findings = found(registered_set(NAME, for_training=False))
     assert set(findings) == {"prediction_only"}
     assert findings["prediction_only"].line("x") == ("warning: x: no labels: only for prediction")
 

@@ -53,10 +53,7 @@ def folder(tmp_path):
         Image.fromarray(np.full((40, 60, 3), 60 * number, np.uint8)).save(
             tmp_path / f"{number}.png"
         )
-    yield tmp_path
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if NAME in catalog.list():
-            catalog.remove(NAME)
+    return tmp_path
 
 
 @pytest.fixture
