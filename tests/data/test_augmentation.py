@@ -1,5 +1,3 @@
-import colorsys
-
 import numpy as np
 import pytest
 import torch
@@ -42,31 +40,6 @@ def test_resize_fits_the_scaled_base_size(size, base, ratio, expected):
     image = np.zeros((*size, 3), np.uint8)
     resized, _ = apply(RandomResize(base, (ratio, ratio)), image)
     assert resized.shape[:2] == expected
-
-
-def test_resize_ratio_fills_its_range():
-    seed_all_rng(0)
-    resize = RandomResize((100, 100), (0.5, 2.0))
-    image = np.zeros((10, 10, 3), np.uint8)
-    sides = [resize.get_transform(image).new_h for _ in range(300)]
-    assert 50 <= min(sides) < 60 and 190 < max(sides) <= 200
-    assert 118 < np.mean(sides) < 132
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
-def test_labels_are_resized_by_nearest_pixel(rng, dtype):
-    label = rng.choice([0, 3, 250], (6, 8)).astype(dtype)
-    image = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    resized_image, resized = apply(RandomResize((16, 12), (1.0, 1.0)), image, label)
-    np.testing.assert_array_equal(resized, np.repeat(np.repeat(label, 2, 0), 2, 1))
-    assert resized.dtype == dtype
-    assert len(np.unique(resized_image)) > len(np.unique(image))  # images are interpolated
-
-
-def test_large_label_ids_survive_a_resize():
-    label = np.full((4, 4), 65535, np.int32)
-    _, resized = apply(RandomResize((9, 7), (1.0, 1.0)), np.zeros((4, 4, 3), np.uint8), label)
-    assert (resized == 65535).all()
 
 
 def test_resize_backwards():
@@ -137,66 +110,9 @@ def test_distortion_stays_in_its_ranges():
     assert 50 <= min(values) < 60 and 140 < max(values) <= 150
 
 
-def test_distortion_knows_the_channel_order():
-    """Turning the hue by at most 36 of 360 degrees keeps red reddish in either order."""
-    for image_format, red in (("RGB", 0), ("BGR", 2)):
-        seed_all_rng(0)
-        image = np.zeros((2, 2, 3), np.uint8)
-        image[..., red] = 200
-        distort = PhotometricDistortion(
-            image_format, brightness=0, contrast=(1, 1), saturation=(1, 1)
-        )
-        hues = set()
-        for _ in range(50):
-            pixel = apply(distort, image)[0][0, 0][:: 1 if red == 0 else -1] / 255
-            hues.add(round((colorsys.rgb_to_hsv(*pixel)[0] + 0.5) % 1 - 0.5, 2))
-        assert -0.11 <= min(hues) < -0.05 and 0.05 < max(hues) <= 0.11
-
-
 def test_distortion_refuses_other_formats():
     with pytest.raises(UsageError, match=r"INPUT\.FORMAT"):
         PhotometricDistortion("L")
-
-
-def test_crop_avoids_one_class_and_ignores_void():
-    """Left half class 0, a stripe of class 1, the right half void."""
-    seed_all_rng(0)
-    label = np.full((40, 80), 255, np.uint8)
-    label[:, :30], label[:, 30:40] = 0, 1
-    image = np.zeros((40, 80, 3), np.uint8)
-    (crop,) = sem_seg_augmentations(
-        base_size=None, ratio_range=FIXED, crop_size=(20, 20), flip=0, photometric=False
-    )
-    (loose,) = sem_seg_augmentations(
-        base_size=None,
-        ratio_range=FIXED,
-        crop_size=(20, 20),
-        max_category_area=1.0,
-        flip=0,
-        photometric=False,
-    )
-
-    def times_met(augmentation):
-        met = 0
-        for _ in range(200):
-            cropped = apply(augmentation, image, label)[1]
-            assert cropped.shape == (20, 20)
-            counts = np.bincount(cropped[cropped != 255], minlength=2)
-            met += bool(counts.all() and counts.max() < 0.75 * counts.sum())
-        return met
-
-    assert times_met(loose) < 70  # one crop in five or so
-    assert times_met(crop) > 160  # ten tries at that
-
-
-def test_crop_larger_than_the_picture_keeps_it(rng):
-    image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    label = rng.integers(0, 3, (8, 8), dtype=np.uint8)
-    (crop,) = sem_seg_augmentations(
-        base_size=(), ratio_range=FIXED, crop_size=(100, 5), flip=0, photometric=False
-    )
-    cropped, cropped_label = apply(crop, image, label)
-    assert cropped.shape == (8, 5, 3) and cropped_label.shape == (8, 5)
 
 
 @pytest.mark.parametrize("crop_size", [(0, 5), (5,), (0.5, 0.5)])
@@ -263,21 +179,6 @@ def test_bad_jitter(bad):
         ColorJitter(**bad)
     with pytest.raises(UsageError, match="format RGB"):
         ColorJitter(0.1, image_format="BGR")
-
-
-def test_image_and_label_move_together(rng):
-    """After resize, crop and flip the label still describes the pixels beneath it."""
-    seed_all_rng(3)
-    label = np.kron(rng.integers(0, 8, (6, 8)), np.ones((10, 10), int)).astype(np.uint8)
-    image = np.repeat(label[..., None] * 30, 3, axis=2)
-    augmentations = sem_seg_augmentations(
-        base_size=(120, 90), ratio_range=(0.8, 1.2), crop_size=(40, 50), photometric=False
-    )
-    for _ in range(20):
-        inputs = T.AugInput(image, sem_seg=label)
-        T.AugmentationList(augmentations)(inputs)
-        agree = inputs.image[..., 0] == inputs.sem_seg * 30
-        assert agree.mean() > 0.75  # all but the interpolated borders of the blocks
 
 
 def test_test_recipe_is_deterministic():
