@@ -136,29 +136,6 @@ def test_crop_sees_the_ignore_value(pair, save):
     assert seen == [[0, 1, 77]]
 
 
-def test_grey_rgba_and_palette_images_are_converted(pair, save, rng):
-    grey = rng.integers(0, 256, (30, 40), dtype=np.uint8)
-    rgba = rng.integers(0, 256, (30, 40, 4), dtype=np.uint8)
-    palette = Image.fromarray(grey // 64)
-    palette.putpalette([10, 20, 30, 200, 0, 7, 0, 255, 90, 9, 9, 9])
-    expected = {
-        save("grey.png", grey): np.stack([grey] * 3),
-        save("rgba.png", rgba): rgba[..., :3].transpose(2, 0, 1),
-        save("palette.png", palette): np.asarray(palette.convert("RGB")).transpose(2, 0, 1),
-    }
-    for path, image in expected.items():
-        out = make()({**pair, "file_name": path})
-        np.testing.assert_array_equal(out["image"].numpy(), image)
-
-
-def test_palette_label_is_read_as_indices(pair, save):
-    ids = np.array(Image.open(pair["sem_seg_file_name"]))
-    picture = Image.fromarray(ids)
-    picture.putpalette(list(range(255, -1, -1)) * 3)
-    pair["sem_seg_file_name"] = save("palette.png", picture)
-    np.testing.assert_array_equal(make()(pair)["sem_seg"].numpy(), ids)
-
-
 @pytest.mark.parametrize("orientation", [3, 6])
 @pytest.mark.parametrize("is_train", [True, False])
 def test_exif_rotation_does_not_part_image_and_label(pair, save, orientation, is_train):
