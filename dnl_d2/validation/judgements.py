@@ -15,32 +15,22 @@ _MAIN_COLOR = 1e-2  # of the pixels, in labels whose borders hold colours in bet
 _TOLERANCE = 16  # that far from its colour may smearing take a pixel
 _SHOWN = 8  # values or classes that a line lists
 
-# What holds for a file: reason in SetSummary.files, level, text behind their number.
-_BY_FILE = (
-    ("broken", "error", "files cannot be used"),
-    ("unlabelled", "error", "images have no label (sem_seg_file_name)"),
-    (
-        "size",
-        "error",
-        "images differ in size (width x height) from their label: they must match pixel by pixel "
-        "as stored",
-    ),
-    (
-        "smeared",
-        "warning",
-        "labels have borders full of values in between, as JPEG compression or smooth "
-        "(anti-aliased) drawing leaves them: save them anew as PNG without smoothing",
-    ),
-    ("unlabelled_pixels", "warning", "labels are ignored in whole: nothing is learned from them"),
-    ("constant", "warning", "images are of one colour"),
-    (
-        "turned",
-        "warning",
-        "images have an EXIF rotation, which is not applied: see that their labels fit the stored "
-        "pixels",
-    ),
-    ("repeated", "warning", "images equal another one of the set pixel by pixel"),
-)
+# What holds for a file: reason in SetSummary.files -> text behind their number.
+_ERRORS_BY_FILE = {
+    "broken": "files cannot be used",
+    "unlabelled": "images have no label (sem_seg_file_name)",
+    "size": "images differ in size (width x height) from their label: they must match pixel by "
+    "pixel as stored",
+}
+_WARNINGS_BY_FILE = {
+    "smeared": "labels have borders full of values in between, as JPEG compression or smooth "
+    "(anti-aliased) drawing leaves them: save them anew as PNG without smoothing",
+    "unlabelled_pixels": "labels are ignored in whole: nothing is learned from them",
+    "constant": "images are of one colour",
+    "turned": "images have an EXIF rotation, which is not applied: see that their labels fit the "
+    "stored pixels",
+    "repeated": "images equal another one of the set pixel by pixel",
+}
 
 
 def judge(summary: SetSummary, training: SetSummary) -> list[Finding]:
@@ -51,11 +41,10 @@ def judge(summary: SetSummary, training: SetSummary) -> list[Finding]:
         training: that for training, perhaps the same.
     """
     findings = list(summary.source.findings)
-    findings += [
-        Finding(level, code, text, summary.files[code])
-        for code, level, text in _BY_FILE
-        if summary.files[code]
-    ]
+    for level, texts in (("error", _ERRORS_BY_FILE), ("warning", _WARNINGS_BY_FILE)):
+        for code, text in texts.items():
+            if summary.files[code]:
+                findings.append(Finding(level, code, text, summary.files[code]))
     findings += [*_colored(summary), *_values(summary, training), *_ignored(summary)]
     if not summary.source.pairs and not any(f.level == "error" for f in findings):
         findings.append(Finding("error", "empty", "there is no image with a label"))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.structures import BoxMode
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from dnl_d2.data.datasets.cityscapes_instances import read_instances
@@ -32,16 +31,13 @@ def instance_map():
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(tmp_path, save, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    for kind in ("leftImg8bit", "gtFine"):
-        (tmp_path / "cityscapes" / kind / "train" / "aachen").mkdir(parents=True)
     for number in range(2):
         stem = f"aachen/aachen_00000{number}_000019"
-        image = tmp_path / f"cityscapes/leftImg8bit/train/{stem}_leftImg8bit.png"
-        Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(image)
-        label = tmp_path / f"cityscapes/gtFine/train/{stem}_gtFine_instanceIds.png"
-        Image.fromarray(instance_map()).save(label)
+        image = np.zeros((40, 60, 3), np.uint8)
+        save(f"cityscapes/leftImg8bit/train/{stem}_leftImg8bit.png", image)
+        save(f"cityscapes/gtFine/train/{stem}_gtFine_instanceIds.png", instance_map())
     return tmp_path / "cityscapes"
 
 

@@ -48,11 +48,9 @@ def task(**changes):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, save):
     for number in (1, 2, 3):
-        Image.fromarray(np.full((40, 60, 3), 60 * number, np.uint8)).save(
-            tmp_path / f"{number}.png"
-        )
+        save(f"{number}.png", np.full((40, 60, 3), 60 * number, np.uint8))
     return tmp_path
 
 
@@ -181,12 +179,13 @@ def test_compressed_run_lengths_are_taken(check):
     check(data, mask_format="bitmask")
 
 
-@pytest.mark.parametrize("dtype, mode", [(np.uint16, "I"), (np.float32, "F")])
-def test_images_of_more_than_8_bits_are_refused(folder, check, dtype, mode):
-    deep = Image.fromarray(np.full((40, 60), 3000, dtype))
-    deep.save(folder / "2.png" if mode == "I" else folder / "2.tif")
+@pytest.mark.parametrize(
+    "dtype, mode, name", [(np.uint16, "I", "2.png"), (np.float32, "F", "2.tif")]
+)
+def test_images_of_more_than_8_bits_are_refused(save, check, dtype, mode, name):
+    save(name, np.full((40, 60), 3000, dtype))
     data = content()
-    data["images"][1]["file_name"] = "2.png" if mode == "I" else "2.tif"
+    data["images"][1]["file_name"] = name
     with pytest.raises(UsageError, match=rf"/2.* \(mode {mode}.*convert it to 8 bits"):
         check(data)
 

@@ -30,18 +30,17 @@ def read_ids(path: str, hint: str) -> list[str]:
     """
     try:
         with PathManager.open(path, "r") as file:
-            lines = [line.split() for line in file]
+            ids = [line.split() for line in file if line.strip()]
     except FileNotFoundError as error:
         raise UsageError(f"list {path} does not exist: {hint}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"list {path} cannot be read ({error}): {hint}") from error
-    ids = [words for words in lines if words]
-    wrong = next((words for words in ids if len(words) > 1), None)
-    if wrong:
-        raise UsageError(
-            f"list {path} has the line {' '.join(wrong)!r}: expected one picture name a line, "
-            "without folder and suffix"
-        )
+    for words in ids:
+        if len(words) > 1:
+            raise UsageError(
+                f"list {path} has the line {' '.join(words)!r}: expected one picture name a line, "
+                "without folder and suffix"
+            )
     if not ids:
         raise UsageError(f"list {path} is empty: {hint}")
     return [words[0] for words in ids]
