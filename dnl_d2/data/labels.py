@@ -35,17 +35,21 @@ def read_label(path: str) -> np.ndarray:
     return array.astype(np.uint8 if picture.mode in ("L", "P", "1") else np.int32)
 
 
-def _ignored_values(num_classes: int, ignore_label: int) -> set[int]:
-    return {ignore_label, _VOID} if num_classes <= _VOID else {ignore_label}
+def ignored_values(num_classes: int | None, ignore_label: int) -> set[int]:
+    """The values that are no label: 255 as well, unless there are so many classes that it is one.
+
+    Args:
+        num_classes: number of classes; None if it is not known.
+        ignore_label: the value the dataset ignores.
+    """
+    many = num_classes is not None and num_classes > _VOID
+    return {ignore_label} if many else {ignore_label, _VOID}
 
 
 def invalid_values(label: np.ndarray, *, num_classes: int, ignore_label: int) -> list[int]:
-    """Returns the values of a label map that are neither a class nor ignored, in order.
-
-    255 is ignored beside ``ignore_label``, unless there are so many classes that it is one.
-    """
+    """Returns the values of a label map that are neither a class nor ignored, in order."""
     wrong = (label < 0) | (label >= num_classes)
-    for value in _ignored_values(num_classes, ignore_label):
+    for value in ignored_values(num_classes, ignore_label):
         wrong &= label != value
     return np.unique(label[wrong]).tolist() if wrong.any() else []
 
@@ -64,7 +68,7 @@ def remap_ignored(
     Returns:
         (H, W) copy: uint8 where every value fits, else int32.
     """
-    ignored = np.isin(label, sorted(_ignored_values(num_classes, ignore_label)))
+    ignored = np.isin(label, sorted(ignored_values(num_classes, ignore_label)))
     fits = 0 <= ignore_value <= 255 and num_classes <= 256
     mapped = label.astype(np.uint8 if fits else np.int32)
     mapped[ignored] = ignore_value

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dnl_d2.data.labels import invalid_values
+from dnl_d2.data.labels import ignored_values, invalid_values
 from dnl_d2.validation.labelled_sets import LabelledSet
 from dnl_d2.validation.scan import ImageFacts, LabelFacts, PairFacts
 
@@ -58,8 +58,7 @@ class SetSummary:
 
     def is_ignored(self, value: int) -> bool:
         """Whether training and evaluation leave the value out."""
-        void = self.num_classes is None or self.num_classes <= 255
-        return value == self.source.ignore_label or (void and value == 255)
+        return value in ignored_values(self.num_classes, self.source.ignore_label)
 
     def invalid(self) -> list[int]:
         """The values found that are neither a class nor ignored, in order."""

@@ -108,8 +108,7 @@ def _color_table(summary: SetSummary) -> str:
         [f"({code >> 16}, {code >> 8 & 255}, {code & 255})", 100 * count / total]
         for code, count in summary.colors.most_common(24)
     ]
-    more = len(summary.colors) - len(rows)
-    title = f"{summary.source.name}: colours in the labels" + (
-        f" (the first of {len(summary.colors)})" if more > 0 else ""
-    )
+    title = f"{summary.source.name}: colours in the labels"
+    if len(summary.colors) > len(rows):
+        title += f" (the first of {len(summary.colors)})"
     return f"{title}\n" + tabulate(rows, ["RGB", "pixels %"], floatfmt=".4g")

@@ -15,10 +15,12 @@ CLASS_COLORS = {entry["name"]: entry["color"] for entry in CITYSCAPES_CATEGORIES
 IMAGE_SUFFIX = "_leftImg8bit.png"
 LABEL_SUFFIX = "_gtFine_labelTrainIds.png"
 
-_HINT = (
+LAYOUT_HINT = (
     "expected $DETECTRON2_DATASETS/cityscapes/{leftImg8bit,gtFine}/{train,val,test}/CITY/*.png as "
-    "the archives unpack, then run tools/prepare_dataset.py cityscapes"
+    "the archives unpack"
 )
+
+_HINT = f"{LAYOUT_HINT}, then run tools/prepare_dataset.py cityscapes"
 
 
 def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict]:

@@ -14,7 +14,7 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
-from dnl_d2.data.datasets.cityscapes import CLASS_COLORS, IMAGE_SUFFIX, list_by_city
+from dnl_d2.data.datasets.cityscapes import CLASS_COLORS, IMAGE_SUFFIX, LAYOUT_HINT, list_by_city
 from dnl_d2.data.datasets.records import make_records
 from dnl_d2.data.datasets.registration import register
 from dnl_d2.data.images import load_picture
@@ -25,10 +25,6 @@ CLASS_IDS = {entry["name"]: entry["id"] for entry in CITYSCAPES_CATEGORIES if en
 INSTANCE_SUFFIX = "_gtFine_instanceIds.png"
 
 _CONTIGUOUS = {official: number for number, official in enumerate(CLASS_IDS.values())}
-_HINT = (
-    "expected $DETECTRON2_DATASETS/cityscapes/{leftImg8bit,gtFine}/{train,val,test}/CITY/*.png as "
-    "the archives unpack"
-)
 
 
 def load_cityscapes_instances(image_dir: str, gt_dir: str) -> list[dict]:
@@ -56,10 +52,10 @@ def load_cityscapes_instances(image_dir: str, gt_dir: str) -> list[dict]:
 
 def list_cityscapes_instances(image_dir: str, gt_dir: str) -> tuple[dict[str, str], dict[str, str]]:
     """Pictures and their maps of instance ids, by ``CITY/NAME``; see above for errors."""
-    images = list_by_city(image_dir, IMAGE_SUFFIX, _HINT)
-    labels = list_by_city(gt_dir, INSTANCE_SUFFIX, _HINT)
+    images = list_by_city(image_dir, IMAGE_SUFFIX, LAYOUT_HINT)
+    labels = list_by_city(gt_dir, INSTANCE_SUFFIX, LAYOUT_HINT)
     lack = f"have no *{INSTANCE_SUFFIX} in {gt_dir}"
-    require_all(images, labels, f"images in {image_dir} {lack}", _HINT)
+    require_all(images, labels, f"images in {image_dir} {lack}", LAYOUT_HINT)
     return images, labels
 
 
@@ -89,7 +85,7 @@ def read_instances(path: str) -> list[dict]:
 
 def load_cityscapes_images(image_dir: str, gt_dir: str) -> list[dict]:
     """As :func:`load_cityscapes_instances` for the test split, whose labels are not public."""
-    images = list_by_city(image_dir, IMAGE_SUFFIX, _HINT)
+    images = list_by_city(image_dir, IMAGE_SUFFIX, LAYOUT_HINT)
     records = make_records(list(images.values()), None)
     return [r | {"image_id": os.path.basename(k)} for k, r in zip(images, records, strict=True)]
 
