@@ -1,7 +1,6 @@
 """The readers of the published datasets, on prepared miniatures."""
 
 import ast
-import importlib
 import importlib.util
 import os
 import shutil
@@ -14,7 +13,7 @@ from detectron2.data.datasets import cityscapes as detectron2_cityscapes
 from detectron2.data.datasets import load_sem_seg
 
 from dnl_d2.data import read_label
-from dnl_d2.data.datasets import cityscapes, voc
+from dnl_d2.data.datasets import voc
 from dnl_d2.errors import UsageError
 from dnl_d2.preparation import prepare_dataset
 from dnl_d2.validation.label_maps import check_sem_seg_dataset
@@ -126,25 +125,6 @@ def test_ade20k_reads_what_detectron2_reads(root):
     assert [[record[key] for key in files] for record in ours] == [
         [record[key] for key in files] for record in theirs
     ]
-
-
-def test_registering_again_replaces_what_this_library_registered(root):
-    name = "cityscapes_sem_seg_train"
-    importlib.reload(cityscapes)
-    assert len(DatasetCatalog.get(name)) == 3
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
-    importlib.reload(cityscapes)
-    assert len(DatasetCatalog.get(name)) == 3
-    assert len(MetadataCatalog.get(name).stuff_classes) == 19
-
-
-def test_the_root_is_read_when_a_dataset_is_loaded(root, monkeypatch):
-    assert DatasetCatalog.get("voc_2012_sem_seg_val")
-    monkeypatch.setenv("DETECTRON2_DATASETS", "elsewhere")
-    with pytest.raises(UsageError, match=r"elsewhere/VOCdevkit/VOC2012.* does not exist"):
-        DatasetCatalog.get("voc_2012_sem_seg_val")
-    assert MetadataCatalog.get("voc_2012_sem_seg_val").image_root.startswith("elsewhere/")
 
 
 def test_the_root_may_start_with_a_tilde(root, monkeypatch):

@@ -33,12 +33,6 @@ def test_pairs_are_matched_by_stem_in_order(folders, tmp_path):
     assert all((record["height"], record["width"]) == (4, 6) for record in records)
 
 
-def test_other_and_hidden_files_are_passed_over(folders, tmp_path):
-    for stray in ("train/Thumbs.db", "train/._a.png", "trainannot/.x.png", "trainannot/note.txt"):
-        (tmp_path / stray).write_bytes(b"stray")
-    assert len(load_sem_seg_folder(*folders)) == 3
-
-
 @pytest.mark.parametrize(("wrong", "kind"), [(0, "image"), (1, "label")])
 def test_missing_and_empty_folders_are_named_with_the_layout(folders, tmp_path, wrong, kind):
     (tmp_path / "empty").mkdir()
