@@ -83,17 +83,21 @@ class SemSegMapper(DatasetMapper):
                 jitter=inputs.COLOR_JITTER,
                 image_format=inputs.FORMAT,
             )
+            views, names = None, cfg.DATASETS.TRAIN
         else:
             augmentations = test_augmentations(base_size)
+            test = cfg.TEST.AUG
+            views = MultiScaleFlip(
+                enabled=test.ENABLED, base_size=base_size, scales=test.SCALES, flip=test.FLIP
+            )
+            names = cfg.DATASETS.TEST
         return {
             "is_train": is_train,
             "augmentations": augmentations,
-            "multi_scale_flip": None if is_train else _multi_scale_flip(cfg),
+            "multi_scale_flip": views,
             "image_format": inputs.FORMAT,
             "ignore_value": head.IGNORE_VALUE,
-            "dataset_ignore_label": _common_ignore_label(
-                cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
-            ),
+            "dataset_ignore_label": _common_ignore_label(names),
             "num_classes": head.NUM_CLASSES,
         }
 
@@ -164,16 +168,6 @@ def require_same_size(
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
     return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
-def _multi_scale_flip(cfg: CfgNode) -> MultiScaleFlip:
-    augment = cfg.TEST.AUG
-    return MultiScaleFlip(
-        enabled=augment.ENABLED,
-        base_size=cfg.INPUT.RESIZE.BASE_SIZE,
-        scales=augment.SCALES,
-        flip=augment.FLIP,
-    )
 
 
 def _flip_probability(mode: str) -> float:
