@@ -54,18 +54,16 @@ def adapt_input(
     if not _close(mean, wanted_mean):
         return dict(state), _different_mean(published, mean), True
     scale = torch.tensor([own / other for own, other in zip(std, wanted_std, strict=True)])
-    rescale = bool(((scale - 1).abs() > _STD_TOLERANCE).any())
     done = []
     weight = state[first]
     if swap:
         weight = weight.flip(1)
         done.append(f"its input channels swapped (published as {published.channel_order})")
-    if rescale:
+    if ((scale - 1).abs() > _STD_TOLERANCE).any():
         weight = weight * scale.to(weight).view(1, 3, 1, 1)
         done.append(f"scaled for pixels divided by {_numbers(std)}, not {_numbers(wanted_std)}")
-    if not done:
-        return dict(state), "", False
-    return {**state, first: weight}, f"first convolution: {' and '.join(done)}", False
+    said = f"first convolution: {' and '.join(done)}" if done else ""
+    return {**state, first: weight}, said, False
 
 
 def published_format(rest: Mapping[str, Any], source: Source | None = None) -> InputFormat | None:

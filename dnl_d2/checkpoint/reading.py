@@ -96,7 +96,7 @@ def _reader(head: bytes, path: str) -> Callable[[str, bool], Any]:
     if head.startswith(_TORCH_LEGACY):
         return _read_torch
     if head[:1] == b"\x80" and 2 <= head[1] <= 5:
-        return _read_pickle
+        return load_arrays
     if head[257:262] == b"ustar":
         raise UsageError("not a weights file but a tar archive: unpack it first")
     if len(head) > 9 and head[8:9] == b"{":
@@ -104,7 +104,7 @@ def _reader(head: bytes, path: str) -> Callable[[str, bool], Any]:
     text = _as_text(head)
     named_pickle = path.endswith((".pkl", ".pdparams"))  # protocols 0 and 1 have no magic number
     if named_pickle and (text is None or head.startswith((b"(d", b"ccollections"))):
-        return _read_pickle
+        return load_arrays
     if text is not None:
         if text.startswith("<"):
             raise UsageError(
@@ -150,10 +150,6 @@ def _read_torch(path: str, trust: bool) -> Any:
         if named is None:
             raise
         raise RefusedPickle(named[1].rstrip(".,")) from error
-
-
-def _read_pickle(path: str, trust: bool) -> Any:
-    return load_arrays(path, trust=trust)
 
 
 def _read_safetensors(path: str, trust: bool) -> Any:
@@ -205,14 +201,11 @@ def _tensors(mapping: Mapping) -> dict[str, Tensor]:
 
 
 def _check_values(state: Mapping[str, Tensor]) -> None:
-    odd = [
-        key for key, value in state.items()
-        if value.layout != torch.strided or value.is_complex() or value.is_quantized
-    ]  # fmt: skip
-    if odd:
-        raise UsageError(
-            f"{odd[0]!r} is sparse, complex or quantised: not a network's plain weights"
-        )
+    for key, value in state.items():
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized:
+            raise UsageError(
+                f"{key!r} is sparse, complex or quantised: not a network's plain weights"
+            )
     wrong = [
         key for key, value in state.items()
         if value.is_floating_point() and not torch.isfinite(value.float()).all()

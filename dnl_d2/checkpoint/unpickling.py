@@ -52,7 +52,7 @@ def safe_globals() -> list:
     return [*pairs, np.ndarray, np.dtype, *kinds, (_encode, "_codecs.encode"), config]
 
 
-def load_arrays(path: str, *, trust: bool) -> Any:
+def load_arrays(path: str, trust: bool) -> Any:
     """Unpickles ``path``, strings of Python 2 as latin-1, and rejoins arrays that were cut up.
 
     Raises:

@@ -19,14 +19,11 @@ class Keys:
     def has(self, start: str) -> bool:
         return any(key.startswith(start) for key in self.shapes)
 
-    def count(self, start: str, end: str = "") -> int:
-        """How many of ``start0...end``, ``start1...end`` there are, the largest number counting."""
-        numbers = [-1]
-        for key in self.shapes:
-            number = key[len(start) :].partition(".")[0]
-            if key.startswith(start) and key.endswith(end) and number.isdigit():
-                numbers.append(int(number))
-        return max(numbers) + 1
+    def count(self, start: str) -> int:
+        """How many of ``start0...``, ``start1...`` there are, the largest number counting."""
+        after = [key.removeprefix(start) for key in self.shapes if key.startswith(start)]
+        numbers = [rest.partition(".")[0] for rest in after]
+        return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
 
     def out(self, key: str) -> int:
         return self._shape(key)[0]
