@@ -84,13 +84,15 @@ def convert_file(
         model, pooled = _build(config_file, opts)
     state = fit_backbone(converted.state, model)
     compared = compare(state, model)
+    compared.unexpected = [*converted.unexpected, *compared.unexpected]
     lines = [f"{input}: {found.title}, {title(settings)}", *_report(converted, compared, verbose)]
-    against = f"the model of {config_file}" if config_file else f"a whole {title(settings)}"
-    try:
-        _check_complete(input, compared, converted, against, ignore_unexpected)
-    except UsageError:
+    problems = _problems(compared, ignore_unexpected)
+    if problems:
         print("\n".join(lines))
-        raise
+        against = f"the model of {config_file}" if config_file else f"a whole {title(settings)}"
+        raise UsageError(
+            f"{input} does not hold {against}; parameters: {'; '.join(problems)}. Nothing written"
+        )
     state = {key: state[key] for key in compared.matched}
     fed = published_format(weights.rest, found)
     if to is None:
@@ -114,26 +116,20 @@ def _build(config_file: str, opts: Sequence[str]) -> tuple[Mapping[str, Tensor],
 
 def _report(converted: Converted, compared: Comparison, verbose: bool) -> list[str]:
     renamed = converted.renamed
-    lines = [f"matched    {len(compared.matched)} of {len(compared.matched) + _wrong(compared)}"]
-    lines.append(f"renamed    {len(renamed)}")
+    wanted = len(compared.matched) + len(compared.missing) + len(compared.mismatched)
+    lines = [f"matched    {len(compared.matched)} of {wanted}", f"renamed    {len(renamed)}"]
     lines += [f"    {old} -> {new}" for old, new in renamed.items() if verbose]
     lines.append(f"dropped    {len(converted.dropped)}")
     lines += [f"    {why}: {', '.join(keys)}" for why, keys in group_dropped(converted).items()]
     lines.append(f"missing    {len(compared.missing)}")
     lines += [f"    {key}" for key in compared.missing]
-    unexpected = [*converted.unexpected, *compared.unexpected]
-    lines.append(f"unexpected {len(unexpected)}")
-    lines += [f"    {key}" for key in unexpected]
+    lines.append(f"unexpected {len(compared.unexpected)}")
+    lines += [f"    {key}" for key in compared.unexpected]
     return lines
 
 
-def _wrong(compared: Comparison) -> int:
-    return len(compared.missing) + len(compared.mismatched)
-
-
-def _check_complete(
-    path: str, compared: Comparison, converted: Converted, against: str, ignore_unexpected: bool
-) -> None:
+def _problems(compared: Comparison, ignore_unexpected: bool) -> list[str]:
+    """Why the parameters are not those of the model, in words."""
     problems = []
     if compared.missing:
         problems.append(f"{len(compared.missing)} missing ({shorten(compared.missing)})")
@@ -143,16 +139,12 @@ def _check_complete(
             f"{len(compared.mismatched)} of another shape ({key}: {list(own)} in the file, "
             f"{list(model)} in the model)"
         )
-    unexpected = [*converted.unexpected, *compared.unexpected]
-    if unexpected and not ignore_unexpected:
+    if compared.unexpected and not ignore_unexpected:
         problems.append(
-            f"{len(unexpected)} that the model has no place for ({shorten(unexpected)}; "
-            "--ignore-unexpected leaves them out)"
+            f"{len(compared.unexpected)} that the model has no place for "
+            f"({shorten(compared.unexpected)}; --ignore-unexpected leaves them out)"
         )
-    if problems:
-        raise UsageError(
-            f"{path} does not hold {against}; parameters: {'; '.join(problems)}. Nothing written"
-        )
+    return problems
 
 
 def _renamed_back(path: str, state: Mapping[str, Tensor], target: Source) -> dict[str, Tensor]:
