@@ -46,7 +46,6 @@ class Source:
         input_format: how its models were fed; None if that differs from model to model.
         prepare: pure function from the file's own dict to what ``rules`` speaks about, such as
             one that takes ``module.`` off; by default nothing.
-        prefix: where our keys start if a file holds a bare backbone, else empty.
         settings: YAML keys of the published models that no parameter shows, such as
             ``{"MODEL.RESNETS.SHORTCUT": "avg_pool"}``.
         told: what a file holds beside its weights, and the YAML keys that its parameters show ->
@@ -59,7 +58,6 @@ class Source:
     rules: Callable[[Mapping[str, Tensor]], list[Rule]]
     input_format: InputFormat | None = IMAGENET_RGB
     prepare: Callable[[State], dict[str, Tensor]] = dict
-    prefix: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     told: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] | None = None
 

@@ -211,7 +211,7 @@ def test_a_bare_backbone():
     settings |= {"MODEL.RESNETS.OUTPUT_STRIDE": 8, "MODEL.RESNETS.OUT_FEATURES": features}
     with torch.device("meta"):
         model = build_backbone(build_config(settings), ShapeSpec(channels=3))
-    state = {key.removeprefix(source.prefix): v for key, v in converted.state.items()}
+    state = {key.removeprefix("backbone."): v for key, v in converted.state.items()}
     assert not model.load_state_dict(state, strict=False, assign=True).unexpected_keys
     with torch.no_grad():
         got = model.eval()(IMAGE)

@@ -65,8 +65,8 @@ def ours(converted: Converted, source, **settings):
     }
     with torch.device("meta"):
         model = build_backbone(build_config(settings), ShapeSpec(channels=3))
-    assert all(key.startswith(source.prefix) for key in converted.state)
-    state = {key.removeprefix(source.prefix): v for key, v in converted.state.items()}
+    assert all(key.startswith("backbone.") for key in converted.state)
+    state = {key.removeprefix("backbone."): v for key, v in converted.state.items()}
     model.load_state_dict(state, assign=True)
     return model.eval()
 

@@ -55,6 +55,5 @@ SOURCE = Source(
     rules=_rules,
     input_format=CAFFE_BGR,
     prepare=_prepare,
-    prefix="backbone.",
     settings={"MODEL.RESNETS.STRIDE_IN_1X1": True},
 )

@@ -37,7 +37,6 @@ SOURCES = (
         signature=(*_SIGNATURE, "layer2.0.downsample.2.weight"),
         rules=partial(_rules, pooled=True),
         prepare=_prepare,
-        prefix="backbone.",
         settings={"MODEL.RESNETS.SHORTCUT": "avg_pool"},
     ),
     Source(
@@ -46,6 +45,5 @@ SOURCES = (
         signature=_SIGNATURE,
         rules=partial(_rules, pooled=False),
         prepare=_prepare,
-        prefix="backbone.",
     ),
 )

@@ -154,7 +154,6 @@ SOURCES = (
         title="a bare ResNet-vd of PaddleSeg or PaddleClas",
         signature=("conv1_1._conv.weight", "bb_0_0.conv0._conv.weight"),
         rules=_bare_rules,
-        prefix="backbone.",
         settings=_RESNET_VD,
     ),
 )

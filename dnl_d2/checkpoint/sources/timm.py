@@ -30,7 +30,6 @@ SOURCES = (
         title="a timm ResNet-D",
         signature=(*_STEM, "layer2.0.downsample.2.weight"),
         rules=partial(_rules, pooled=True),
-        prefix="backbone.",
         settings={"MODEL.RESNETS.SHORTCUT": "avg_pool"},
     ),
     Source(
@@ -38,6 +37,5 @@ SOURCES = (
         title="a timm ResNet-C",
         signature=_STEM,
         rules=partial(_rules, pooled=False),
-        prefix="backbone.",
     ),
 )

@@ -75,6 +75,5 @@ SOURCE = Source(
     signature=("conv3.weight", "bn3.weight", "layer1.0.conv1.weight"),
     rules=_imagenet_rules,
     input_format=INPUT_FORMAT,
-    prefix="backbone.",
     settings={"MODEL.RESNETS.STEM_TYPE": "v1c-ceil"},
 )

@@ -16,5 +16,4 @@ SOURCE = Source(
     title="a torchvision ResNet",
     signature=("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight"),
     rules=_rules,
-    prefix="backbone.",
 )
