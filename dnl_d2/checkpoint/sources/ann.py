@@ -9,13 +9,13 @@ from dnl_d2.checkpoint.sources.torchcv import (
     INPUT_FORMAT,
     SETTINGS,
     backbone_rules,
-    fold_conv_biases,
     stem_signature,
 )
 from dnl_d2.errors import UsageError
 
 _HEAD, _AUXILIARY = "sem_seg_head", "sem_seg_head.auxiliary"
 _FUSION, _CONTEXT = "fusion.stages.0", "context.2.stages.0"
+_BIASED = ("fusion", "context", "dsn")  # top-level modules with biases before norms
 
 # Convolution and norm, by the Sequential they are in -> ours.
 _CONVS = {
@@ -62,7 +62,25 @@ def _unfolded(bias: Tensor) -> Tensor:
 
 
 def _prepare(state: State) -> dict[str, Tensor]:
-    return fold_conv_biases(state, ("fusion", "context", "dsn"))
+    """Takes the bias of every convolution that a batch norm follows into the norm's mean.
+
+    norm(W x + b) with the running mean m is norm(W x) with m - b. In training the mean of the batch
+    takes b out as well, so nothing but the parameter that had no effect goes.
+
+    In each ``nn.Sequential`` a norm, alone or in a Sequential of its own, has the number after that
+    of its convolution.
+    """
+    folded = dict(state)
+    for key, bias in state.items():
+        *path, number, name = ["", *key.rsplit(".", 2)]
+        if name != "bias" or not number.isdigit() or key.split(".")[0] not in _BIASED:
+            continue
+        after = ".".join([*path[1:], str(int(number) + 1)])
+        for mean in (f"{after}.running_mean", f"{after}.0.running_mean"):
+            if mean in state:
+                folded[mean] = state[mean] - bias
+                del folded[key]
+    return folded
 
 
 SOURCE = Source(

@@ -32,8 +32,7 @@ def _rules(state: State) -> list[Rule]:
     stem_norm = "res_conv1_bn" if kind == "bn" else "conv1_gn"
     rules = [
         Rule("{name:*}_momentum", None, why="state of the optimizer"),
-        Rule("fc1000_{p:w|b}", None, why="ImageNet classifier"),
-        Rule("pred_{p:w|b}", None, why="ImageNet classifier"),
+        Rule("{layer:fc1000|pred}_{p:w|b}", None, why="ImageNet classifier"),
         Rule("conv1_b", None, why="a bias before a norm, which Detectron2's ResNets do not have"),
         Rule("conv1_w", "backbone.stem.conv1.weight"),
     ]

@@ -1,12 +1,9 @@
 """What the authors' segmentation repositories share: they are built on donnyyou/torchcv."""
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
-from dnl_d2.checkpoint.keymap import PARAM, Rule, State, matching
+from dnl_d2.checkpoint.keymap import Rule, State, matching
 from dnl_d2.checkpoint.source import InputFormat, Source
 from dnl_d2.checkpoint.sources.resnet import conv_norm, residual_rules
+from dnl_d2.checkpoint.sources.torchvision import CLASSIFIER
 
 # Images as cv2 reads them, minus Caffe's means, not divided.
 INPUT_FORMAT = InputFormat("BGR", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
@@ -32,40 +29,12 @@ def backbone_rules(state: State) -> list[Rule]:
     return [*_stem_rules(f"backbone.{stem}."), *residual_rules("backbone.")]
 
 
-def fold_conv_biases(state: State, modules: Sequence[str]) -> dict[str, Tensor]:
-    """Takes the bias of every convolution that a batch norm follows into the norm's mean.
-
-    norm(W x + b) with the running mean m is norm(W x) with m - b. In training the mean of the batch
-    takes b out as well, so nothing but the parameter that had no effect goes.
-
-    Args:
-        state: is not changed.
-        modules: top-level modules to look into. In each ``nn.Sequential`` a norm, alone or in a
-            Sequential of its own, has the number after that of its convolution.
-    """
-    folded = dict(state)
-    for key, bias in state.items():
-        *path, number, name = ["", *key.rsplit(".", 2)]
-        if name != "bias" or not number.isdigit() or key.split(".")[0] not in modules:
-            continue
-        after = ".".join([*path[1:], str(int(number) + 1)])
-        for mean in (f"{after}.running_mean", f"{after}.0.running_mean"):
-            if mean in state:
-                folded[mean] = state[mean] - bias
-                del folded[key]
-    return folded
-
-
 def _stem_rules(public: str) -> list[Rule]:
     return conv_norm(f"{public}conv{{i}}", f"{public}bn{{i}}", "backbone.stem.conv{i}")
 
 
 def _imagenet_rules(state: State) -> list[Rule]:
-    return [
-        *_stem_rules(""),
-        *residual_rules(),
-        Rule(f"fc.{PARAM}", None, why="ImageNet classifier"),
-    ]
+    return [*_stem_rules(""), *residual_rules(), CLASSIFIER]
 
 
 # The ResNet-101 with three 3x3 convolutions that both repositories train from.
