@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, State, matching
+from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, State, has
 from dnl_d2.checkpoint.source import Source
 from dnl_d2.checkpoint.sources.mmseg import global_context_rules
 from dnl_d2.checkpoint.sources.resnet import conv_norm
@@ -75,10 +75,19 @@ def _whitening(network: str, given: list[str]) -> str:
     return found[0] if found else "none"
 
 
+def disentangled_rules(public: str, ours: str) -> list[Rule]:
+    """DNL as both repositories of its authors store it."""
+    parts = "query|key|value"
+    return [
+        Rule(f"{public}.conv_{{part:{parts}}}.{PARAM}", f"{ours}.{{part:{parts}}}.{PARAM}"),
+        Rule(f"{public}.conv_mask.{PARAM}", f"{ours}.unary.{PARAM}"),
+        Rule(f"{public}.gamma", f"{ours}.gamma"),
+    ]
+
+
 def _rules(state: State) -> list[Rule]:
     # GC and FCN heads are in a module of another name than NL and DNL heads.
-    pairwise = any(matching(state, t) for t in ("nlm.{rest:*}", f"{_BLOCK}.query.{{p:*}}"))
-    head = "nlm" if pairwise else "gcb"
+    head = "nlm" if has(state, "nlm.{rest:*}", f"{_BLOCK}.query.{{p:*}}") else "gcb"
     return [
         *backbone_rules(state),
         *conv_norm(f"{head}.conva.0", f"{head}.conva.1.0", f"{_HEAD}.convs.0"),
@@ -92,14 +101,11 @@ def _rules(state: State) -> list[Rule]:
 
 
 def _block_rules(state: State, public: str) -> list[Rule]:
-    outputs = (f"{public}.conv_out.weight", f"{_BLOCK}.project.weight")
-    projected = any(key in state for key in outputs)
-    parts = "query|key|value"
+    projected = has(state, f"{public}.conv_out.weight", f"{_BLOCK}.project.weight")
     return [
-        Rule(f"{public}.conv_{{part:{parts}}}.{PARAM}", f"{_BLOCK}.{{part:{parts}}}.{PARAM}"),
+        *disentangled_rules(public, _BLOCK),
         Rule(f"{public}.conv_out.weight", f"{_BLOCK}.project.weight"),
         Rule(f"{public}.out_bn.{NORM}", f"{_BLOCK}.{'project.' if projected else ''}norm.{NORM}"),
-        Rule(f"{public}.gamma", f"{_BLOCK}.gamma"),
         *global_context_rules(public, _BLOCK),
     ]
 
