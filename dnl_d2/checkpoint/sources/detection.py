@@ -2,16 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dnl_d2.checkpoint.keymap import PARAM, Rule, State, matching
+from dnl_d2.checkpoint.keymap import PARAM, Rule, State, has, matching
 from dnl_d2.checkpoint.sources.mmseg import conv_module, global_context_rules, non_local_rules
-from dnl_d2.checkpoint.sources.resnet import basic_stem_rules, deep_stem_rules, residual_rules
+from dnl_d2.checkpoint.sources.resnet import openmmlab_rules
 from dnl_d2.errors import UsageError
 
+# What all their files have; the box head is under another name in each.
+SIGNATURE = (
+    "backbone.layer1.0.conv1.weight",
+    "neck.fpn_convs.0.conv.weight",
+    "rpn_head.rpn_conv.weight",
+)
 # Standard deviations of the box targets in its three cascade stages; Detectron2 multiplies by the
 # inverses, and its own third ones are (30, 30, 15, 15).
 _CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
@@ -69,22 +76,19 @@ GLOBAL_CONTEXT = Insert("context_block", "channel_{kind:add|mul}.{any:*}", globa
 NON_LOCAL = Insert("nonlocal_block", "project.{any:*}", non_local_rules)
 
 
-def detector_rules(
-    state: State, inserts: Sequence[Insert], *, roi: str, background_first: bool
-) -> list[Rule]:
+def detector_rules(state: State, *, inserts: Sequence[Insert], legacy: bool) -> list[Rule]:
     """All rules of a Faster, Mask or Cascade R-CNN with FPN.
 
     Args:
         state: public or ours.
         inserts: the kinds of blocks that the code base has, the more telling ones first.
-        roi: where the public keys of the RoI heads start: ``roi_head.`` or nothing.
-        background_first: whether class 0 is the background, as before MMDetection 2.0; it has box
-            and mask regressors there, which nothing ever uses.
+        legacy: whether it is from before MMDetection 2.0: class 0 is the background, with box and
+            mask regressors that nothing ever uses, and no ``roi_head.`` is before the RoI heads.
 
     Raises:
         UsageError: a block or head that this library cannot have.
     """
-    rpn = "proposal_generator.rpn_head"
+    rpn, roi = "proposal_generator.rpn_head", "" if legacy else "roi_head."
     return [
         *_backbone_rules(state, inserts),
         *conv_module("neck.lateral_convs.{i}", "backbone.fpn_lateral{i+2}"),
@@ -92,8 +96,8 @@ def detector_rules(
         Rule(f"rpn_head.rpn_conv.{PARAM}", f"{rpn}.conv.{PARAM}"),
         Rule(f"rpn_head.rpn_cls.{PARAM}", f"{rpn}.objectness_logits.{PARAM}"),
         Rule(f"rpn_head.rpn_reg.{PARAM}", f"{rpn}.anchor_deltas.{PARAM}"),
-        *_box_rules(state, f"{roi}bbox_head", background_first),
-        *_mask_rules(state, f"{roi}mask_head", background_first),
+        *_box_rules(state, f"{roi}bbox_head", legacy),
+        *_mask_rules(state, f"{roi}mask_head", legacy),
     ]
 
 
@@ -110,10 +114,8 @@ def _backbone_rules(state: State, inserts: Sequence[Insert]) -> list[Rule]:
     block, res = "backbone.layer{s}.{b}", "backbone.res{s+1}.{b}"
     old_offset = bool(matching(state, f"{block}.conv2_offset.{PARAM}"))
     offset = "conv2_offset" if old_offset else "conv2.conv_offset"
-    deep = {"backbone.stem.0.weight", "backbone.stem.conv2.weight"} & set(state)
     return [
-        *(deep_stem_rules("backbone.stem") if deep else basic_stem_rules("backbone.")),
-        *residual_rules("backbone."),
+        *openmmlab_rules(state),
         # (y, x) of each tap in turn, then (with modulation) the masks: Detectron2's order too.
         Rule(f"{block}.{offset}.{PARAM}", f"{res}.conv2_offset.{PARAM}"),
         *_insert_rules(state, inserts, block, f"{res}.context"),
@@ -141,10 +143,9 @@ def _insert_rules(state: State, inserts: Sequence[Insert], block: str, ours: str
     return []
 
 
-def _box_rules(state: State, public: str, background_first: bool) -> list[Rule]:
+def _box_rules(state: State, public: str, legacy: bool) -> list[Rule]:
     head, predictor = "roi_heads.box_head", "roi_heads.box_predictor"
-    cascade = any(matching(state, f"{name}.{{k}}.{{any:*}}") for name in (public, head))
-    if cascade:
+    if has(state, f"{public}.{{k}}.{{any:*}}", f"{head}.{{k}}.{{any:*}}"):
         for key in matching(state, f"{public}.{{k}}.fc_reg.weight"):
             if len(state[key]) != 4:
                 raise UsageError(
@@ -152,8 +153,10 @@ def _box_rules(state: State, public: str, background_first: bool) -> list[Rule]:
                     "regressor for all classes (reg_class_agnostic=True)"
                 )
         public, head, predictor = f"{public}.{{k}}", f"{head}.{{k}}", f"{predictor}.{{k}}"
-    classes = (_background_last, _background_first) if background_first else (None, None)
-    boxes = (_foreground_boxes, _with_background_boxes) if background_first else (None, None)
+    # The background's score goes to the end.
+    roll = partial(torch.roll, dims=0)
+    classes = (partial(roll, shifts=-1), partial(roll, shifts=1)) if legacy else (None, None)
+    boxes = _without_background(4) if legacy else (None, None)
     return [
         *conv_module(f"{public}.shared_convs.{{i}}", f"{head}.conv{{i+1}}"),
         Rule(f"{public}.shared_fcs.{{i}}.{PARAM}", f"{head}.fc{{i+1}}.{PARAM}"),
@@ -162,11 +165,11 @@ def _box_rules(state: State, public: str, background_first: bool) -> list[Rule]:
     ]
 
 
-def _mask_rules(state: State, public: str, background_first: bool) -> list[Rule]:
+def _mask_rules(state: State, public: str, legacy: bool) -> list[Rule]:
     head = "roi_heads.mask_head"
-    if any(matching(state, f"{name}.{{k}}.{{any:*}}") for name in (public, head)):
+    if has(state, f"{public}.{{k}}.{{any:*}}", f"{head}.{{k}}.{{any:*}}"):
         public, head = f"{public}.{{k}}", f"{head}.{{k}}"
-    masks = (_foreground_masks, _with_background_mask) if background_first else (None, None)
+    masks = _without_background(1) if legacy else (None, None)
     return [
         *conv_module(f"{public}.convs.{{i}}", f"{head}.mask_fcn{{i+1}}"),
         Rule(f"{public}.upsample.{PARAM}", f"{head}.deconv.{PARAM}"),
@@ -174,27 +177,16 @@ def _mask_rules(state: State, public: str, background_first: bool) -> list[Rule]
     ]
 
 
-def _background_last(rows: Tensor) -> Tensor:
-    return rows.roll(-1, 0)
+def _without_background(size: int) -> tuple[Callable[[Tensor], Tensor], ...]:
+    """Drops the first of the regressors, each of ``size`` rows, and puts zeros back there.
 
+    One regressor alone is for all classes, and stays.
+    """
 
-def _background_first(rows: Tensor) -> Tensor:
-    return rows.roll(1, 0)
+    def drop(rows: Tensor) -> Tensor:
+        return rows if len(rows) == size else rows[size:].clone()
 
+    def put_back(rows: Tensor) -> Tensor:
+        return rows if len(rows) == size else torch.cat([torch.zeros_like(rows[:size]), rows])
 
-def _foreground_boxes(rows: Tensor) -> Tensor:
-    """Four rows by class; four alone are a regressor for all classes."""
-    return rows if len(rows) == 4 else rows[4:].clone()
-
-
-def _with_background_boxes(rows: Tensor) -> Tensor:
-    return rows if len(rows) == 4 else torch.cat([torch.zeros_like(rows[:4]), rows])
-
-
-def _foreground_masks(rows: Tensor) -> Tensor:
-    """One row by class; one alone is a mask for all classes."""
-    return rows if len(rows) == 1 else rows[1:].clone()
-
-
-def _with_background_mask(rows: Tensor) -> Tensor:
-    return rows if len(rows) == 1 else torch.cat([torch.zeros_like(rows[:1]), rows])
+    return drop, put_back

@@ -1,6 +1,7 @@
 """Checkpoints of DNL's detection repository (built on MMDetection 1.x): NL, GC, SNL and DNL."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,19 +18,10 @@ from dnl_d2.checkpoint.sources.detection import (
     insert_names,
     told,
 )
+from dnl_d2.checkpoint.sources.dnl_seg import disentangled_rules
 
 _ABN_EPS = 1e-5
 _BLOCK = "backbone.layer{s}.{b}"
-
-
-def _disentangled_rules(public: str, ours: str) -> list[Rule]:
-    return [
-        Rule(f"{public}.conv_query.{PARAM}", f"{ours}.query.{PARAM}"),
-        Rule(f"{public}.conv_key.{PARAM}", f"{ours}.key.{PARAM}"),
-        Rule(f"{public}.conv_value.{PARAM}", f"{ours}.value.{PARAM}"),
-        Rule(f"{public}.conv_mask.{PARAM}", f"{ours}.unary.{PARAM}"),
-        Rule(f"{public}.gamma", f"{ours}.gamma"),
-    ]
 
 
 def _simplified_rules(public: str, ours: str) -> list[Rule]:
@@ -39,13 +31,9 @@ def _simplified_rules(public: str, ours: str) -> list[Rule]:
     ]
 
 
-_DISENTANGLED = Insert("nl_gc_block", "gamma", _disentangled_rules)
+_DISENTANGLED = Insert("nl_gc_block", "gamma", disentangled_rules)
 _SIMPLIFIED = Insert("context_block", "unary.weight", _simplified_rules)
-
-
-def _rules(state: State) -> list[Rule]:
-    inserts = (_DISENTANGLED, NON_LOCAL, GLOBAL_CONTEXT, _SIMPLIFIED)
-    return detector_rules(state, inserts, roi="", background_first=True)
+_INSERTS = (_DISENTANGLED, NON_LOCAL, GLOBAL_CONTEXT, _SIMPLIFIED)
 
 
 def _prepare(state: State) -> dict[str, Tensor]:
@@ -89,7 +77,7 @@ SOURCE = _Source(
     name="dnl-det",
     title="DNL's detection repository",
     signature=gcnet.SOURCE.signature,
-    rules=_rules,
+    rules=partial(detector_rules, inserts=_INSERTS, legacy=True),
     prepare=_prepare,
     settings=LEGACY_SETTINGS | {"MODEL.RESNETS.CONTEXT_POSITION": "after_add"},
     told=told,

@@ -5,7 +5,7 @@ from functools import partial
 from dnl_d2.checkpoint.describe import openmmlab_meta
 from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, State, has
 from dnl_d2.checkpoint.source import Source
-from dnl_d2.checkpoint.sources.resnet import basic_stem_rules, deep_stem_rules, residual_rules
+from dnl_d2.checkpoint.sources.resnet import openmmlab_rules
 
 _HEAD, _AUXILIARY = "sem_seg_head", "sem_seg_head.auxiliary"
 
@@ -40,11 +40,9 @@ def global_context_rules(public: str, ours: str) -> list[Rule]:
 
 
 def _rules(state: State, pooled: bool) -> list[Rule]:
-    deep = has(state, "backbone.stem.0.weight", "backbone.stem.conv3.weight")
     asymmetric = has(state, "decode_head.fusion.{rest:*}", f"{_HEAD}.fusion.{{rest:*}}")
     return [
-        *(deep_stem_rules("backbone.stem") if deep else basic_stem_rules("backbone.")),
-        *residual_rules("backbone.", pooled=pooled),
+        *openmmlab_rules(state, pooled=pooled),
         Rule(f"decode_head.conv_seg.{PARAM}", f"{_HEAD}.predictor.{PARAM}"),
         *(_asymmetric_rules() if asymmetric else _context_rules("decode_head", _HEAD)),
         *(() if asymmetric else _block_rules(state)),
