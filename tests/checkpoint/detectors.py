@@ -1,35 +1,22 @@
 """Detectron2 models for converted detectors, and what is compared about them."""
 
 import torch
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-import dnl_d2.modeling.anchors
-import dnl_d2.modeling.roi_heads  # noqa: F401
-from dnl_d2 import add_dnl_config
+from dnl_d2.checkpoint.convert import convert, fit_backbone
+from dnl_d2.checkpoint.describe.architecture import build_config
+from tests.checkpoint.models import TWO_STAGES
 
-LEVELS = ["p2", "p3", "p4", "p5"]
 # Keys that all published detectors share.
-COMMON = {
-    "MODEL.DEVICE": "cpu",
+COMMON = TWO_STAGES | {
     "MODEL.MASK_ON": True,
-    "MODEL.BACKBONE.NAME": "build_context_resnet_fpn_backbone",
     "MODEL.BACKBONE.FREEZE_AT": 0,
     "MODEL.RESNETS.DEPTH": 50,
     "MODEL.RESNETS.STRIDE_IN_1X1": False,
     "MODEL.RESNETS.NORM": "BN",
-    "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
-    "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
-    "MODEL.RPN.IN_FEATURES": [*LEVELS, "p6"],
-    "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[0.5, 1.0, 2.0]],
-    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
-    "MODEL.ROI_HEADS.IN_FEATURES": LEVELS,
     "MODEL.ROI_HEADS.NUM_CLASSES": 5,
-    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
-    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
-    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
     "MODEL.ROI_BOX_HEAD.FC_DIM": 64,
     "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
     "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14,
@@ -64,13 +51,20 @@ GC_CASCADE = {
 
 def build(source, *settings: dict) -> nn.Module:
     """A model in evaluation mode for files of ``source``, untrained."""
-    cfg = get_cfg()
-    add_dnl_config(cfg)
     given = source.input_format
     pixels = {"MODEL.PIXEL_MEAN": list(given.mean), "MODEL.PIXEL_STD": list(given.std)}
-    for keys in (COMMON, pixels, source.settings, *settings):
-        cfg.merge_from_list([part for pair in keys.items() for part in pair])
-    return build_model(cfg).eval()
+    merged = COMMON | pixels | source.settings
+    for keys in settings:
+        merged |= keys
+    return build_model(build_config(merged)).eval()
+
+
+def load(model: nn.Module, file: dict[str, Tensor], source) -> dict[str, Tensor]:
+    """Loads all of a public file strictly; returns it converted."""
+    converted = convert(file, source)
+    assert not converted.unexpected and not converted.dropped
+    model.load_state_dict(fit_backbone(converted.state, model.state_dict()))
+    return converted.state
 
 
 def assert_near(ours: Tensor, theirs: Tensor, bar: float = 1e-4) -> None:
@@ -80,17 +74,27 @@ def assert_near(ours: Tensor, theirs: Tensor, bar: float = 1e-4) -> None:
     assert difference <= bar, f"relative difference {difference:.1e}"
 
 
-def head_outputs(model: nn.Module, boxes: Tensor, masks: Tensor) -> dict[str, Tensor]:
-    """Outputs of all RoI heads, stage by stage, on given RoI features."""
-    roi = model.roi_heads
-    cascade = isinstance(roi.box_head, nn.ModuleList)
-    box_heads = roi.box_head if cascade else [roi.box_head]
-    predictors = roi.box_predictor if cascade else [roi.box_predictor]
-    mask_heads = roi.mask_head if isinstance(roi.mask_head, nn.ModuleList) else [roi.mask_head]
-    outputs = {}
-    with torch.no_grad():
-        for k, (head, predictor) in enumerate(zip(box_heads, predictors, strict=True)):
-            outputs[f"classes {k}"], outputs[f"boxes {k}"] = predictor(head(boxes))
-        for k, head in enumerate(mask_heads):
-            outputs[f"masks {k}"] = head.layers(masks)
-    return outputs
+@torch.no_grad()
+def assert_same_levels(ours: nn.Module, theirs: nn.Module, image: Tensor) -> None:
+    """The feature maps of the FPN."""
+    found, wanted = ours.backbone(image).values(), theirs.extract_feat(image)
+    for mine, level in zip(found, wanted, strict=True):
+        assert_near(mine, level)
+
+
+@torch.no_grad()
+def assert_same_heads(ours: nn.Module, theirs: nn.Module, generator: torch.Generator) -> None:
+    """Outputs of all RoI heads, stage by stage, on random RoI features."""
+    boxes, masks = (torch.randn(5, 256, s, s, generator=generator) for s in (7, 14))
+    mine, roi = ours.roi_heads, theirs.roi_head
+    for head, predictor, box_head in zip(
+        *map(_stages, (mine.box_head, mine.box_predictor, roi.bbox_head)), strict=True
+    ):
+        for found, wanted in zip(predictor(head(boxes)), box_head(boxes), strict=True):
+            assert_near(found, wanted)
+    for head, mask_head in zip(*map(_stages, (mine.mask_head, roi.mask_head)), strict=True):
+        assert_near(head.layers(masks), mask_head(masks))
+
+
+def _stages(head: nn.Module) -> list[nn.Module]:
+    return list(head) if isinstance(head, nn.ModuleList) else [head]

@@ -1,9 +1,11 @@
 """Small models for the tests of loading and converting."""
 
+from collections.abc import Mapping
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from torch import nn
+from torch import Tensor, nn
 
 from dnl_d2.checkpoint.describe.architecture import build_config
 
@@ -33,27 +35,34 @@ SEGMENTOR = {
     "INPUT.FORMAT": "RGB",
 }
 
-DETECTOR = {
+# What all detectors here share, small ones and those of public files.
+TWO_STAGES = {
     "MODEL.DEVICE": "cpu",
     "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
     "MODEL.BACKBONE.NAME": "build_context_resnet_fpn_backbone",
-    "MODEL.RESNETS.DEPTH": 18,
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 8,
     "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
     "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
-    "MODEL.FPN.OUT_CHANNELS": 8,
     "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
     "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
     "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
     "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
-    "MODEL.ROI_HEADS.NUM_CLASSES": 3,
     "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
     "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
 }
+DETECTOR = TWO_STAGES | {
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 8,
+    "MODEL.FPN.OUT_CHANNELS": 8,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+}
+
+
+def assert_equal(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """The same names with the same values, bit by bit."""
+    torch.testing.assert_close(dict(found), dict(wanted), rtol=0, atol=0)
 
 
 def config(base: dict, **changes) -> CfgNode:

@@ -8,7 +8,7 @@ import torch
 from detectron2.layers import ROIAlign
 from detectron2.modeling.box_regression import Box2BoxTransform
 
-from dnl_d2.checkpoint.convert import convert, convert_back, fit_backbone
+from dnl_d2.checkpoint.convert import convert, convert_back
 from dnl_d2.checkpoint.sources import dnl_det, gcnet, mmdet
 from dnl_d2.layers import build_context_block
 from dnl_d2.modeling.anchors import LegacyAnchorGenerator
@@ -18,10 +18,12 @@ from tests.checkpoint.detectors import (
     CONV_HEAD,
     GC,
     GC_CASCADE,
-    assert_near,
+    assert_same_heads,
+    assert_same_levels,
     build,
-    head_outputs,
+    load,
 )
+from tests.checkpoint.models import assert_equal
 from tests.reference.disentangled import disentangled
 from tests.reference.global_context import global_context, simplified_non_local
 from tests.reference.non_local import non_local
@@ -68,24 +70,10 @@ def test_gcnet(cascade):
     theirs, file = _gcnet(cascade)
     assert gcnet.SOURCE.recognises(file) and not dnl_det.SOURCE.recognises(file)
     ours = build(gcnet.SOURCE, GC_CASCADE if cascade else GC)
-    converted = convert(file, gcnet.SOURCE)
-    assert not converted.unexpected and not converted.dropped
-    ours.load_state_dict(fit_backbone(converted.state, ours.state_dict()))
-
+    load(ours, file, gcnet.SOURCE)
     generator = torch.Generator().manual_seed(4)
-    image = torch.rand(1, 3, 64, 96, generator=generator)
-    boxes, masks = (torch.randn(5, 256, s, s, generator=generator) for s in (7, 14))
-    found, roi = head_outputs(ours, boxes, masks), theirs.roi_head
-    with torch.no_grad():
-        levels = theirs.extract_feat(image)
-        for mine, wanted in zip(ours.backbone(image).values(), levels, strict=True):
-            assert_near(mine, wanted)
-        for k in range(3 if cascade else 1):
-            box = roi.bbox_head[k] if cascade else roi.bbox_head
-            mask = roi.mask_head[k] if cascade else roi.mask_head
-            assert_near(found[f"classes {k}"], box(boxes)[0])
-            assert_near(found[f"boxes {k}"], box(boxes)[1])
-            assert_near(found[f"masks {k}"], mask(masks))
+    assert_same_levels(ours, theirs, torch.rand(1, 3, 64, 96, generator=generator))
+    assert_same_heads(ours, theirs, generator)
 
 
 @pytest.mark.parametrize("cascade", [False, True])
@@ -93,11 +81,9 @@ def test_gcnet_round_trip(cascade):
     _, file = _gcnet(cascade)
     ours = convert(file, gcnet.SOURCE).state
     back = convert_back(ours, gcnet.SOURCE)
-    assert not back.unexpected and back.state.keys() == file.keys()
+    assert not back.unexpected
     assert {k: v.shape for k, v in back.state.items()} == {k: v.shape for k, v in file.items()}
-    again = convert(back.state, gcnet.SOURCE).state
-    assert again.keys() == ours.keys()
-    assert all(torch.equal(again[key], value) for key, value in ours.items())
+    assert_equal(convert(back.state, gcnet.SOURCE).state, ours)
 
 
 def test_class_order():
@@ -154,27 +140,13 @@ def test_dnl_det(kind):
     assert not any("num_batches_tracked" in key for key in file)
     assert dnl_det.SOURCE.recognises(file)
     ours = build(dnl_det.SOURCE, CONV_HEAD, _dnl_settings(kind))
-    converted = convert(file, dnl_det.SOURCE)
-    assert not converted.unexpected and not converted.dropped
-    ours.load_state_dict(fit_backbone(converted.state, ours.state_dict()))
-
+    state = load(ours, file, dnl_det.SOURCE)
     generator = torch.Generator().manual_seed(7)
-    image = torch.rand(1, 3, 64, 96, generator=generator)
-    boxes, masks = (torch.randn(4, 256, s, s, generator=generator) for s in (7, 14))
-    found, roi = head_outputs(ours, boxes, masks), theirs.roi_head
-    with torch.no_grad():
-        levels = theirs.extract_feat(image)
-        for mine, wanted in zip(ours.backbone(image).values(), levels, strict=True):
-            assert_near(mine, wanted)
-        assert_near(found["classes 0"], roi.bbox_head(boxes)[0])
-        assert_near(found["boxes 0"], roi.bbox_head(boxes)[1])
-        assert_near(found["masks 0"], roi.mask_head(masks))
-
+    assert_same_levels(ours, theirs, torch.rand(1, 3, 64, 96, generator=generator))
+    assert_same_heads(ours, theirs, generator)
     back = convert_back(ours.state_dict(), dnl_det.SOURCE)
     assert not back.unexpected
-    again = convert(back.state, dnl_det.SOURCE).state
-    assert again.keys() == converted.state.keys()
-    assert all(torch.equal(again[key], value) for key, value in converted.state.items())
+    assert_equal(convert(back.state, dnl_det.SOURCE).state, state)
 
 
 @pytest.mark.parametrize("kind", mmdet1.BLOCKS)

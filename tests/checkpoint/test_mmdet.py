@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from dnl_d2.checkpoint.convert import compare, convert, convert_back, fit_backbone
+from dnl_d2.checkpoint.convert import compare, convert, convert_back
 from dnl_d2.checkpoint.describe.architecture import expected_parameters, infer_settings
 from dnl_d2.checkpoint.sources.mmdet import SOURCE
 from dnl_d2.errors import UsageError
@@ -15,9 +15,11 @@ from tests.checkpoint.detectors import (
     GC,
     GC_CASCADE,
     assert_near,
+    assert_same_heads,
     build,
-    head_outputs,
+    load,
 )
+from tests.checkpoint.models import assert_equal
 
 _NL = {
     "MODEL.RESNETS.CONTEXT.NAME": "nl",
@@ -63,9 +65,7 @@ def _pair(name):
         "TEST.DETECTIONS_PER_IMAGE": reference.DETECTIONS,
     }
     ours = build(SOURCE, settings, fewer)
-    converted = convert(theirs.state_dict(), SOURCE)
-    assert not converted.unexpected and not converted.dropped
-    ours.load_state_dict(fit_backbone(converted.state, ours.state_dict()))
+    load(ours, theirs.state_dict(), SOURCE)
     return theirs, ours
 
 
@@ -98,18 +98,7 @@ def test_network(name, image):
 @pytest.mark.parametrize("name", _MODELS)
 def test_heads(name):
     theirs, ours = _pair(name)
-    generator = torch.Generator().manual_seed(2)
-    boxes, masks = (torch.randn(6, 256, s, s, generator=generator) for s in (7, 14))
-    found, roi = head_outputs(ours, boxes, masks), theirs.roi_head
-    stages = name == "cascade"
-    with torch.no_grad():
-        for k, head in enumerate(roi.bbox_head if stages else [roi.bbox_head]):
-            classes, deltas = head(boxes)
-            assert_near(found.pop(f"classes {k}"), classes)
-            assert_near(found.pop(f"boxes {k}"), deltas)
-        for k, head in enumerate(roi.mask_head if stages else [roi.mask_head]):
-            assert_near(found.pop(f"masks {k}"), head(masks))
-    assert not found
+    assert_same_heads(ours, theirs, torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("name", _MODELS)
@@ -131,9 +120,7 @@ def test_round_trip(name):
     theirs, ours = _pair(name)
     back = convert_back(ours.state_dict(), SOURCE)
     assert not back.unexpected
-    state = theirs.state_dict()
-    assert back.state.keys() == state.keys()
-    assert all(torch.equal(back.state[key], value) for key, value in state.items())
+    assert_equal(back.state, theirs.state_dict())
 
 
 def test_classes_in_another_order_would_show(image):
