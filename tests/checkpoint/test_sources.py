@@ -3,16 +3,14 @@
 import pickle
 
 import pytest
-import timm
 import torch
-import torchvision
 
 from dnl_d2.checkpoint import SOURCES, detect_source, read_weights
 from dnl_d2.checkpoint.convert_file import convert_file
 from dnl_d2.errors import UsageError
-from dnl_d2_parity.references import mmdet, mmdet1, mmseg, paddleseg
+from dnl_d2_parity.references import mmdet1, mmseg, paddleseg
 from dnl_d2_parity.references.weights import random_state
-from tests.checkpoint import test_authors_detection, test_authors_segmentation
+from tests.checkpoint import test_authors_detection, test_authors_segmentation, test_resnets
 from tests.checkpoint.models import SEGMENTOR, build
 
 
@@ -21,9 +19,18 @@ def _mmseg(method):
 
 
 def _mmdet(cascade):
-    config = mmdet.gc_cascade() if cascade else mmdet.published_config(mmdet.GC)
-    mmdet.shrink(config)
-    return {"state_dict": mmdet.build(config).state_dict(), "meta": {}}
+    model, _ = test_authors_detection._gcnet(cascade)
+    return {"state_dict": model.state_dict(), "meta": {}}
+
+
+def _gcnet(cascade):
+    _, file = test_authors_detection._gcnet(cascade)
+    return {"state_dict": file}
+
+
+def _dnl_det(kind):
+    model = test_authors_detection._dnl_det(kind)
+    return {"state_dict": mmdet1.old_file(model.state_dict())}
 
 
 def _authors(name):
@@ -40,11 +47,8 @@ def _paddle(method):
     return {key: value.numpy() for key, value in state.items()} | names
 
 
-def _classifier(package, name):
-    with torch.device("meta"):
-        model = getattr(package.models, name)() if hasattr(package.models, name) else None
-        model = timm.create_model(name) if package is timm else model
-    return random_state(model)
+def _classifier(name):
+    return test_resnets.classifier(name).state_dict()
 
 
 def _openmmlab(name, prefix="", head=""):
@@ -70,28 +74,10 @@ FILES = {
     },
     "mmdet": (lambda: _mmdet(False), "mmdet", "GC blocks in the backbone, Mask R-CNN, 5 classes"),
     "mmdet cascade": (lambda: _mmdet(True), "mmdet", "ResNeXt-50 (basic stem), GC blocks in"),
-    "gcnet": (
-        lambda: {"state_dict": test_authors_detection._gcnet(False)[1]},
-        "gcnet",
-        "Mask R-CNN, 5 classes",
-    ),
-    "gcnet cascade": (
-        lambda: {"state_dict": test_authors_detection._gcnet(True)[1]},
-        "gcnet",
-        "Cascade Mask R-CNN, 5 classes",
-    ),
-    "dnl-det": (
-        lambda: {
-            "state_dict": mmdet1.old_file(test_authors_detection._dnl_det("dnl").state_dict())
-        },
-        "dnl-det",
-        "DNL blocks in the backbone, Mask R-CNN",
-    ),
-    "dnl-det nl": (
-        lambda: {"state_dict": mmdet1.old_file(test_authors_detection._dnl_det("nl").state_dict())},
-        "dnl-det",
-        "NL blocks in the backbone, Mask R-CNN",
-    ),
+    "gcnet": (lambda: _gcnet(False), "gcnet", "Mask R-CNN, 5 classes"),
+    "gcnet cascade": (lambda: _gcnet(True), "gcnet", "Cascade Mask R-CNN, 5 classes"),
+    "dnl-det": (lambda: _dnl_det("dnl"), "dnl-det", "DNL blocks in the backbone, Mask R-CNN"),
+    "dnl-det nl": (lambda: _dnl_det("nl"), "dnl-det", "NL blocks in the backbone, Mask R-CNN"),
     **{
         f"dnl-seg {name}": (lambda name=name: _authors(name), "dnl-seg", words)
         for name, words in (
@@ -106,14 +92,14 @@ FILES = {
         f"paddleseg {m}": (lambda m=m: _paddle(m), f"paddleseg-{m}", f"{word} head, 19 classes")
         for m, word in (("dnl", "DNL"), ("gcnet", "GC"), ("ann", "ANN"))
     },
-    "torchvision": (lambda: _classifier(torchvision, "resnet18"), "torchvision", "ResNet-18"),
+    "torchvision": (lambda: _classifier("resnet18"), "torchvision", "ResNet-18"),
     "torchvision resnext": (
-        lambda: _classifier(torchvision, "resnext50_32x4d"),
+        lambda: _classifier("resnext50_32x4d"),
         "torchvision",
         "ResNeXt-50 (basic stem)",
     ),
-    "timm c": (lambda: _classifier(timm, "resnet50c"), "timm-resnet-c", "ResNet-50 (v1c stem)"),
-    "timm d": (lambda: _classifier(timm, "resnet50d"), "timm-resnet-d", "ResNet-50 (v1c stem)"),
+    "timm c": (lambda: _classifier("resnet50c"), "timm-resnet-c", "ResNet-50 (v1c stem)"),
+    "timm d": (lambda: _classifier("resnet50d"), "timm-resnet-d", "ResNet-50 (v1c stem)"),
     "openmmlab v1c": (lambda: _openmmlab("ResNetV1c"), "openmmlab-v1c", "ResNet-50 (v1c stem)"),
     "openmmlab v1d": (
         lambda: {"state_dict": _openmmlab("ResNetV1d", "backbone.", "head."), "meta": {}},
