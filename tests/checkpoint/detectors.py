@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dnl_d2.checkpoint.convert import convert, fit_backbone
 from dnl_d2.checkpoint.describe.architecture import build_config
-from tests.checkpoint.models import TWO_STAGES
+from tests.checkpoint.models import TWO_STAGES, assert_near
 
 # Keys that all published detectors share.
 COMMON = TWO_STAGES | {
@@ -65,13 +65,6 @@ def load(model: nn.Module, file: dict[str, Tensor], source) -> dict[str, Tensor]
     assert not converted.unexpected and not converted.dropped
     model.load_state_dict(fit_backbone(converted.state, model.state_dict()))
     return converted.state
-
-
-def assert_near(ours: Tensor, theirs: Tensor, bar: float = 1e-4) -> None:
-    """The largest difference is at most ``bar`` times the largest value."""
-    assert ours.shape == theirs.shape
-    difference = (ours - theirs).abs().max() / theirs.abs().max()
-    assert difference <= bar, f"relative difference {difference:.1e}"
 
 
 @torch.no_grad()

@@ -60,9 +60,23 @@ DETECTOR = TWO_STAGES | {
 }
 
 
+def assert_near(ours: Tensor, theirs: Tensor, bar: float = 1e-4) -> None:
+    """The largest difference is at most ``bar`` times the largest value."""
+    assert ours.shape == theirs.shape
+    difference = (ours - theirs).abs().max() / theirs.abs().max()
+    assert difference <= bar, f"relative difference {difference:.1e}"
+
+
 def assert_equal(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     """The same names with the same values, bit by bit."""
     torch.testing.assert_close(dict(found), dict(wanted), rtol=0, atol=0)
+
+
+def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Adds the counters of batches, which some code bases do not have."""
+    means = [key for key in state if key.endswith("running_mean")]
+    counters = [key.replace("running_mean", "num_batches_tracked") for key in means]
+    return {**state, **dict.fromkeys(counters, torch.tensor(0))}
 
 
 def config(base: dict, **changes) -> CfgNode:

@@ -14,12 +14,11 @@ from tests.checkpoint.detectors import (
     CONV_HEAD,
     GC,
     GC_CASCADE,
-    assert_near,
     assert_same_heads,
     build,
     load,
 )
-from tests.checkpoint.models import assert_equal
+from tests.checkpoint.models import assert_equal, assert_near
 
 _NL = {
     "MODEL.RESNETS.CONTEXT.NAME": "nl",

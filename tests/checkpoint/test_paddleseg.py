@@ -1,20 +1,24 @@
 """PaddleSeg's checkpoints: logits against its networks, as projects/parity restates them."""
 
+import math
 import pickle
 
 import pytest
 import torch
-from detectron2.layers import Conv2d, ShapeSpec
-from detectron2.modeling import build_backbone, build_model
+from detectron2.layers import Conv2d
+from detectron2.modeling import build_model
 
-from dnl_d2.checkpoint.convert import convert
+from dnl_d2.checkpoint.convert import convert, convert_back
 from dnl_d2.checkpoint.describe.architecture import build_config, infer_settings
-from dnl_d2.checkpoint.keymap import to_ours, to_public
+from dnl_d2.checkpoint.keymap import strip_prefix
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.sources import paddleseg
 from dnl_d2.layers import build_context_block
+from dnl_d2_parity.differences import relative
 from dnl_d2_parity.references import paddleseg as reference
 from dnl_d2_parity.references.weights import random_state
+from tests.checkpoint import test_resnets
+from tests.checkpoint.models import assert_equal, assert_near, with_counters
 
 SOURCES = {source.name.removeprefix("paddleseg-"): source for source in paddleseg.SOURCES}
 # 65 -> 33, 17, 9 and 97 -> 49, 25, 13 positions.
@@ -55,9 +59,7 @@ def ours(converted, source, **settings):
     cfg = build_config(settings | {"MODEL.DEVICE": "meta"})
     with torch.device("meta"):
         model = build_model(cfg)
-    result = model.load_state_dict(converted.state, strict=False, assign=True)
-    assert not result.unexpected_keys
-    assert all(key.endswith("num_batches_tracked") for key in result.missing_keys)
+    model.load_state_dict(with_counters(converted.state), assign=True)
     return model.eval()
 
 
@@ -65,11 +67,6 @@ def logits(model):
     features = model.backbone(IMAGE)
     head = model.sem_seg_head
     return [head(features)[0], head.auxiliary(features)[0]]
-
-
-def relative(got, expected):
-    assert got.shape == expected.shape
-    return ((got - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +88,7 @@ def test_logits_are_those_of_the_published_network(method, align_corners, classe
     model = ours(convert(public, source), source, **(ALIGNED if align_corners else {}))
     with torch.no_grad():
         for got, expected in zip(logits(model), theirs(IMAGE), strict=True):
-            assert relative(got, expected) <= 1e-4
+            assert_near(got, expected)
 
 
 def test_the_settings_of_dnlnet_matter():
@@ -102,7 +99,8 @@ def test_the_settings_of_dnlnet_matter():
         expected = theirs(IMAGE)[0]
         for key in source.settings:
             other = {"PRESET": "mmseg", "SHORTCUT": "conv"}.get(key.rpartition(".")[2], True)
-            assert relative(logits(ours(converted, source, **{key: other}))[0], expected) > 1e-2
+            got = logits(ours(converted, source, **{key: other}))[0]
+            assert 1e-2 < relative(got, expected) < math.inf
 
 
 @pytest.mark.parametrize("method", ["dnl", "gcnet", "ann"])
@@ -111,8 +109,7 @@ def test_there_and_back(method):
     public = reference.public_state(published(method))
     source = SOURCES[method]
     converted = convert(public, source)
-    rules = source.rules(converted.state)
-    back = to_public(converted.state, rules)
+    back = convert_back(converted.state, source)
     assert not back.unexpected
     biases = {key for key in public if key.endswith("_conv.bias")}
     assert bool(biases) is (method != "dnl")
@@ -120,9 +117,7 @@ def test_there_and_back(method):
     for key, value in back.state.items():
         if key.replace("_batch_norm._mean", "_conv.bias") not in biases:
             assert torch.equal(value, public[key]), key
-    again = to_ours(source.prepare(back.state), rules).state
-    assert again.keys() == converted.state.keys()
-    assert all(torch.equal(again[key], value) for key, value in converted.state.items())
+    assert_equal(convert(back.state, source).state, converted.state)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -134,14 +129,12 @@ def test_a_bias_before_a_norm_goes_into_its_mean(training):
     mine = Conv2d(
         5, 7, 3, padding=1, bias=False, norm=torch.nn.BatchNorm2d(7), activation=torch.relu
     )
-    mine.double().load_state_dict(
-        {k.removeprefix("sem_seg_head.convs.0."): v.clone() for k, v in state.items()}, strict=False
-    )
+    mine.double().load_state_dict(with_counters(strip_prefix(state, "sem_seg_head.convs.0.")))
     x = torch.randn(2, 5, 6, 4, dtype=torch.float64)
     mine.train(training)
     theirs.train(training)
     with torch.no_grad():
-        assert relative(mine(x), theirs(x)) <= 1e-9
+        assert_near(mine(x), theirs(x), 1e-9)
     bias = theirs._conv.bias.detach()
     torch.testing.assert_close(mine.norm.running_mean, theirs._batch_norm.running_mean - bias)
 
@@ -159,15 +152,10 @@ def test_blocks_in_float64(block, spec, head, theirs):
     public = {f"head.{block}.{k}": v for k, v in reference.public_state(theirs).items()}
     state = convert(public, SOURCES[head]).state
     mine = build_context_block(spec, 16).double().eval()
-    prefix = "sem_seg_head.context_block."
-    result = mine.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state.items()}, strict=False
-    )
-    assert not result.unexpected_keys
-    assert all(key.endswith("num_batches_tracked") for key in result.missing_keys)
+    mine.load_state_dict(with_counters(strip_prefix(state, "sem_seg_head.context_block.")))
     x = torch.randn(2, 16, 7, 5, dtype=torch.float64)
     with torch.no_grad():
-        assert relative(mine(x), theirs(x)) <= 1e-9
+        assert_near(mine(x), theirs(x), 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -186,16 +174,14 @@ def test_asymmetric_blocks_in_float64(path, block, spec, theirs):
     theirs.double()
     public = {f"head.{path}.{k}": v for k, v in reference.public_state(theirs).items()}
     state = convert(public, SOURCES["ann"]).state
-    prefix = f"sem_seg_head.{block}."
-    state = {k.removeprefix(prefix): v for k, v in state.items()}
-    assert not mine.load_state_dict(state, strict=False, assign=True).unexpected_keys
+    mine.load_state_dict(with_counters(strip_prefix(state, f"sem_seg_head.{block}.")), assign=True)
     x = torch.randn(1, channels, 9, 13, dtype=torch.float64)
     with torch.no_grad():
         if block == "fusion":
             low = torch.randn(1, 1024, 11, 8, dtype=torch.float64)
-            assert relative(mine(x, low=low), theirs(low, x)) <= 1e-9
+            assert_near(mine(x, low=low), theirs(low, x), 1e-9)
         else:
-            assert relative(mine(x), theirs(x)) <= 1e-9
+            assert_near(mine(x), theirs(x), 1e-9)
 
 
 def test_a_bare_backbone():
@@ -205,15 +191,8 @@ def test_a_bare_backbone():
     assert [name for name, s in SOURCES.items() if s.recognises(public)] == ["backbone"]
     source = SOURCES["backbone"]
     converted = convert(public, source)
-    assert set(converted.dropped) == {"out.weight", "out.bias"} and not converted.unexpected
-    features = ["res2", "res3", "res4", "res5"]
-    settings = {**infer_settings(converted.state), **source.settings}
-    settings |= {"MODEL.RESNETS.OUTPUT_STRIDE": 8, "MODEL.RESNETS.OUT_FEATURES": features}
-    with torch.device("meta"):
-        model = build_backbone(build_config(settings), ShapeSpec(channels=3))
-    state = {key.removeprefix("backbone."): v for key, v in converted.state.items()}
-    assert not model.load_state_dict(state, strict=False, assign=True).unexpected_keys
+    assert set(converted.dropped) == {"out.weight", "out.bias"}
+    converted.state = with_counters(converted.state)
+    model = test_resnets.ours(converted, source, **{"MODEL.RESNETS.OUTPUT_STRIDE": 8})
     with torch.no_grad():
-        got = model.eval()(IMAGE)
-        for name, expected in zip(features, theirs(IMAGE), strict=True):
-            assert relative(got[name], expected) <= 1e-4
+        test_resnets.assert_same_features(model(IMAGE), theirs(IMAGE))

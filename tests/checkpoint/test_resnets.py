@@ -12,9 +12,9 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 
-from dnl_d2.checkpoint.convert import convert, detect_source
+from dnl_d2.checkpoint.convert import convert, convert_back, detect_source
 from dnl_d2.checkpoint.describe.architecture import build_config, infer_settings
-from dnl_d2.checkpoint.keymap import Converted, to_ours, to_public
+from dnl_d2.checkpoint.keymap import Converted, strip_prefix
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import CAFFE_BGR
 from dnl_d2.checkpoint.sources import msra
@@ -23,6 +23,7 @@ from dnl_d2.checkpoint.sources import torchvision as torchvision_source
 from dnl_d2.modeling import build_context_resnet
 from dnl_d2_parity.references import mmseg  # noqa: F401  (makes the package importable)
 from dnl_d2_parity.references.weights import random_state
+from tests.checkpoint.models import assert_equal, assert_near, with_counters
 
 STAGES = ["res2", "res3", "res4", "res5"]
 # Odd numbers at every stage: 75, 38, 19, 10, 5, 3 and 101, 51, 26, 13, 7, 4.
@@ -65,17 +66,13 @@ def ours(converted: Converted, source, **settings):
     }
     with torch.device("meta"):
         model = build_backbone(build_config(settings), ShapeSpec(channels=3))
-    assert all(key.startswith("backbone.") for key in converted.state)
-    state = {key.removeprefix("backbone."): v for key, v in converted.state.items()}
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(strip_prefix(converted.state, "backbone."), assign=True)
     return model.eval()
 
 
 def assert_same_features(got, expected, bar=1e-4):
     for name, theirs in zip(STAGES, expected, strict=True):
-        assert got[name].shape == theirs.shape
-        difference = ((got[name] - theirs).abs().max() / theirs.abs().max()).item()
-        assert difference <= bar, f"{name}: {difference:.1e}"
+        assert_near(got[name], theirs, bar)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +123,9 @@ def test_the_settings_matter(name, source, setting):
 )
 def test_there_and_back(name, source):
     public = classifier(name).state_dict()
-    rules = source.rules(public)
-    converted = to_ours(public, rules)
-    back = to_public(converted.state, rules)
+    back = convert_back(convert(public, source).state, source)
     assert not back.unexpected
-    kept = {key: value for key, value in public.items() if not key.startswith("fc.")}
-    assert back.state.keys() == kept.keys()
-    assert all(torch.equal(back.state[key], value) for key, value in kept.items())
+    assert_equal(back.state, {k: v for k, v in public.items() if not k.startswith("fc.")})
 
 
 @pytest.mark.parametrize(("name", "shortcut"), [("ResNetV1c", "conv"), ("ResNetV1d", "avg_pool")])
@@ -153,8 +146,7 @@ def test_mmsegmentations_backbones_at_stride_8(name, shortcut):
         model = build_context_resnet(
             depth=50, stem="v1c", shortcut=shortcut, output_stride=8, out_features=STAGES
         )
-    state = {key.removeprefix("backbone."): v for key, v in converted.state.items()}
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(strip_prefix(converted.state, "backbone."), assign=True)
     model.eval()
     theirs.eval()
     with torch.no_grad():
@@ -223,10 +215,7 @@ def test_msra_as_detectron2_loads_it(statistics, norm, tmp_path):
         "res2_0_branch2a_w_momentum",
     }
     if norm == "BN":
-        means = [key for key in converted.state if key.endswith("running_mean")]
-        converted.state |= {
-            key.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for key in means
-        }
+        converted.state = with_counters(converted.state)
     model = ours(converted, msra.SOURCE, **{"MODEL.RESNETS.NORM": norm})
     with torch.no_grad():
         got, expected = model(IMAGE), theirs(IMAGE)
@@ -257,8 +246,6 @@ def test_msra_with_group_norm():
 
 def test_msra_there_and_back():
     public = {k: torch.from_numpy(v) for k, v in blobs(statistics=True).items()}
-    rules = msra.SOURCE.rules(public)
-    converted = to_ours(public, rules)
-    back = to_public(converted.state, rules).state
-    assert back.keys() == public.keys() - converted.dropped.keys()
-    assert all(torch.equal(value, public[key]) for key, value in back.items())
+    converted = convert(public, msra.SOURCE)
+    back = convert_back(converted.state, msra.SOURCE).state
+    assert_equal(back, {k: v for k, v in public.items() if k not in converted.dropped})
