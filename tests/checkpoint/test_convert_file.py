@@ -12,7 +12,7 @@ from dnl_d2.checkpoint import convert_back, get_source, read_weights
 from dnl_d2.checkpoint.convert_file import convert_file
 from dnl_d2.engine import load_config
 from dnl_d2.errors import UsageError
-from tests.checkpoint.models import DETECTOR, SEGMENTOR, build
+from tests.checkpoint.models import DETECTOR, SEGMENTOR, assert_equal, build
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_weights.py"
 CONFIG_TEXT = """
@@ -43,6 +43,17 @@ def public(model, tmp_path):
     return write
 
 
+@pytest.fixture
+def convert_saved(tmp_path):
+    """Saves a content as in.pth and converts that to out.pth; returns the report."""
+
+    def convert(content, **options):
+        torch.save(content, tmp_path / "in.pth")
+        return convert_file(str(tmp_path / "in.pth"), str(tmp_path / "out.pth"), **options)
+
+    return convert
+
+
 def only_inputs(folder, *names):
     assert sorted(os.listdir(folder)) == sorted(names)
 
@@ -57,9 +68,7 @@ def test_a_converted_file_holds_the_model(model, public, tmp_path, suffix):
         assert line in report
     assert "DNL head, 19 classes" in report
     weights = read_weights(output)
-    assert set(weights.state) == set(model.state_dict())
-    for key, value in model.state_dict().items():
-        assert torch.equal(weights.state[key], value), key
+    assert_equal(weights.state, model.state_dict())
     assert weights.rest["classes"][18] == "class 18"
     assert weights.rest["input_format"]["channel_order"] == "RGB"
 
@@ -81,46 +90,40 @@ def test_there_and_back_is_bit_equal(public, tmp_path):
     convert_file(source, ours)
     convert_file(ours, back, to="mmseg")
     first, second = read_weights(source), read_weights(back)
-    assert set(first.state) == set(second.state)
-    for key, value in first.state.items():
-        assert torch.equal(second.state[key], value), key
+    assert_equal(second.state, first.state)
     assert second.rest["meta"]["CLASSES"] == first.rest["meta"]["CLASSES"]
 
 
-def test_pooling_shortcuts_come_and_go_back(tmp_path):
+def test_pooling_shortcuts_come_and_go_back(convert_saved, tmp_path):
     model = build(SEGMENTOR, MODEL__RESNETS__SHORTCUT="avg_pool")
     names = convert_back(model.state_dict(), get_source("mmseg-v1d")).state
     assert "backbone.layer2.0.downsample.1.weight" in names
-    torch.save({"state_dict": dict(names)}, tmp_path / "in.pth")
-    files = [str(tmp_path / name) for name in ("in.pth", "ours.pth", "o.yaml", "back.pth")]
+    ours, config, back = (str(tmp_path / name) for name in ("out.pth", "o.yaml", "back.pth"))
     for source in (None, "mmseg"):
-        report = convert_file(files[0], files[1], source=source, write_config=files[2])
+        report = convert_saved({"state_dict": names}, source=source, write_config=config)
         assert "ResNet-V1d" in report and "unexpected 0" in report
-    cfg = load_config(files[2], ["MODEL.DEVICE", "cpu"])
+    cfg = load_config(config, ["MODEL.DEVICE", "cpu"])
     assert cfg.MODEL.RESNETS.SHORTCUT == "avg_pool"
-    convert_file(files[1], files[3], to="mmseg", config_file=files[2])
-    assert read_weights(files[3]).state.keys() == names.keys()
+    convert_file(ours, back, to="mmseg", config_file=config)
+    assert read_weights(back).state.keys() == names.keys()
 
 
-def test_odd_notes_beside_the_weights(public, tmp_path):
+def test_odd_notes_beside_the_weights(public, convert_saved, tmp_path):
     content = torch.load(public())
     content["meta"] |= {"CLASSES": torch.ones(3), "PALETTE": torch.ones(3, 3)}
-    torch.save(content, tmp_path / "odd.pth")
-    convert_file(str(tmp_path / "odd.pth"), str(tmp_path / "out.pth"), to="mmseg")
+    convert_saved(content, to="mmseg")
     assert read_weights(tmp_path / "out.pth").rest["meta"] == {}
     state = read_weights(public()).state
     for note in ({"channel_order": "GRB"}, {"std": [0, 1, 1]}, {"mean": [1.0]}, {"std": None}):
         note = {"channel_order": "RGB", "mean": [1.0] * 3, "std": [1.0] * 3} | note
-        torch.save({"state_dict": state, "input_format": note}, tmp_path / "note.pth")
         with pytest.raises(UsageError, match=r"note on its input format is wrong \("):
-            convert_file(str(tmp_path / "note.pth"), str(tmp_path / "out.pth"))
+            convert_saved({"state_dict": state, "input_format": note})
 
 
-def test_what_mmseg_cannot_name_does_not_go_back(tmp_path):
+def test_what_mmseg_cannot_name_does_not_go_back(convert_saved, tmp_path):
     model = build(SEGMENTOR, MODEL__SEM_SEG_HEAD__CONTEXT__PRESET="paper-seg")
-    torch.save({"model": model.state_dict()}, tmp_path / "in.pth")
     with pytest.raises(UsageError, match=r"mmseg has no names for 6 parameters, such as .*gamma"):
-        convert_file(str(tmp_path / "in.pth"), str(tmp_path / "out.pth"), to="mmseg")
+        convert_saved({"model": model.state_dict()}, to="mmseg")
     only_inputs(tmp_path, "in.pth")
 
 
@@ -186,10 +189,9 @@ def test_a_file_without_auxiliary_head_is_whole(public, model, tmp_path):
         ("something.weight", "no model known here"),
     ],
 )
-def test_other_architectures_are_named(key, name, tmp_path):
-    torch.save({"state_dict": {key: torch.zeros(1)}}, tmp_path / "in.pth")
+def test_other_architectures_are_named(key, name, convert_saved, tmp_path):
     with pytest.raises(UsageError, match=name):
-        convert_file(str(tmp_path / "in.pth"), str(tmp_path / "out.pth"))
+        convert_saved({"state_dict": {key: torch.zeros(1)}})
     only_inputs(tmp_path, "in.pth")
 
 
@@ -238,16 +240,15 @@ def test_an_interrupted_write_keeps_the_old_file(suffix, public, tmp_path, monke
     only_inputs(tmp_path, "public.pth", output.name)
 
 
-def test_a_detector_is_described(tmp_path):
+def test_a_detector_is_described(convert_saved):
     model = build(DETECTOR, MODEL__RESNETS__NORM="BN")
-    torch.save({"model": model.state_dict()}, tmp_path / "in.pth")
-    report = convert_file(str(tmp_path / "in.pth"), str(tmp_path / "out.pth"))
+    report = convert_saved({"model": model.state_dict()})
     assert "Faster R-CNN, 3 classes" in report
     assert "missing    0" in report
 
 
 @pytest.mark.parametrize("sizes, ratios", [([20, 32], [1.0]), ([20], [0.5, 1.0, 2.0])])
-def test_a_detector_on_fewer_levels_converts(sizes, ratios, tmp_path):
+def test_a_detector_on_fewer_levels_converts(sizes, ratios, convert_saved, tmp_path):
     model = build(
         DETECTOR,
         MODEL__RESNETS__NORM="BN",
@@ -259,24 +260,21 @@ def test_a_detector_on_fewer_levels_converts(sizes, ratios, tmp_path):
         MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS=[ratios],
         MODEL__ROI_HEADS__IN_FEATURES=["p3"],
     )
-    files = [str(tmp_path / name) for name in ("in.pth", "out.pth", "out.yaml")]
-    torch.save({"model": model.state_dict()}, files[0])
-    report = convert_file(files[0], files[1], write_config=files[2])
+    config = str(tmp_path / "out.yaml")
+    report = convert_saved({"model": model.state_dict()}, write_config=config)
     assert "missing    0" in report and "Faster R-CNN, 3 classes" in report
-    cfg = load_config(files[2], ["MODEL.DEVICE", "cpu"])
+    cfg = load_config(config, ["MODEL.DEVICE", "cpu"])
     assert cfg.MODEL.FPN.IN_FEATURES == ["res3", "res4", "res5"]
     assert cfg.MODEL.RPN.IN_FEATURES == ["p3", "p4", "p5", "p6"]
     assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0][0] == 64  # as published on p3
     built = build_model(cfg)
-    built.load_state_dict(read_weights(files[1]).state, strict=True)
+    built.load_state_dict(read_weights(tmp_path / "out.pth").state, strict=True)
     assert built.proposal_generator.anchor_generator.num_anchors[0] == len(sizes) * len(ratios)
 
 
-def test_what_no_weight_shows_is_said(public, tmp_path):
-    torch.save({"model": build(DETECTOR).state_dict()}, tmp_path / "in.pth")
-    config = tmp_path / "out.yaml"
-    files = [str(tmp_path / name) for name in ("in.pth", "out.pth")]
-    report = convert_file(*files, write_config=str(config))
+def test_what_no_weight_shows_is_said(public, convert_saved, tmp_path):
+    content, config = {"model": build(DETECTOR).state_dict()}, tmp_path / "out.yaml"
+    report = convert_saved(content, write_config=str(config))
     said = "input colours, anchors, levels and pooling cannot be told from the weights: set "
     keys = ("INPUT.FORMAT", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR", "BOX_HEAD.POOLER_TYPE")
     for text in (report, config.read_text()):
@@ -284,16 +282,15 @@ def test_what_no_weight_shows_is_said(public, tmp_path):
         assert all(key in line for key in keys)
     assert config.read_text().splitlines()[1].startswith(f"# {said}")
     assert "&id" not in config.read_text()
-    assert "cannot be told" not in convert_file(*files)
+    assert "cannot be told" not in convert_saved(content)
     # The code base of this one is known, and with it all of that.
-    report = convert_file(public(), files[1], write_config=str(config))
+    report = convert_file(public(), str(tmp_path / "out.pth"), write_config=str(config))
     assert "cannot be told" not in report + config.read_text()
 
 
-def test_a_segmentors_unseen_settings_are_said(model, tmp_path):
-    torch.save({"model": model.state_dict()}, tmp_path / "in.pth")
-    files = [str(tmp_path / name) for name in ("in.pth", "out.pth")]
-    report = convert_file(*files, write_config=str(tmp_path / "out.yaml"))
+def test_a_segmentors_unseen_settings_are_said(model, convert_saved, tmp_path):
+    content = {"model": model.state_dict()}
+    report = convert_saved(content, write_config=str(tmp_path / "out.yaml"))
     assert "input colours, dilation and corners of the resize cannot be told" in report
 
 

@@ -3,6 +3,7 @@ import torch
 
 from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, strip_prefix, to_ours, to_public
 from dnl_d2.errors import UsageError
+from tests.checkpoint.models import assert_equal
 
 RULES = [
     Rule("layer{s}.{b}.conv{i}.weight", "res{s+1}.{b}.conv{i}.weight"),
@@ -50,10 +51,8 @@ def test_names_and_values_change_as_the_rules_say():
 def test_there_and_back_is_the_same_file():
     state = public_state()
     back = to_public(to_ours(state, RULES).state, RULES)
-    assert set(back.state) == set(state)
     assert not back.unexpected
-    for key, value in state.items():
-        assert torch.equal(back.state[key], value), key
+    assert_equal(back.state, state)
 
 
 def test_the_input_is_left_alone():
@@ -61,8 +60,7 @@ def test_the_input_is_left_alone():
     copy = {key: value.clone() for key, value in state.items()}
     to_ours(state, RULES).state["predictor.bias"].zero_()
     assert list(state) == list(copy)
-    for key, value in copy.items():
-        assert torch.equal(state[key], value), key
+    assert_equal(state, copy)
 
 
 def test_two_names_of_one_parameter_must_agree():

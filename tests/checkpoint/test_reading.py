@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from dnl_d2.checkpoint import read_weights
 from dnl_d2.errors import UsageError
+from tests.checkpoint.models import assert_equal
 
 STATE = OrderedDict(
     [("conv.weight", torch.randn(40, 30)), ("bn.num_batches_tracked", torch.tensor(3))]
@@ -42,9 +43,7 @@ def arrays() -> dict:
 
 def assert_is_state(weights):
     assert list(weights.state) == list(STATE)
-    for key, value in STATE.items():
-        assert weights.state[key].dtype == value.dtype
-        assert torch.equal(weights.state[key], value), key
+    assert_equal(weights.state, STATE)
 
 
 @pytest.mark.parametrize("container", ["state_dict", "model", None])
