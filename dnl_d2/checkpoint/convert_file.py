@@ -169,8 +169,5 @@ def _content(state: Mapping[str, Tensor], rest: Mapping, fed: InputFormat | None
 
 def _content_back(state: Mapping[str, Tensor], rest: Mapping) -> dict:
     """What a file of mmsegmentation holds."""
-    meta = {
-        "CLASSES": openmmlab_meta.class_names(rest),
-        "PALETTE": openmmlab_meta.palette(rest),
-    }
+    meta = {"CLASSES": openmmlab_meta.class_names(rest), "PALETTE": openmmlab_meta.palette(rest)}
     return {"state_dict": dict(state), "meta": {k: v for k, v in meta.items() if v}}

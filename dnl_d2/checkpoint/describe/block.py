@@ -19,10 +19,9 @@ def block_settings(keys: Keys, block: str) -> Settings:
     projected = keys.has(f"{block}.project.")
     norm = keys.norm(f"{block}.project" if projected else block)
     if keys.has(f"{block}.gamma"):
-        in_backbone = not block.startswith("sem_seg_head")
         return {
             "NAME": "dnl",
-            "PRESET": "paper-det" if in_backbone else "paper-seg",
+            "PRESET": "paper-seg" if block.startswith("sem_seg_head") else "paper-det",
             "REDUCTION": _reduction(keys, f"{block}.query.weight"),
             "NORM": norm,
             "PROJECT": projected,

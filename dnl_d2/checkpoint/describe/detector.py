@@ -10,10 +10,8 @@ _RATIOS = [0.5, 1.0, 2.0]
 def detector_settings(keys: Keys) -> Settings:
     """MODEL.RPN, MODEL.ANCHOR_GENERATOR and MODEL.ROI_* of the weights of a two-stage detector."""
     cascade = keys.has("roi_heads.box_head.0.")
-    box, predictor = (
-        f"roi_heads.{part}.0" if cascade else f"roi_heads.{part}"
-        for part in ("box_head", "box_predictor")
-    )
+    stage = ".0" if cascade else ""
+    box, predictor = f"roi_heads.box_head{stage}", f"roi_heads.box_predictor{stage}"
     classes = keys.out(f"{predictor}.cls_score.weight") - 1
     agnostic = keys.out(f"{predictor}.bbox_pred.weight") == 4
     settings = {

@@ -5,7 +5,6 @@ taken off the running mean, which is the same network, in training too.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 from torch import Tensor
 
@@ -129,16 +128,12 @@ def _bare_rules(state: State) -> list[Rule]:
     return [*_resnet_vd(""), Rule(f"out.{PARAM}", None, why="ImageNet classifier")]
 
 
-def _head_rules(state: State, head: Callable[[], list[Rule]]) -> list[Rule]:
-    return [*_resnet_vd(), *head()]
-
-
 def _source(name: str, title: str, telling: str, head: Callable[[], list[Rule]]) -> Source:
     return Source(
         name=f"paddleseg-{name}",
         title=f"PaddleSeg's {title}",
         signature=("backbone.conv1_1._conv.weight", telling),
-        rules=partial(_head_rules, head=head),
+        rules=lambda state: [*_resnet_vd(), *head()],
         input_format=_FORMAT,
         prepare=_prepare,
         settings=_RESNET_VD | _SETTINGS[name],
