@@ -2,10 +2,17 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
     """max |ours - theirs| / max |theirs|; infinity where that is no number."""
-    difference = ((ours - theirs).abs().max() / theirs.abs().max()).item()
-    return math.inf if math.isnan(difference) else difference
+    difference = _largest(ours - theirs) / _largest(theirs)
+    return math.inf if difference.isnan() else difference.item()
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest magnitude; NaN where one value is."""
+    low, high = values.aminmax()
+    return torch.maximum(-low, high)

@@ -37,7 +37,8 @@ def _random(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     if not tensor.is_floating_point():  # num_batches_tracked
         return torch.randint(1, 1000, tensor.shape, generator=generator)
     if tensor.dim() > 1:
-        return torch.randn(tensor.shape, generator=generator) * (2 / tensor[0].numel()) ** 0.5
+        bound = (6 / tensor[0].numel()) ** 0.5  # as kaiming_uniform_: twice as fast as normal ones
+        return torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator)
     if name.endswith(("bias", "running_mean")):
         return torch.randn(tensor.shape, generator=generator) * 0.2
     return torch.rand(tensor.shape, generator=generator) + 0.5
