@@ -1,8 +1,6 @@
 """Twin of the YAML file of the same name."""
 
-from ..common.coco_mask_rcnn_r50_fpn import dataloader, lr_multiplier, model, optimizer, train
+from .mask_rcnn_r101_fpn_syncbn_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.backbone.bottom_up.depth = 101
 model.backbone.bottom_up.norm = "fixBN"
-train.init_checkpoint = "https://download.pytorch.org/models/resnet101-5d3b4d8f.pth"
 train.output_dir = "output/coco/mask_rcnn_r101_fpn_fixbn_1x"

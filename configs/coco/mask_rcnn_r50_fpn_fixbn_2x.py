@@ -1,8 +1,6 @@
 """Twin of the YAML file of the same name."""
 
-from ..common.coco_mask_rcnn_r50_fpn import dataloader, lr_multiplier, model, optimizer, train
+from .mask_rcnn_r50_fpn_syncbn_2x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.bottom_up.norm = "fixBN"
-lr_multiplier.warmup_length = 500 / 180000
-train.max_iter = 180000
 train.output_dir = "output/coco/mask_rcnn_r50_fpn_fixbn_2x"
