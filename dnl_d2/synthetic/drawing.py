@@ -3,6 +3,7 @@
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,7 @@ COLOURS = (RED, GREEN, CYAN, VIOLET)  # evenly spaced on the colour wheel
 
 _UNIT = 192  # the radii below are for a canvas whose shorter side has this many pixels
 _DISC_RADII = (15.0, 17.0)
+_TEXTURES = 2
 _TEXTURE_RADII = (20.0, 28.0)
 _BEACON_RADIUS = 14.0  # unless told
 _BEACON_CORE = 0.8  # of its radius; the rest is a rim of the opposite kind
@@ -48,7 +50,6 @@ def draw_layout(
     size: tuple[int, int],
     *,
     couples: int,
-    textures: int,
     reach: float,
     beacon: float = _BEACON_RADIUS,
 ) -> Layout:
@@ -58,7 +59,6 @@ def draw_layout(
         rng: source of all randomness.
         size: (height, width) of the canvas.
         couples: number of couples of discs.
-        textures: number of texture areas.
         reach: pixels to keep between the beacon and every texture area, and between the two discs
             of a couple; at most a third of the shorter side, less where the canvas is too narrow.
         beacon: radius of the beacon on a canvas whose shorter side has 192 pixels.
@@ -70,7 +70,7 @@ def draw_layout(
     reach = min(reach, 0.32 * min(size))
     while True:
         for _ in range(20):
-            layout = _try_layout(_Canvas(rng, size, scale), couples, textures, reach, beacon)
+            layout = _try_layout(_Canvas(rng, size, scale), couples, reach, beacon)
             if layout is not None:
                 return layout
         reach, scale = 0.9 * reach, 0.97 * scale
@@ -86,24 +86,14 @@ class Thing:
 
 
 def draw_scene(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    *,
-    beacon_kind: int,
-    present: Sequence[tuple[bool, bool]],
-    textures: int = 2,
-    reach: float = 60.0,
-    noise: float = 12.0,
+    rng: np.random.Generator, size: tuple[int, int], **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws one scene; arguments as of :func:`draw_things`.
 
     Returns:
         image (H, W, 3) uint8 RGB and label (H, W) uint8.
     """
-    image, things = draw_things(
-        rng, size, beacon_kind=beacon_kind, present=present,
-        textures=textures, reach=reach, noise=noise,
-    )  # fmt: skip
+    image, things = draw_things(rng, size, **options)
     label = np.full(size, BACKGROUND, np.uint8)
     for thing in things:
         label[thing.mask] = thing.label
@@ -116,7 +106,6 @@ def draw_things(
     *,
     beacon_kind: int,
     present: Sequence[tuple[bool, bool]],
-    textures: int = 2,
     reach: float = 60.0,
     noise: float = 12.0,
     beacon: float = _BEACON_RADIUS,
@@ -129,7 +118,6 @@ def draw_things(
         beacon_kind: 0 or 1, the fact that turns every texture area into A or B.
         present: for each of at most four couples, in colours of their own, whether the plain disc
             and whether the dotted disc is there.
-        textures: number of texture areas.
         reach: see :func:`draw_layout`.
         noise: standard deviation of the pixel noise, in grey values.
         beacon: see :func:`draw_layout`.
@@ -137,9 +125,7 @@ def draw_things(
     Returns:
         image (H, W, 3) uint8 RGB and the things in it, of which no two overlap.
     """
-    layout = draw_layout(
-        rng, size, couples=len(present), textures=textures, reach=reach, beacon=beacon
-    )
+    layout = draw_layout(rng, size, couples=len(present), reach=reach, beacon=beacon)
     image = _background(rng, size)
     things = []
     grid = np.mgrid[: size[0], : size[1]].astype(np.float32)
@@ -190,11 +176,9 @@ class _Canvas:
         return None
 
 
-def _try_layout(
-    canvas: _Canvas, couples: int, textures: int, reach: float, radius: float
-) -> Layout | None:
+def _try_layout(canvas: _Canvas, couples: int, reach: float, radius: float) -> Layout | None:
     beacon = canvas.place((radius, radius), None, reach)
-    areas = [canvas.place(_TEXTURE_RADII, beacon, reach) for _ in range(textures)]
+    areas = [canvas.place(_TEXTURE_RADII, beacon, reach) for _ in range(_TEXTURES)]
     pairs = []
     for _ in range(couples):
         first = canvas.place(_DISC_RADII, None, reach)
@@ -202,7 +186,7 @@ def _try_layout(
         if first is not None and second is not None:
             pairs.append((first, second))
     placed = tuple(area for area in areas if area is not None)
-    if beacon is None or len(placed) < textures or len(pairs) < couples:
+    if beacon is None or len(placed) < _TEXTURES or len(pairs) < couples:
         return None
     return Layout(beacon, placed, tuple(pairs))
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 
@@ -86,36 +85,27 @@ def write_folder(
     if _holds(root, parameters, counts):
         _logger.info("Generated dataset in %s is up to date", root)
         return
+    parent = os.path.dirname(root)
     try:
-        _write_aside(root, parameters, counts, write_split)
+        os.makedirs(parent, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=".generating-", dir=parent, ignore_cleanup_errors=True
+        ) as aside:
+            fresh = os.path.join(aside, "fresh")
+            for split in SPLITS:
+                write_split(fresh, split, parameters)
+            with open(os.path.join(fresh, _MARKER), "w") as file:
+                json.dump(parameters, file, indent=1)
+            try:
+                _replace(root, fresh, trash=os.path.join(aside, "old"))
+            except OSError:
+                if not _holds(root, parameters, counts):
+                    raise  # else another process was faster, with the same pictures
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"generated dataset {root}: cannot be written ({reason})") from error
     total = " + ".join(str(parameters[split]) for split in SPLITS)
     _logger.info("Generated dataset of %s pictures in %s", total, root)
-
-
-def _write_aside(
-    root: str,
-    parameters: dict,
-    counts: Mapping[str, int],
-    write_split: Callable[[str, str, dict], None],
-) -> None:
-    os.makedirs(os.path.dirname(root), exist_ok=True)
-    aside = tempfile.mkdtemp(prefix=".generating-", dir=os.path.dirname(root))
-    try:
-        fresh = os.path.join(aside, "fresh")
-        for split in SPLITS:
-            write_split(fresh, split, parameters)
-        with open(os.path.join(fresh, _MARKER), "w") as file:
-            json.dump(parameters, file, indent=1)
-        try:
-            _replace(root, fresh, trash=os.path.join(aside, "old"))
-        except OSError:
-            if not _holds(root, parameters, counts):
-                raise  # else another process was faster, with the same pictures
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _holds(root: str, parameters: dict, counts: Mapping[str, int]) -> bool:

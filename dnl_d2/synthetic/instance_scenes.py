@@ -77,16 +77,14 @@ def generate_instances(
 
 
 def draw_instances(
-    index: int,
-    *,
-    split: str,
-    size: tuple[int, int],
-    seed: int,
-    reach: float = 60.0,
-    noise: float = 12.0,
-    couples: int = 2,
+    index: int, *, split: str, size: tuple[int, int], seed: int, couples: int = 2, **drawing: float
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
     """Draws picture ``index`` of a split; arguments as in :func:`generate_instances`.
+
+    Args:
+        index, split, size, seed: tell which picture.
+        couples: number of couples of discs.
+        drawing: ``reach`` and ``noise``.
 
     Returns:
         image (H, W, 3) uint8 RGB, and class and mask (H, W) bool of every instance.
@@ -94,8 +92,8 @@ def draw_instances(
     key = (seed, SPLITS.index(split))
     kind, present = toss(key, index, couples=couples)
     image, things = draw_things(
-        np.random.default_rng((*key, 1, index)), size, reach=reach, noise=noise,
-        beacon_kind=kind, present=present, beacon=_BEACON,
+        np.random.default_rng((*key, 1, index)), size, beacon_kind=kind, present=present,
+        beacon=_BEACON, **drawing,
     )  # fmt: skip
     return image, [(_class_of(thing), thing.mask) for thing in things]
 

@@ -69,25 +69,21 @@ def generate_dataset(
 
 
 def draw_example(
-    index: int,
-    *,
-    split: str,
-    size: tuple[int, int],
-    seed: int,
-    reach: float = 60.0,
-    noise: float = 12.0,
+    index: int, *, split: str, size: tuple[int, int], seed: int, **drawing: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws picture ``index`` of a split; arguments as in :func:`generate_dataset`.
+
+    Args:
+        index, split, size, seed: tell which picture.
+        drawing: ``reach`` and ``noise``.
 
     Returns:
         image (H, W, 3) uint8 RGB and label (H, W) uint8.
     """
     key = (seed, SPLITS.index(split))
     kind, present = toss(key, index, couples=_COLOURS)
-    return draw_scene(
-        np.random.default_rng((*key, 1, index)), size, reach=reach, noise=noise,
-        beacon_kind=kind, present=present,
-    )  # fmt: skip
+    rng = np.random.default_rng((*key, 1, index))
+    return draw_scene(rng, size, beacon_kind=kind, present=present, **drawing)
 
 
 def _write_split(folder: str, split: str, parameters: dict) -> None:

@@ -1,9 +1,7 @@
 import colorsys
-import errno
 import json
 import os
 import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,16 +13,12 @@ from pycocotools.cocoeval import COCOeval
 from dnl_d2.data.datasets.generated import INSTANCE_COLORS
 from dnl_d2.errors import UsageError
 from dnl_d2.synthetic import drawing as scene
-from dnl_d2.synthetic import generate_dataset, generate_instances
+from dnl_d2.synthetic import generate_instances
 from dnl_d2.synthetic import instance_scenes as generated_instances
 from dnl_d2.synthetic.instance_scenes import draw_instances, outline
 
 SMALL = {"train": 3, "val": 2, "size": (64, 96)}
 DISCS = ("paired", "single", "dotted")
-
-
-def contents(root):
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(Path(root).rglob("*.*"))}
 
 
 @pytest.fixture(scope="module")
@@ -54,59 +48,6 @@ def test_detectron2_loads_it_by_name(tmp_path, monkeypatch):
             tmp_path / f"generated_instances/annotations/instances_{split}.json"
         )
     assert os.listdir(tmp_path) == ["generated_instances"]  # nothing is left beside it
-
-
-def test_same_parameters_give_the_same_files(tmp_path):
-    for folder in "ab":
-        generate_instances(str(tmp_path / folder), **SMALL, seed=5)
-    generate_instances(str(tmp_path / "c"), **SMALL, seed=6)
-    first, second, other = (contents(tmp_path / folder) for folder in "abc")
-    assert first == second and len(first) == 3 + 2 + 2 + 1
-    assert first.keys() == other.keys() and first["train/00000.png"] != other["train/00000.png"]
-    generate_instances(str(tmp_path / "few"), **{**SMALL, "train": 1}, seed=5)
-    assert contents(tmp_path / "few")["train/00000.png"] == first["train/00000.png"]
-
-
-def test_complete_data_is_reused_and_other_replaced(tmp_path, monkeypatch):
-    root = tmp_path / "g"
-    generate_instances(str(root), **SMALL)
-    complete = contents(root)
-
-    def fail(*args, **kwargs):
-        raise AssertionError("drew again")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(generated_instances, "draw_things", fail)
-        generate_instances(str(root), **SMALL)
-        with pytest.raises(AssertionError, match="drew again"):
-            generate_instances(str(root), **SMALL, couples=1)
-    assert contents(root) == complete and os.listdir(tmp_path) == ["g"]
-    (root / "annotations/instances_val.json").unlink()
-    generate_instances(str(root), **SMALL)
-    assert contents(root) == complete
-    # The semantic dataset of the same numbers is another one.
-    generate_dataset(str(root), **SMALL)
-    assert "annotations" not in os.listdir(root)
-
-
-@pytest.mark.parametrize("wrong", [{"size": 63}, {"train": 0}, {"couples": 5}, {"seed": -1}])
-def test_bad_parameters(tmp_path, wrong):
-    with pytest.raises(UsageError, match="generated dataset: "):
-        generate_instances(str(tmp_path / "g"), **{**SMALL, **wrong})
-    assert not os.listdir(tmp_path)
-
-
-def test_a_disk_without_room_is_named(tmp_path, monkeypatch):
-    generate_instances(str(tmp_path / "g"), **SMALL)
-    before = contents(tmp_path)
-
-    def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(UsageError, match=r"g: cannot be written \(No space left on device\)"):
-        generate_instances(str(tmp_path / "g"), **SMALL, seed=1)
-    assert contents(tmp_path) == before and os.listdir(tmp_path) == ["g"]
 
 
 def test_annotations_agree_with_the_pixels(coco):
@@ -177,7 +118,7 @@ def test_questions_are_far_from_their_answers():
     """A third of the side, also with the larger beacon."""
     for seed in range(20):
         layout = scene.draw_layout(
-            np.random.default_rng(seed), (128, 128), couples=2, textures=2, reach=60.0,
+            np.random.default_rng(seed), (128, 128), couples=2, reach=60.0,
             beacon=generated_instances._BEACON,
         )  # fmt: skip
         gaps = [area.gap(layout.beacon) for area in layout.textures]

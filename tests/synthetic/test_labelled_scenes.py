@@ -2,7 +2,6 @@ import colorsys
 import importlib
 import itertools
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from dnl_d2.data.datasets import generated as names
-from dnl_d2.errors import UsageError
 from dnl_d2.synthetic import drawing as scene
 from dnl_d2.synthetic import generate_dataset
 from dnl_d2.synthetic import labelled_scenes as generated
@@ -18,11 +16,6 @@ from dnl_d2.synthetic.labelled_scenes import draw_example
 from dnl_d2.validation.label_maps import check_sem_seg_dataset
 
 SMALL = {"train": 3, "val": 2, "size": (64, 96)}
-
-
-def contents(root):
-    root = Path(root)
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.*"))}
 
 
 def examples(count, **options):
@@ -44,25 +37,6 @@ def test_files_are_a_dataset_like_any_other(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["generated"]  # nothing is left beside it
 
 
-def test_same_parameters_give_the_same_files(tmp_path):
-    for folder in "ab":
-        generate_dataset(str(tmp_path / folder), **SMALL, seed=5)
-    generate_dataset(str(tmp_path / "c"), **SMALL, seed=6)
-    first, second, other = (contents(tmp_path / folder) for folder in "abc")
-    assert first == second
-    assert first.keys() == other.keys() and first["train/00000.png"] != other["train/00000.png"]
-
-
-def test_a_picture_does_not_depend_on_the_count(tmp_path):
-    generate_dataset(str(tmp_path / "few"), train=1, val=1, size=64)
-    generate_dataset(str(tmp_path / "more"), train=3, val=2, size=64)
-    few, more = contents(tmp_path / "few"), contents(tmp_path / "more")
-    for name in ("train/00000.png", "trainannot/00000.png", "val/00000.png"):
-        assert few[name] == more[name]
-    assert few["train/00000.png"] != few["val/00000.png"]
-    assert more["train/00000.png"] != more["train/00001.png"]
-
-
 def test_files_are_what_was_drawn(tmp_path):
     generate_dataset(str(tmp_path / "g"), **SMALL, seed=4, noise=5.0, reach=20.0)
     image, label = draw_example(1, split="train", size=(64, 96), seed=4, noise=5.0, reach=20.0)
@@ -70,46 +44,6 @@ def test_files_are_what_was_drawn(tmp_path):
     np.testing.assert_array_equal(
         np.asarray(Image.open(tmp_path / "g/trainannot/00001.png")), label
     )
-
-
-def test_complete_data_is_reused(tmp_path, monkeypatch):
-    root = str(tmp_path / "g")
-    generate_dataset(root, **SMALL)
-
-    def fail(*args, **kwargs):
-        raise AssertionError("drew again")
-
-    monkeypatch.setattr(generated, "draw_scene", fail)
-    generate_dataset(root, **SMALL)
-    with pytest.raises(AssertionError, match="drew again"):
-        generate_dataset(root, **{**SMALL, "val": 3})
-    assert os.listdir(tmp_path) == ["g"]  # and the failure left the old data alone
-    monkeypatch.undo()
-    before = contents(root)
-    generate_dataset(root, **SMALL)
-    assert contents(root) == before
-
-
-def test_other_or_incomplete_data_is_replaced(tmp_path):
-    root = tmp_path / "g"
-    generate_dataset(str(root), **SMALL)
-    complete = contents(root)
-    (root / "train/00001.png").unlink()
-    generate_dataset(str(root), **SMALL)
-    assert contents(root) == complete
-    generate_dataset(str(root), **{**SMALL, "train": 1})
-    assert sorted(os.listdir(root / "train")) == ["00000.png"]
-    assert sorted(os.listdir(root)) == ["generated.json", "train", "trainannot", "val", "valannot"]
-
-
-def test_a_folder_of_other_files_is_not_touched(tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/holiday.jpg").write_bytes(b"dear")
-    with pytest.raises(UsageError, match=r"photos holds files that are no generated dataset"):
-        generate_dataset(str(tmp_path / "photos"), **SMALL)
-    assert contents(tmp_path) == {"photos/holiday.jpg": b"dear"}
-    (tmp_path / "empty").mkdir()
-    generate_dataset(str(tmp_path / "empty"), **SMALL)
 
 
 def test_another_process_may_be_faster(tmp_path, monkeypatch):
@@ -125,15 +59,6 @@ def test_another_process_may_be_faster(tmp_path, monkeypatch):
     monkeypatch.setattr(generated, "_write_split", write_and_lose)
     generate_dataset(root, **SMALL)
     assert len(os.listdir(tmp_path / "g/train")) == 3 and os.listdir(tmp_path) == ["g"]
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"size": 63}, {"size": (64, 20)}, {"train": 0}, {"val": -1}, {"noise": -1.0}]
-)
-def test_bad_parameters(tmp_path, wrong):
-    with pytest.raises(UsageError, match="generated dataset: "):
-        generate_dataset(str(tmp_path / "g"), **{**SMALL, **wrong})
-    assert not os.listdir(tmp_path)
 
 
 def test_registering_survives_a_reload():
@@ -166,7 +91,7 @@ def test_discs_are_labelled_by_colour_or_twin(seed):
     image, label = scene.draw_scene(
         np.random.default_rng(seed), size, beacon_kind=0, present=present, noise=0
     )
-    layout = scene.draw_layout(np.random.default_rng(seed), size, couples=4, textures=2, reach=60.0)
+    layout = scene.draw_layout(np.random.default_rng(seed), size, couples=4, reach=60.0)
     found = []
     for couple, there in zip(layout.couples, present, strict=True):
         for disc, drawn, dotted in zip(couple, there, (False, True), strict=True):
@@ -190,7 +115,7 @@ def test_beacon_tells_the_texture_and_has_its_class(kind):
     image, label = scene.draw_scene(
         np.random.default_rng(3), size, beacon_kind=kind, present=[], noise=0
     )
-    layout = scene.draw_layout(np.random.default_rng(3), size, couples=0, textures=2, reach=60.0)
+    layout = scene.draw_layout(np.random.default_rng(3), size, couples=0, reach=60.0)
     y, x, radius = round(layout.beacon.y), round(layout.beacon.x), layout.beacon.radius
     core, rim = image[y, x].mean(), image[y, round(x + 0.9 * radius)].mean()
     assert (core > 200 and rim < 50) if kind else (core < 50 and rim > 200)
@@ -211,9 +136,7 @@ def test_nothing_but_the_twin_itself_gives_it_away():
             )
         )  # fmt: skip
     (image, label), (other, other_label) = pictures
-    layout = scene.draw_layout(
-        np.random.default_rng(1), (128, 128), couples=2, textures=2, reach=60.0
-    )
+    layout = scene.draw_layout(np.random.default_rng(1), (128, 128), couples=2, reach=60.0)
     rows, columns = np.mgrid[:128, :128]
     changed = np.zeros(label.shape, bool)
     for disc in (layout.beacon, layout.couples[0][1]):
@@ -251,9 +174,7 @@ def test_stated_bound_of_a_window():
 @pytest.mark.parametrize("size", [(192, 192), (192, 256), (300, 200)])
 def test_questions_are_far_from_their_answers(size):
     for seed in range(20):
-        layout = scene.draw_layout(
-            np.random.default_rng(seed), size, couples=4, textures=2, reach=60.0
-        )
+        layout = scene.draw_layout(np.random.default_rng(seed), size, couples=4, reach=60.0)
         assert all(area.gap(layout.beacon) >= 60 for area in layout.textures)
         assert all(first.gap(second) >= 60 for first, second in layout.couples)
         things = [layout.beacon, *layout.textures, *(d for pair in layout.couples for d in pair)]
