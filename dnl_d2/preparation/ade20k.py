@@ -9,7 +9,7 @@ from dnl_d2.data.labels import read_label
 from dnl_d2.data.listing import find_files, require_folder
 from dnl_d2.errors import UsageError
 from dnl_d2.preparation.archives import compare_counts, lacking
-from dnl_d2.preparation.label_conversion import Conversion, Job, Report, convert_labels
+from dnl_d2.preparation.label_conversion import Conversion, Report, convert_labels, jobs_to
 
 OFFICIAL = {"training": 20210, "validation": 2000}
 
@@ -40,10 +40,7 @@ def prepare_ade20k(root: str, *, workers: int) -> Report:
         report.problems += lacking(images, labels, f"images in {folders[0]} have no annotation")
         report.problems += lacking(labels, images, f"annotations in {folders[1]} have no image")
         counts[split] = len(labels)
-        output = os.path.join(base, "annotations_detectron2", split)
-        jobs += [
-            Job(path, path, os.path.join(output, f"{key}.png")) for key, path in labels.items()
-        ]
+        jobs += jobs_to(os.path.join(base, "annotations_detectron2", split), labels.items())
     if not jobs:
         raise UsageError(f"folder {base}/annotations holds no */*.png: {hint}")
     report.notes += compare_counts(counts, OFFICIAL)

@@ -11,7 +11,7 @@ from dnl_d2.data.labels import read_label
 from dnl_d2.data.listing import find_files_by_city, require_folder
 from dnl_d2.errors import UsageError
 from dnl_d2.preparation.archives import compare_counts, lacking
-from dnl_d2.preparation.label_conversion import Conversion, Job, Report, convert_labels
+from dnl_d2.preparation.label_conversion import Conversion, Report, convert_labels, jobs_to
 
 SPLITS = ("train", "val", "test")
 OFFICIAL = {"train": 2975, "val": 500}
@@ -40,10 +40,7 @@ def prepare_cityscapes(root: str, *, workers: int) -> Report:
         images = find_files_by_city(folders[0], IMAGE_SUFFIX)
         sources = find_files_by_city(folders[1], _POLYGONS) | find_files_by_city(folders[1], _IDS)
         counts[split] = len(sources)
-        jobs += [
-            Job(path, path, os.path.join(folders[1], f"{key}{LABEL_SUFFIX}"))
-            for key, path in sources.items()
-        ]
+        jobs += jobs_to(folders[1], sources.items(), LABEL_SUFFIX)
         if split in OFFICIAL:
             report.problems += lacking(
                 images, sources, f"images in {folders[0]} have no {_IDS} or {_POLYGONS}"

@@ -1,6 +1,6 @@
 """Converting thousands of label maps: in parallel, past single broken files, and only once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from os.path import dirname
@@ -11,11 +11,7 @@ from tqdm import tqdm
 
 from dnl_d2.errors import UsageError
 from dnl_d2.files import WriteError
-from dnl_d2.preparation.label_files import (
-    is_prepared,
-    remove_leftovers,
-    write_label,
-)
+from dnl_d2.preparation.label_files import is_prepared, remove_leftovers, write_label
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,11 @@ class Job:
     name: str
     source: Any
     output: str
+
+
+def jobs_to(folder: str, files: Iterable[tuple[str, str]], suffix: str = ".png") -> list[Job]:
+    """A job for each (name, path) of ``files`` that writes ``folder/<name><suffix>``."""
+    return [Job(path, path, f"{folder}/{name}{suffix}") for name, path in files]
 
 
 @dataclass(frozen=True)

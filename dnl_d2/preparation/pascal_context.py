@@ -9,6 +9,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 import numpy as np
 from pycocotools import mask as rle
@@ -19,7 +20,13 @@ from dnl_d2.data.labels import read_label
 from dnl_d2.data.listing import find_files, require_folder
 from dnl_d2.errors import UsageError
 from dnl_d2.preparation.archives import compare_counts, lacking
-from dnl_d2.preparation.label_conversion import Conversion, Job, Report, convert_labels
+from dnl_d2.preparation.label_conversion import (
+    Conversion,
+    Job,
+    Report,
+    convert_labels,
+    jobs_to,
+)
 from dnl_d2.preparation.label_files import write_lines
 from dnl_d2.preparation.mat import mat_loader, read_mat
 
@@ -163,12 +170,7 @@ def _from_mats(base: str, folder: str, report: Report, workers: int) -> dict[str
     mats = find_files(folder, ".mat")
     for split, keys in splits.items():
         report.problems += lacking(keys, mats, f"pictures of {split} have no *.mat in {folder}")
-    jobs = [
-        Job(mats[key], mats[key], f"{base}/{LABELS[60]}/{key}.png")
-        for keys in splits.values()
-        for key in keys
-        if key in mats
-    ]
+    jobs = jobs_to(f"{base}/{LABELS[60]}", _listed(mats, splits))
     conversion = _conversion(lambda path: read_mat(path, "LabelMap"))
     convert_labels(jobs, conversion, report, workers=workers, title="60 classes")
     return splits
@@ -184,6 +186,11 @@ def _from_labels(base: str, report: Report) -> dict[str, list[str]]:
     return splits
 
 
+def _listed(files: Mapping[str, str], splits: Mapping[str, list[str]]) -> list[tuple[str, str]]:
+    """Name and file of each picture in a split; a missing one is among the problems already."""
+    return [(key, files[key]) for key in chain.from_iterable(splits.values()) if key in files]
+
+
 def _conversion(read: Callable) -> Conversion:
     table = np.zeros(_COUNT + 1, int)
     table[list(_NUMBERS)] = np.arange(1, len(CLASSES))
@@ -197,11 +204,6 @@ def _without_background(
     table[: len(CLASSES)] = [255, *range(len(CLASSES) - 1)]
     table[255] = 255
     labels = find_files(f"{base}/{LABELS[60]}", ".png")
-    jobs = [
-        Job(labels[key], labels[key], f"{base}/{LABELS[59]}/{key}.png")
-        for keys in splits.values()
-        for key in keys
-        if key in labels  # a missing one is among the problems already
-    ]
+    jobs = jobs_to(f"{base}/{LABELS[59]}", _listed(labels, splits))
     conversion = Conversion(read_label, table, f"0 to {len(CLASSES) - 1} and 255")
     convert_labels(jobs, conversion, report, workers=workers, title="59 classes")

@@ -12,7 +12,7 @@ from dnl_d2.data.datasets.voc import CLASSES, FOLDER, colormap
 from dnl_d2.data.listing import find_files, require_folder
 from dnl_d2.errors import UsageError
 from dnl_d2.preparation.archives import compare_counts, lacking
-from dnl_d2.preparation.label_conversion import Conversion, Job, Report, convert_labels
+from dnl_d2.preparation.label_conversion import Conversion, Report, convert_labels, jobs_to
 from dnl_d2.preparation.label_files import write_lines
 from dnl_d2.preparation.mat import mat_loader, read_mat
 
@@ -60,8 +60,8 @@ def prepare_voc(root: str, *, workers: int) -> Report:
         find_files(f"{base}/JPEGImages", ".jpg"),
         f"pictures have no image in {base}/JPEGImages",
     )
-    output = f"{base}/SegmentationClassAug"
-    jobs = [Job(mats[key], mats[key], f"{output}/{key}.png") for key in wanted if key in mats]
+    there = [(key, mats[key]) for key in wanted if key in mats]
+    jobs = jobs_to(f"{base}/SegmentationClassAug", there)
     convert_labels(jobs, _conversion(), report, workers=workers, title="voc")
     write_lines(f"{lists}/trainaug.txt", trainaug)
     return report
