@@ -31,14 +31,12 @@ def as_text(analysis: Analysis) -> str:
         _row(_label(part), analysis.parameters.get(part), analysis.operations.get(part))
         for part in analysis.parts
     ]
-    rows.append(_row("total", *_totals(analysis)))
-    table = tabulate(rows, _HEADERS, tablefmt="github", disable_numparse=True, colalign=_ALIGN)
     parameters, operations = _totals(analysis)
-    height, width = analysis.size
-    padded = "x".join(map(str, analysis.padded))
-    size = f"{height}x{width}" + (
-        f", padded to {padded}" if analysis.padded != analysis.size else ""
-    )
+    rows.append(_row("total", parameters, operations))
+    table = tabulate(rows, _HEADERS, tablefmt="github", disable_numparse=True, colalign=_ALIGN)
+    size, padded = (f"{height}x{width}" for height, width in (analysis.size, analysis.padded))
+    if padded != size:
+        size += f", padded to {padded}"
     lines = [
         f"image (height x width): {size}",
         "",

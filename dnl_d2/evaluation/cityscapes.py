@@ -1,11 +1,11 @@
 """Cityscapes: the official figures, and label maps ready to be submitted."""
 
-import contextlib
 import io
 import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -77,8 +77,7 @@ class CityscapesSemSegEvaluator(DatasetEvaluator):
             raise UsageError(f"dataset {self._name}: not every machine has the same label files")
         prepare_folder(self._folder)
         for file in self._files.values():
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(self._folder, file))
+            Path(self._folder, file).unlink(missing_ok=True)
         comm.synchronize()  # where the folder is shared, nobody removes what another has written
         if self._sem_seg is not None:
             self._sem_seg.reset()

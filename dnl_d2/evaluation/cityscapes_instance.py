@@ -8,6 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
@@ -66,10 +67,9 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         self._matches = {}
         prepare_folder(self._folder)
         if comm.get_local_rank() == 0:
-            for entry in os.scandir(self._folder):
-                if "_leftImg8bit_" in entry.name and entry.name.endswith((".png", ".txt")):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.remove(entry.path)
+            for path in Path(self._folder).glob("*_leftImg8bit_*"):
+                if path.suffix in (".png", ".txt"):
+                    path.unlink(missing_ok=True)
         comm.synchronize()  # nobody removes what another has written
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict[str, Instances]]) -> None:

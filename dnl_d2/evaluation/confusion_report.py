@@ -13,7 +13,7 @@ import numpy as np
 from tabulate import tabulate
 
 from dnl_d2.errors import UsageError
-from dnl_d2.files import write_bytes
+from dnl_d2.files import write_bytes, write_text
 
 _TABLE_ROWS = 50  # more classes than that go into further columns
 _MAX_INCHES = 60.0
@@ -51,8 +51,7 @@ def write_report(
         UsageError: a file cannot be written.
     """
     plain = {k: None if math.isnan(v) else float(v) for k, v in figures.items()}
-    text = json.dumps({"sem_seg": plain}, indent=2)
-    write_bytes(f"{folder}/sem_seg_evaluation.json", text.encode())
+    write_text(f"{folder}/sem_seg_evaluation.json", json.dumps({"sem_seg": plain}, indent=2))
     per_class = [
         (name, plain[f"IoU-{name}"], plain[f"ACC-{name}"], truth, predicted)
         for name, truth, predicted in zip(
@@ -135,4 +134,4 @@ def _percent(value: float) -> str:
 def _write_csv(path: str, rows: Sequence[Sequence]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    write_text(path, text.getvalue())
