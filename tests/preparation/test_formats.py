@@ -62,6 +62,13 @@ def test_cityscapes_equals_the_official_script(source, tmp_path, monkeypatch, ca
         assert 255 in ours and len(np.unique(ours)) > 3
 
 
+def edit(path, change):
+    """Has ``change`` alter what a JSON file holds."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
 def polygons(root) -> Path:
     """The only source of one label map, to be damaged."""
     (ids,) = root.glob("cityscapes/gtFine/val/munster/munster_000001*_labelIds.png")
@@ -83,10 +90,7 @@ def polygons(root) -> Path:
 )
 def test_cityscapes_polygons_of_another_form_are_named(change, message, tmp_path):
     build_cityscapes(tmp_path)
-    path = polygons(tmp_path)
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
+    edit(polygons(tmp_path), change)
     with pytest.raises(UsageError, match=rf"label .*munster_000001_.*polygons\.json {message}"):
         prepare("cityscapes", tmp_path)
 
@@ -109,10 +113,9 @@ def test_cityscapes_half_written_polygons_are_named(tmp_path):
 def test_cityscapes_deleted_objects_are_not_drawn(tmp_path):
     truth = build_cityscapes(tmp_path)
     path = polygons(tmp_path)
-    content = json.loads(path.read_text())
     whole = [[0, 0], [95, 0], [95, 47], [0, 47]]
-    content["objects"].append({"label": "a note", "deleted": 1, "polygon": whole})
-    path.write_text(json.dumps(content))
+    note = {"label": "a note", "deleted": 1, "polygon": whole}
+    edit(path, lambda content: content["objects"].append(note))
     prepare("cityscapes", tmp_path)
     made = indices(str(path).replace("polygons.json", "labelTrainIds.png"))
     np.testing.assert_array_equal(made, truth["munster_000001_000019"])
@@ -223,6 +226,13 @@ def test_scipy_missing_is_said_once(name, tmp_path, monkeypatch):
 # PASCAL Context
 
 
+@pytest.fixture
+def merged(tmp_path) -> Path:
+    """The annotation of a miniature that has it as JSON."""
+    build_pascal_context(tmp_path, form="json")
+    return tmp_path / CONTEXT / "trainval_merged.json"
+
+
 @pytest.mark.parametrize("form", ["mat", "json"])
 def test_context_of_either_form_gives_the_same(form, tmp_path):
     truth = build_pascal_context(tmp_path, form=form)
@@ -298,22 +308,16 @@ def test_context_label_map_beyond_the_459_classes_is_named(tmp_path):
         (lambda content: content["images"][0].pop("phase"), "no key 'phase'"),
     ],
 )
-def test_context_json_of_another_form_is_named(change, message, tmp_path):
-    build_pascal_context(tmp_path, form="json")
-    path = tmp_path / CONTEXT / "trainval_merged.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match=rf"{path} cannot be read \({message}\): download"):
+def test_context_json_of_another_form_is_named(change, message, tmp_path, merged):
+    edit(merged, change)
+    with pytest.raises(UsageError, match=rf"{merged} cannot be read \({message}\): download"):
         prepare("pascal_context", tmp_path)
 
 
 @pytest.mark.parametrize("key", ["images", "annos_segmentation"])
-def test_context_json_without_pictures_is_no_success(key, tmp_path):
-    build_pascal_context(tmp_path, form="json")
-    path = tmp_path / CONTEXT / "trainval_merged.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: []}))
-    with pytest.raises(UsageError, match=rf"{path} has no annotated picture of train: download"):
+def test_context_json_without_pictures_is_no_success(key, tmp_path, merged):
+    edit(merged, lambda content: content[key].clear())
+    with pytest.raises(UsageError, match=rf"{merged} has no annotated picture of train: download"):
         prepare("pascal_context", tmp_path)
     assert not (tmp_path / CONTEXT / "ImageSets/SegmentationContext").exists()
 
@@ -324,12 +328,12 @@ def test_context_of_both_forms_is_not_mixed(first, tmp_path):
     build_pascal_context(tmp_path, form="json")
     base = tmp_path / CONTEXT
     merged, aside = base / "trainval_merged.json", base / "aside.json"
+    made, other = "trainval_merged.json", "trainval"
     if first == "mat":
+        made, other = other, made
         merged.rename(aside)
     prepare("pascal_context", tmp_path)
     (aside if first == "mat" else merged).rename(merged if first == "mat" else aside)
-    forms = ("trainval", "trainval_merged.json")
-    made, other = forms if first == "mat" else forms[::-1]
     with pytest.raises(
         UsageError, match=rf"made from {made}, not from {other}, .* delete the fold"
     ):
@@ -339,23 +343,17 @@ def test_context_of_both_forms_is_not_mixed(first, tmp_path):
     assert "10 labels written" in prepare("pascal_context", tmp_path)
 
 
-def test_context_half_written_json_is_named(tmp_path):
-    build_pascal_context(tmp_path, form="json")
-    path = tmp_path / CONTEXT / "trainval_merged.json"
-    truncate(str(path))
-    with pytest.raises(UsageError, match=rf"{path} cannot be read \(.*\): download"):
+def test_context_half_written_json_is_named(tmp_path, merged):
+    truncate(str(merged))
+    with pytest.raises(UsageError, match=rf"{merged} cannot be read \(.*\): download"):
         prepare("pascal_context", tmp_path)
 
 
 @pytest.mark.parametrize(
     "mask", [{"size": [3, 3], "counts": "09"}, {"size": [40, 56]}, [[0, 0, 1, 1]], {}]
 )
-def test_context_mask_that_cannot_be_drawn_is_named(mask, tmp_path):
-    build_pascal_context(tmp_path, form="json")
-    path = tmp_path / CONTEXT / "trainval_merged.json"
-    content = json.loads(path.read_text())
-    content["annos_segmentation"][0]["segmentation"] = mask
-    path.write_text(json.dumps(content))
+def test_context_mask_that_cannot_be_drawn_is_named(mask, tmp_path, merged):
+    edit(merged, lambda content: content["annos_segmentation"][0].update(segmentation=mask))
     with pytest.raises(UsageError, match=r"label of 2008_000000\.jpg .* cannot be drawn"):
         prepare("pascal_context", tmp_path)
     assert len(list(tmp_path.glob(f"{CONTEXT}/SegmentationClassContext/*.png"))) == 4
