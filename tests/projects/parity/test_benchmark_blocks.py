@@ -97,8 +97,8 @@ def test_autocast(small):
 
 
 def test_different_outputs_fail(in_this_process, monkeypatch, tmp_path, capsys):
-    def wrong(block, side, widths, build=block_runs.build):
-        module = build(block, side, widths)
+    def wrong(block, side, settings, build=block_runs.build):
+        module = build(block, side, settings)
         if side == "ours":
             module.value.weight.data *= 1.1
         return module

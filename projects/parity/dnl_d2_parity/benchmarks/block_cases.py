@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dnl_d2.errors import UsageError
-from dnl_d2_parity.benchmarks.block_pairs import PAIRS, Widths
+from dnl_d2_parity.benchmarks.block_costs import PRODUCTS
 from dnl_d2_parity.benchmarks.measuring import cores
 
 PASSES = ("forward", "training")
@@ -27,8 +27,9 @@ class Settings:
     backend: str = "auto"
 
     @property
-    def widths(self) -> Widths:
-        return Widths(self.channels, self.inter_channels, self.backend)
+    def reduction(self) -> int:
+        """C / C', which is whole."""
+        return self.channels // self.inter_channels
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def cases(lines: Sequence[tuple]) -> Iterator[Case]:
         for block, phase, size in itertools.product(
             blocks, passes or ("forward",), sizes or ("64x128",)
         ):
-            known(block, PAIRS, "--blocks")
+            known(block, PRODUCTS, "--blocks")
             known(phase, PASSES, "--passes")
             yield Case(block, phase, *_size(size), *bars)
 

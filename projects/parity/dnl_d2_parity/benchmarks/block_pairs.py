@@ -16,21 +16,9 @@ from dnl_d2.layers import (
     GlobalContextBlock,
     NonLocalBlock,
 )
+from dnl_d2_parity.benchmarks.block_cases import Settings
 from dnl_d2_parity.benchmarks.block_costs import POOL_SCALES
 from dnl_d2_parity.references import mmseg
-
-
-@dataclass(frozen=True)
-class Widths:
-    """What blocks are built with: C, C' (which divides C) and ``attention_backend``."""
-
-    channels: int
-    inter_channels: int
-    backend: str = "auto"
-
-    @property
-    def reduction(self) -> int:
-        return self.channels // self.inter_channels
 
 
 @dataclass(frozen=True)
@@ -44,8 +32,8 @@ class Pair:
         untrainable: why the reference cannot be trained, if so.
     """
 
-    ours: Callable[[Widths], nn.Module]
-    reference: Callable[[Widths], nn.Module]
+    ours: Callable[[Settings], nn.Module]
+    reference: Callable[[Settings], nn.Module]
     name: str
     rules: Callable[[str, str], list[Rule]]
     untrainable: str = ""
@@ -53,21 +41,21 @@ class Pair:
 
 def _non_local(mode: str, untrainable: str = "") -> Pair:
     return Pair(
-        lambda w: NonLocalBlock(
-            w.channels, inter_channels=w.inter_channels, mode=mode, attention_backend=w.backend
+        lambda s: NonLocalBlock(
+            s.channels, inter_channels=s.inter_channels, mode=mode, attention_backend=s.backend
         ),
-        lambda w: NonLocal2d(w.channels, reduction=w.reduction, mode=mode),
+        lambda s: NonLocal2d(s.channels, reduction=s.reduction, mode=mode),
         "nl_block",
         non_local_rules,
         untrainable,
     )
 
 
-def _their_pyramid(w: Widths) -> nn.Module:
+def _their_pyramid(s: Settings) -> nn.Module:
     return APNB(
-        w.channels,
-        w.inter_channels,
-        w.channels,
+        s.channels,
+        s.inter_channels,
+        s.channels,
         query_scales=(1,),
         key_pool_scales=POOL_SCALES,
         conv_cfg=None,
@@ -90,10 +78,10 @@ def _pyramid_rules(public: str, ours: str) -> list[Rule]:
 PAIRS = {
     "nl": _non_local("embedded_gaussian"),
     "dnl": Pair(
-        lambda w: DisentangledNonLocalBlock(
-            w.channels, inter_channels=w.inter_channels, attention_backend=w.backend
+        lambda s: DisentangledNonLocalBlock(
+            s.channels, inter_channels=s.inter_channels, attention_backend=s.backend
         ),
-        lambda w: DisentangledNonLocal2d(w.channels, reduction=w.reduction, temperature=0.05),
+        lambda s: DisentangledNonLocal2d(s.channels, reduction=s.reduction, temperature=0.05),
         "dnl_block",
         non_local_rules,
     ),
@@ -104,13 +92,13 @@ PAIRS = {
     ),
     "gaussian": _non_local("gaussian"),
     "gc": Pair(
-        lambda w: GlobalContextBlock(w.channels, ratio=1 / 4),
-        lambda w: ContextBlock(w.channels, ratio=1 / 4),
+        lambda s: GlobalContextBlock(s.channels, ratio=1 / 4),
+        lambda s: ContextBlock(s.channels, ratio=1 / 4),
         "gc_block",
         global_context_rules,
     ),
     "apnb": Pair(
-        lambda w: AsymmetricPyramidNonLocalBlock(w.channels, inter_channels=w.inter_channels),
+        lambda s: AsymmetricPyramidNonLocalBlock(s.channels, inter_channels=s.inter_channels),
         _their_pyramid,
         "context",
         _pyramid_rules,
@@ -118,15 +106,15 @@ PAIRS = {
 }
 
 
-def build(block: str, side: str, widths: Widths) -> nn.Module:
+def build(block: str, side: str, settings: Settings) -> nn.Module:
     """One side of a pair, ``ours`` or ``reference``, with weights that are equal on both."""
     pair = PAIRS[block]
-    theirs = pair.reference(widths)
+    theirs = pair.reference(settings)
     state = mmseg.random_weights(nn.ModuleDict({pair.name: theirs}), seed=0)
     if side == "reference":
         theirs.load_state_dict({k.removeprefix(f"{pair.name}."): v for k, v in state.items()})
         return theirs
-    ours, converted = pair.ours(widths), to_ours(state, pair.rules(pair.name, "ours"))
+    ours, converted = pair.ours(settings), to_ours(state, pair.rules(pair.name, "ours"))
     if converted.unexpected:
         raise ValueError(f"parameters without translation: {', '.join(converted.unexpected)}")
     ours.load_state_dict({k.removeprefix("ours."): v for k, v in converted.state.items()})

@@ -29,7 +29,7 @@ def ready(
     block: str, side: str, training: bool, size: Sequence[int], settings: Settings
 ) -> Callable[[], tuple[Tensor, ...]]:
     """Builds a side and its input x; a call is one pass: the output and, in training, dx."""
-    module = build(block, side, settings.widths).to(settings.device).train(training)
+    module = build(block, side, settings).to(settings.device).train(training)
     generator = torch.Generator().manual_seed(0)
     shape = (settings.batch, settings.channels, *size)
     x, upstream = (torch.randn(shape, generator=generator) for _ in range(2))

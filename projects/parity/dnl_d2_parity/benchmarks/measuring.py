@@ -62,7 +62,7 @@ class PeakMemory:
         try:
             with open("/proc/self/clear_refs", "w") as file:
                 file.write("5")  # forgets the peak so far
-            self.start, self.linux = _status("VmRSS"), True
+            self.start, self.linux = _bytes_in("/proc/self/status", "VmRSS"), True
         except OSError:
             self.start, self.linux = _largest_ever(), False
 
@@ -72,12 +72,13 @@ class PeakMemory:
             synchronize(self.device)
             peak = torch.cuda.max_memory_allocated()
         else:
-            peak = _status("VmHWM") if self.linux else _largest_ever()
+            peak = _bytes_in("/proc/self/status", "VmHWM") if self.linux else _largest_ever()
         return None if peak is None else (peak - self.start) / 2**20
 
 
-def _status(name: str) -> int:
-    with open("/proc/self/status") as file:
+def _bytes_in(path: str, name: str) -> int:
+    """A size that Linux gives in kB."""
+    with open(path) as file:
         return next(int(s.split()[1]) * 1024 for s in file if s.startswith(f"{name}:"))
 
 
@@ -92,8 +93,8 @@ def available_memory(device: str) -> int | None:
     """Bytes that could be had now; None where the system does not tell."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    with contextlib.suppress(OSError), open("/proc/meminfo") as file:
-        return next(int(s.split()[1]) * 1024 for s in file if s.startswith("MemAvailable:"))
+    with contextlib.suppress(OSError):
+        return _bytes_in("/proc/meminfo", "MemAvailable")
     return None
 
 

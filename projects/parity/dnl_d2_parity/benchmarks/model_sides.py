@@ -12,19 +12,15 @@ from dnl_d2.checkpoint import convert, detect_source
 from dnl_d2.checkpoint.convert import compare
 from dnl_d2.engine.environment import plain_batch_norm_if_alone
 from dnl_d2.errors import UsageError
+from dnl_d2.layers import CONTEXT_BLOCKS
 from dnl_d2.modeling import AsymmetricHead, ContextHead, ContextSegmentor
 from dnl_d2.modeling.from_config import build_from_config
 from dnl_d2_parity.references.weights import random_state
 
 # What a pass returns: logits of the image, or the loss of the batch.
 Run = Callable[[], Tensor]
-# Short name of a head's block -> mmsegmentation's method; residual blocks -> depth.
-_METHODS = {
-    "NonLocalBlock": "nl",
-    "GlobalContextBlock": "gc",
-    "DisentangledNonLocalBlock": "dnl",
-    "NoneType": "fcn",
-}
+# The block of a head -> mmsegmentation's method; residual blocks -> depth.
+_METHODS = {CONTEXT_BLOCKS.get(name): name for name in ("nl", "gc", "dnl")} | {type(None): "fcn"}
 _DEPTHS = {16: 50, 33: 101}
 
 
@@ -45,7 +41,7 @@ def build_reference(args: argparse.Namespace, model: SemanticSegmentor) -> nn.Mo
     from dnl_d2_parity.references import mmseg
 
     head, stages = model.sem_seg_head, getattr(model.backbone, "stages", [])
-    block = type(getattr(head, "context_block", None)).__name__
+    block = type(getattr(head, "context_block", None))
     method = "ann" if isinstance(head, AsymmetricHead) else _METHODS.get(block)
     depth = _DEPTHS.get(sum(len(stage) for stage in stages))
     ours = isinstance(model, ContextSegmentor) and isinstance(head, ContextHead | AsymmetricHead)

@@ -101,9 +101,8 @@ def old_file(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
         if layer == "fc_cls":
             value = torch.stack([value[-1], *value[:-1]])
         elif layer == "conv_logits" or (layer == "fc_reg" and len(value) > 4):
-            unused = torch.randn(
-                value[: 1 if layer == "conv_logits" else 4].shape, generator=generator
-            )
+            rows = 1 if layer == "conv_logits" else 4
+            unused = torch.randn(rows, *value.shape[1:], generator=generator)
             value = torch.cat([unused, value])
         old[key.removeprefix("roi_head.")] = value
     return old
@@ -112,18 +111,18 @@ def old_file(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
 # Boxes of MMDetection 1.x are (x1, y1, x2, y2) with the last pixel inside: width x2 - x1 + 1.
 
 
+def _corners(x: float, y: float, width: float, height: float) -> list[float]:
+    """The box of that size around a place."""
+    return [x - (width - 1) / 2, y - (height - 1) / 2, x + (width - 1) / 2, y + (height - 1) / 2]
+
+
 def anchors(size: tuple[int, int], stride: int, scale: float, ratios: list[float]) -> np.ndarray:
     """``(H * W * A, 4)``, row-major, then by ratio (height / width)."""
     found = []
     for y, x, ratio in itertools.product(range(size[0]), range(size[1]), ratios):
         width, height = stride * scale / math.sqrt(ratio), stride * scale * math.sqrt(ratio)
         middle = (stride - 1) / 2
-        corners = [
-            round(middle - (width - 1) / 2),
-            round(middle - (height - 1) / 2),
-            round(middle + (width - 1) / 2),
-            round(middle + (height - 1) / 2),
-        ]
+        corners = map(round, _corners(middle, middle, width, height))
         found.append([c + s * stride for c, s in zip(corners, (x, y, x, y), strict=True)])
     return np.array(found, dtype=float)
 
@@ -134,9 +133,7 @@ def decode(box: np.ndarray, delta: np.ndarray, stds: tuple[float, ...]) -> np.nd
     width, height = box[2] - box[0] + 1, box[3] - box[1] + 1
     x, y = (box[0] + box[2]) / 2 + width * dx, (box[1] + box[3]) / 2 + height * dy
     width, height = width * math.exp(dw), height * math.exp(dh)
-    return np.array(
-        [x - (width - 1) / 2, y - (height - 1) / 2, x + (width - 1) / 2, y + (height - 1) / 2]
-    )
+    return np.array(_corners(x, y, width, height))
 
 
 def roi_align(feature: np.ndarray, box: np.ndarray, scale: float, size: int) -> np.ndarray:

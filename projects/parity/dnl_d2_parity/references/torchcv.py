@@ -3,6 +3,8 @@
 Widths follow from ``width``, which is 64 in the published models.
 """
 
+from collections import OrderedDict
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -14,10 +16,7 @@ STAGES = ((1, 1, 1), (2, 1, 1), (1, 1, 2), (1, 2, 4))
 
 def named(**modules):
     """An ``nn.Sequential`` with names."""
-    sequential = nn.Sequential()
-    for name, module in modules.items():
-        sequential.add_module(name, module)
-    return sequential
+    return nn.Sequential(OrderedDict(modules))
 
 
 def norm_relu(channels):
