@@ -1,7 +1,8 @@
 """Small datasets to evaluate on, and predictions for them."""
 
+import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -58,16 +59,19 @@ def write_cityscapes(
     return records
 
 
-def register(name: str, records: list[dict], *, kind: str, classes: Sequence[str]) -> None:
+@contextlib.contextmanager
+def registered(
+    name: str, records: list[dict], *, kind: str = "", classes: Sequence[str] = ()
+) -> Iterator[str]:
+    """Has a dataset of these records and classes under a name; gives the name."""
     DatasetCatalog.register(name, lambda: records)
-    MetadataCatalog.get(name).set(
-        stuff_classes=list(classes), ignore_label=255, evaluator_type=kind
-    )
-
-
-def unregister(name: str) -> None:
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    meta = MetadataCatalog.get(name)
+    meta.set(stuff_classes=list(classes), ignore_label=255, evaluator_type=kind)
+    try:
+        yield name
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def scores_for(number: int, size: tuple[int, int] = SIZE, classes: int = 19) -> torch.Tensor:

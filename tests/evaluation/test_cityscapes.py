@@ -1,5 +1,6 @@
 """The official figures against the official script, and the files to submit."""
 
+import contextlib
 import copy
 import json
 import os
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as script
 from cityscapesscripts.helpers.labels import trainId2label
-from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from dnl_d2.errors import UsageError
@@ -19,9 +19,8 @@ from tests.evaluation.sem_seg_data import (
     CLASSES,
     SIZE,
     evaluate,
-    register,
+    registered,
     scores_for,
-    unregister,
     write_cityscapes,
 )  # fmt: skip
 
@@ -37,15 +36,15 @@ AVERAGES = {
 @pytest.fixture
 def split(tmp_path):
     """Makes and registers a miniature; returns its records."""
+    with contextlib.ExitStack() as stack:
 
-    def make(**options):
-        records = write_cityscapes(tmp_path / "cityscapes", **({"images": 3} | options))
-        register(NAME, records, kind="cityscapes_sem_seg", classes=CLASSES)
-        return records
+        def make(**options):
+            records = write_cityscapes(tmp_path / "cityscapes", **({"images": 3} | options))
+            dataset = registered(NAME, records, kind="cityscapes_sem_seg", classes=CLASSES)
+            stack.enter_context(dataset)
+            return records
 
-    yield make
-    if NAME in DatasetCatalog.list():
-        unregister(NAME)
+        yield make
 
 
 @pytest.fixture
@@ -276,9 +275,6 @@ def test_an_image_of_another_dataset_is_named(split, out):
     ],
 )
 def test_datasets_that_cannot_be_evaluated(records, classes, message, out):
-    register("not_cityscapes_test", records, kind="cityscapes_sem_seg", classes=classes)
-    try:
-        with pytest.raises(UsageError, match=message):
-            build_evaluator("not_cityscapes_test", str(out))
-    finally:
-        unregister("not_cityscapes_test")
+    dataset = registered(NAME, records, kind="cityscapes_sem_seg", classes=classes)
+    with dataset, pytest.raises(UsageError, match=message):
+        build_evaluator(NAME, str(out))

@@ -57,10 +57,23 @@ def predict(rng, ids):
     return {"instances": instances}
 
 
-def run(evaluator, truth, batch=2):
+@pytest.fixture
+def evaluator(truth, tmp_path):
+    """An evaluator that has begun."""
+    evaluator = build_evaluator(NAME, str(tmp_path / "out"))
+    evaluator.reset()
+    return evaluator
+
+
+def predictions(truth):
+    """Records of the dataset, and an output for each."""
     rng = np.random.default_rng(1)
     records = DatasetCatalog.get(NAME)
-    outputs = [predict(rng, truth[r["image_id"]]) for r in records]
+    return records, [predict(rng, truth[r["image_id"]]) for r in records]
+
+
+def run(evaluator, truth, batch=2):
+    records, outputs = predictions(truth)
     evaluator.reset()
     for start in range(0, len(records), batch):
         part = slice(start, start + batch)
@@ -68,8 +81,8 @@ def run(evaluator, truth, batch=2):
     return evaluator.evaluate()
 
 
-def test_figures_are_those_of_detectron2(truth, tmp_path, monkeypatch):
-    figures = run(build_evaluator(NAME, str(tmp_path / "out")), truth)["segm"]
+def test_figures_are_those_of_detectron2(truth, evaluator, monkeypatch):
+    figures = run(evaluator, truth)["segm"]
     # The script writes numpy's integers as JSON into the working folder, and fails.
     monkeypatch.setattr(script, "writeDict2JSON", lambda content, path: None)
     try:
@@ -81,8 +94,7 @@ def test_figures_are_those_of_detectron2(truth, tmp_path, monkeypatch):
     assert np.isfinite(figures["AP-car"]) and np.isnan(figures["AP50-train"])
 
 
-def test_a_second_run_starts_anew(truth, tmp_path):
-    evaluator = build_evaluator(NAME, str(tmp_path / "out"))
+def test_a_second_run_starts_anew(truth, evaluator, tmp_path):
     submission = tmp_path / "out" / NAME / "submission"
     first = run(evaluator, truth)
     (submission / "ulm_000000_000019_leftImg8bit_99_car.png").write_text("old")
@@ -96,11 +108,9 @@ def test_a_second_run_starts_anew(truth, tmp_path):
     assert np.asarray(Image.open(submission / file)).shape == SIZE
 
 
-def test_processes_share_nothing_but_their_matches(truth, tmp_path, monkeypatch):
-    alone = run(build_evaluator(NAME, str(tmp_path / "alone")), truth)
-    rng = np.random.default_rng(1)
-    records = DatasetCatalog.get(NAME)
-    outputs = [predict(rng, truth[r["image_id"]]) for r in records]
+def test_processes_share_nothing_but_their_matches(truth, evaluator, tmp_path, monkeypatch):
+    alone = run(evaluator, truth)
+    records, outputs = predictions(truth)
     parts = []
     for number in (0, 1):
         part = build_evaluator(NAME, str(tmp_path / str(number)))
@@ -112,33 +122,26 @@ def test_processes_share_nothing_but_their_matches(truth, tmp_path, monkeypatch)
     assert str(parts[0].evaluate()) == str(alone)
 
 
-def test_images_without_labels_are_only_predicted(truth, tmp_path):
-    records = DatasetCatalog.get(NAME)
+def test_images_without_labels_are_only_predicted(truth, evaluator, tmp_path):
+    records, outputs = predictions(truth)
     for path in tmp_path.glob("cityscapes/gtFine/val/*/*.png"):
         path.unlink()
-    evaluator = build_evaluator(NAME, str(tmp_path / "out"))
-    evaluator.reset()
-    evaluator.process(records[:1], [predict(np.random.default_rng(0), truth["bonn_000000_000019"])])
+    evaluator.process(records[:1], outputs[:1])
     assert evaluator.evaluate() == {}
     assert len(list(tmp_path.glob("out/*/submission/*_pred.txt"))) == 1
 
 
-def test_a_model_without_masks_is_told(truth, tmp_path):
-    records = DatasetCatalog.get(NAME)
-    evaluator = build_evaluator(NAME, str(tmp_path / "out"))
-    evaluator.reset()
+def test_a_model_without_masks_is_told(evaluator):
     with pytest.raises(UsageError, match="MASK_ON True"):
-        evaluator.process(records[:1], [{"instances": Instances(SIZE)}])
+        evaluator.process(DatasetCatalog.get(NAME)[:1], [{"instances": Instances(SIZE)}])
 
 
-def test_a_broken_label_is_named(truth, tmp_path):
-    records = DatasetCatalog.get(NAME)
+def test_a_broken_label_is_named(truth, evaluator, tmp_path):
+    records, outputs = predictions(truth)
     path = tmp_path / "cityscapes/gtFine/val/bonn/bonn_000000_000019_gtFine_instanceIds.png"
     path.write_bytes(b"text")
-    evaluator = build_evaluator(NAME, str(tmp_path / "out"))
-    evaluator.reset()
     with pytest.raises(UsageError, match=f"{path} cannot be evaluated"):
-        evaluator.process(records[:1], [predict(np.random.default_rng(0), np.zeros(SIZE, int))])
+        evaluator.process(records[:1], outputs[:1])
 
 
 def test_other_classes_are_refused(tmp_path):

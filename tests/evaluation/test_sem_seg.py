@@ -7,12 +7,12 @@ import logging
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation import SemSegEvaluator
-from tests.evaluation.sem_seg_data import register, unregister
+from tests.evaluation.sem_seg_data import registered
 
 NAME = "sem_seg_evaluation_test"
 CLASSES = ["road", "tree, old", "car", "boat"]
@@ -30,9 +30,8 @@ def data(tmp_path):
         records.append({"file_name": f"image{number}.jpg", "sem_seg_file_name": str(file)})
         truth.append(label)
         scores.append(torch.as_tensor(rng.normal(size=(4, 6, 9)) - [[[0]], [[0]], [[0]], [[99]]]))
-    register(NAME, records, kind="sem_seg", classes=CLASSES)
-    yield records, np.stack(truth), scores
-    unregister(NAME)
+    with registered(NAME, records, kind="sem_seg", classes=CLASSES):
+        yield records, np.stack(truth), scores
 
 
 def run(evaluator, records, scores):
@@ -201,18 +200,12 @@ def test_a_folder_that_cannot_be_written_fails_before_the_evaluation(data, tmp_p
     ],
 )  # fmt: skip
 def test_datasets_that_cannot_be_evaluated(records, message):
-    register("no_labels_test", records, kind="sem_seg", classes=CLASSES)
-    try:
-        with pytest.raises(UsageError, match=message):
-            SemSegEvaluator("no_labels_test")
-    finally:
-        unregister("no_labels_test")
+    dataset = registered(NAME, records, kind="sem_seg", classes=CLASSES)
+    with dataset, pytest.raises(UsageError, match=message):
+        SemSegEvaluator(NAME)
 
 
 def test_a_dataset_without_classes_says_so(data):
-    DatasetCatalog.register("no_classes_test", lambda: data[0])
-    try:
-        with pytest.raises(UsageError, match="no_classes_test has no stuff_classes"):
-            SemSegEvaluator("no_classes_test")
-    finally:
-        unregister("no_classes_test")
+    MetadataCatalog.remove(NAME)
+    with pytest.raises(UsageError, match=f"{NAME} has no stuff_classes"):
+        SemSegEvaluator(NAME)

@@ -9,10 +9,8 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 
 from dnl_d2.evaluation import EVALUATORS
-from tests.evaluation import sem_seg_data
+from tests.evaluation.sem_seg_data import CLASSES, evaluate, registered
 from tests.processes import leave
-
-NAME = "processes_test"
 
 
 def evaluate_part(rank: int, world: int, records: list[dict], folder: str) -> None:
@@ -24,14 +22,13 @@ def evaluate_part(rank: int, world: int, records: list[dict], folder: str) -> No
             "gloo", init_method=f"file://{folder}/rendezvous", world_size=world, rank=rank
         )
         comm.create_local_process_group(world)
-    sem_seg_data.register(NAME, records, kind="cityscapes_sem_seg", classes=sem_seg_data.CLASSES)
     numbers = list(InferenceSampler(len(records)))
-    for kind in ("sem_seg", "cityscapes_sem_seg"):
-        own = os.path.join(folder, str(rank), kind)
-        evaluator = EVALUATORS[kind](NAME, output_dir=own)
-        results = sem_seg_data.evaluate(evaluator, [records[i] for i in numbers], numbers)
-        with open(f"{own}.json", "w") as file:
-            json.dump({"results": results, "images": numbers}, file)
-    sem_seg_data.unregister(NAME)
+    with registered("processes_test", records, classes=CLASSES) as name:
+        for kind in ("sem_seg", "cityscapes_sem_seg"):
+            own = os.path.join(folder, str(rank), kind)
+            evaluator = EVALUATORS[kind](name, output_dir=own)
+            results = evaluate(evaluator, [records[i] for i in numbers], numbers)
+            with open(f"{own}.json", "w") as file:
+                json.dump({"results": results, "images": numbers}, file)
     if world > 1:
         leave()
