@@ -1,11 +1,8 @@
 """CamVid on a small machine, from scratch; twin of camvid_r18w32-d8.yaml."""
 
-from detectron2.config import LazyCall as L
-from detectron2.solver import WarmupParamScheduler
-
 from .data.sem_seg import dataloader
 from .models.segmentor_r18w32_d8 import model
-from .optim import lr_multiplier, optimizer
+from .optim import lr_multiplier, optimizer, warmed_up
 from .train import train
 
 model.sem_seg_head.num_classes = 11
@@ -22,12 +19,7 @@ dataloader.test.dataset.names = "camvid_sem_seg_val"
 dataloader.test.num_workers = 1
 
 optimizer.lr = 0.02
-lr_multiplier = L(WarmupParamScheduler)(
-    scheduler=lr_multiplier,
-    warmup_factor=0.001,
-    warmup_length=100 / 4000,
-    warmup_method="linear",
-)
+lr_multiplier = warmed_up(lr_multiplier, factor=0.001, length=100 / 4000)
 
 train.max_iter = 4000
 train.seed = 1

@@ -1,12 +1,9 @@
 """The generated dataset with a narrow ResNet-18 that ends at res3, for minutes on a CPU."""
 
-from detectron2.config import LazyCall as L
-from detectron2.solver import WarmupParamScheduler
-
 from .data.sem_seg import dataloader
 from .models.segmentor_r50_d8 import model
 from .optim import adamw as optimizer
-from .optim import lr_multiplier
+from .optim import lr_multiplier, warmed_up
 from .train import train
 
 model.backbone.depth = 18
@@ -32,12 +29,7 @@ dataloader.train.mapper.augmentations.photometric = False
 dataloader.test.dataset.names = "generated_sem_seg_val"
 dataloader.test.num_workers = 0
 
-lr_multiplier = L(WarmupParamScheduler)(
-    scheduler=lr_multiplier,
-    warmup_factor=0.02,
-    warmup_length=50 / 800,
-    warmup_method="linear",
-)
+lr_multiplier = warmed_up(lr_multiplier, factor=0.02, length=50 / 800)
 
 train.max_iter = 800
 train.seed = 1
