@@ -9,6 +9,7 @@ from PIL import Image
 
 from dnl_d2.errors import UsageError
 from dnl_d2.synthetic import drawing, generate_dataset, generate_instances
+from dnl_d2.synthetic.folders import toss
 
 SMALL = {"train": 3, "val": 2, "size": (64, 96)}
 # Generator -> number of files: pictures, labels or annotations, and the one of parameters.
@@ -102,6 +103,16 @@ def test_a_disk_without_room_is_named(generate, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"g: cannot be written \(No space left on device\)"):
         generate(str(tmp_path / "g"), **SMALL, seed=1)
     assert contents(tmp_path) == before and os.listdir(tmp_path) == ["g"]
+
+
+def test_answers_are_balanced_exactly():
+    """Four pictures hold both beacons twice and, of each colour, both discs, either and none."""
+    for start in (0, 4, 8):
+        answers = [toss((2, 1), index, couples=4) for index in range(start, start + 4)]
+        kinds, presents = zip(*answers, strict=True)
+        assert sorted(kinds) == [0, 0, 1, 1]
+        for colour in zip(*presents, strict=True):
+            assert sorted(colour) == list(itertools.product((False, True), repeat=2))
 
 
 WRONG = [{"size": 63}, {"size": (64, 20)}, {"train": 0}, {"val": -1}, {"seed": -1}, {"noise": -1.0}]
