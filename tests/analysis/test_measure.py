@@ -10,7 +10,7 @@ from detectron2.modeling.poolers import ROIPooler
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dnl_d2.analysis import Regions, analyze, as_json, as_text
+from dnl_d2.analysis import Analysis, Regions, analyze, as_json, as_text
 from dnl_d2.analysis.parts import Part, PartNames, count_parameters
 from dnl_d2.errors import UsageError
 from tests.modeling.configs import config
@@ -54,6 +54,11 @@ def built(cfg: CfgNode) -> nn.Module:
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         return build_model(cfg)
+
+
+def analyzed(*overrides) -> Analysis:
+    """The analysis of such a detector."""
+    return analyze(detector(*overrides), SIZE, REGIONS)
 
 
 def reference(module: nn.Module, *inputs) -> int:
@@ -114,13 +119,10 @@ def test_shared_parameters_count_once():
 
 
 def test_frozen_norms_count_as_the_parameters_they_were():
-    trained = analyze(detector(), SIZE, REGIONS).parameters
-    frozen = analyze(
-        detector("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.BACKBONE.FREEZE_AT", 2), SIZE, REGIONS
-    ).parameters
-    assert {part: p.total for part, p in frozen.items()} == {
-        part: p.total for part, p in trained.items()
-    }
+    trained = analyzed().parameters
+    frozen = analyzed("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.BACKBONE.FREEZE_AT", 2).parameters
+    totals = [{part: p.total for part, p in each.items()} for each in (frozen, trained)]
+    assert totals[0] == totals[1]
     assert frozen[Part("backbone.stem")] == (0, 3 * 8 * 49, 2 * 8)
     assert frozen[Part("backbone.res2")] == (0, 4 * 8 * 8 * 9, 4 * 2 * 8)
     assert frozen[Part("backbone.res3")].frozen == 0
@@ -128,7 +130,7 @@ def test_frozen_norms_count_as_the_parameters_they_were():
 
 
 def test_blocks_have_a_line_of_their_own():
-    plain, found = (analyze(detector(*options), SIZE, REGIONS) for options in ((), GC))
+    plain, found = analyzed(), analyzed(*GC)
     in_backbone = [f"backbone.{name}" for name in ("stem", *RESNET["OUT_FEATURES"], "fpn")]
     of_heads = [f"roi_heads.{name}" for name in ("box_head", "box_predictor", "mask_head")]
     assert [p.name for p in plain.parts] == [*in_backbone, "proposal_generator", *of_heads]
@@ -150,15 +152,9 @@ def test_attention_without_a_map_is_counted():
 
 
 def test_cascade_has_three_stages():
-    plain = analyze(detector(), SIZE, REGIONS)
-    found = analyze(
-        detector(
-            *("MODEL.ROI_HEADS.NAME", "CascadeROIHeads"),
-            *("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True),
-        ),
-        SIZE,
-        REGIONS,
-    )
+    plain = analyzed()
+    cascade = ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads")
+    found = analyzed(*cascade, "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)
     box_head = "roi_heads.box_head"
     assert multiply_adds(found, box_head) == 3 * multiply_adds(plain, box_head)
     assert multiply_adds(found, "roi_heads.box_predictor") == 3 * 10 * 16 * (4 + 4)
@@ -182,7 +178,7 @@ def test_shared_stage_of_a_c4_model_runs_for_proposals_and_detections():
 
 
 def test_dense_and_segmentation_heads():
-    plain = analyze(detector(), SIZE, REGIONS)
+    plain = analyzed()
     panoptic = detector(
         *("MODEL.SEM_SEG_HEAD.NAME", "SemSegFPNHead", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
         *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5),
@@ -252,7 +248,7 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_table_and_json_hold_the_same():
-    found = analyze(detector(*GC), SIZE, REGIONS)
+    found = analyzed(*GC)
     written = json.loads(as_json(found, config="x.yaml"))
     assert written["config"] == "x.yaml" and written["size"] == list(SIZE)
     for key in ("multiply_adds", "activations"):

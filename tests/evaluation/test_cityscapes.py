@@ -220,23 +220,22 @@ def test_a_half_unpacked_split_is_an_error(split, out, kind):
     assert missing in str(error.value)
 
 
-def test_a_label_id_out_of_range_is_named(split, out, capsys):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.full(SIZE, 77, np.uint8), "Unknown label with id 77"),
+        (np.zeros((64, 100), np.uint8), r"widths of .* are not equal"),
+    ],
+    ids=["value", "size"],
+)
+def test_a_label_that_cannot_be_evaluated_is_named(split, out, capsys, content, message):
     records = split()
     label = records[1]["sem_seg_file_name"].replace("TrainIds", "Ids")
-    Image.fromarray(np.full(SIZE, 77, np.uint8)).save(label)
-    with pytest.raises(UsageError, match="Unknown label with id 77") as error:
+    Image.fromarray(content).save(label)
+    with pytest.raises(UsageError, match=message) as error:
         run(out, records)
     assert label in str(error.value)
     assert capsys.readouterr().out == ""
-
-
-def test_a_label_of_another_size_is_named(split, out):
-    records = split()
-    label = records[1]["sem_seg_file_name"].replace("TrainIds", "Ids")
-    Image.fromarray(np.zeros((64, 100), np.uint8)).save(label)
-    with pytest.raises(UsageError, match=r"widths of .* are not equal") as error:
-        run(out, records)
-    assert label in str(error.value)
 
 
 def test_scores_that_mean_nothing_are_named_and_not_written(split, out):

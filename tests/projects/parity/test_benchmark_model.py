@@ -27,32 +27,22 @@ def run(root, *options):
     )
 
 
-def figures(root, tmp_path, *options):
-    out = tmp_path / "figures.json"
-    common = ["--size", "33", "65", "--runs", "2", "--threads", "1", "--output", str(out)]
-    result = run(root, *common, *options)
-    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
-    return json.loads(out.read_text()), result.stdout
-
-
 @pytest.mark.parametrize(
     "options",
     [
-        ["--config-file", f"{DNL}.yaml"],
-        ["--config-file", f"{DNL}.py", "--training", "--batch", "1"],
-        [
-            "--config-file",
-            f"{SMALL}.py",
-            "--reference",
-            "plain",
-            "model.sem_seg_head.num_classes=3",
-        ],
+        f"--config-file {DNL}.yaml",
+        f"--config-file {DNL}.py --training --batch 1",
+        f"--config-file {SMALL}.py --reference plain model.sem_seg_head.num_classes=3",
     ],
     ids=["inference", "training", "plain"],
 )
 @pytest.mark.slow
 def test_figures(root, tmp_path, options):
-    found, printed = figures(root, tmp_path, *options)
+    out = tmp_path / "figures.json"
+    common = f"--size 33 65 --runs 2 --threads 1 --output {out}"
+    result = run(root, *common.split(), *options.split())
+    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
+    found = json.loads(out.read_text())
     assert found["difference"] < 1e-4
     assert found["optimize"] == ("--training" not in options)
     for side in ("ours", "reference"):
@@ -65,36 +55,31 @@ def test_figures(root, tmp_path, options):
     ratios = [theirs / ours for theirs, ours in pairs]
     assert found["ratio"]["seconds"]["all"] == pytest.approx(ratios)
     assert found["hardware"]["threads"] == 1 and found["hardware"]["cpu"]
-    lines = printed.splitlines()
+    lines = result.stdout.splitlines()
     name = found["reference"]
     for start in (f"| {name} ", f"| {name} / ours ", "| ours", "relative difference of the "):
         assert any(line.startswith(start) for line in lines), start
-    assert f"{found['ratio']['seconds']['median']:.2f}" in printed
+    assert f"{found['ratio']['seconds']['median']:.2f}" in result.stdout
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["no.yaml"], "--config-file no.yaml: no such file"),
-        ([f"{DNL}.yaml", "--runs", "0"], "--runs must be a positive integer"),
-        ([f"{DNL}.yaml", "--batch", "2"], "--batch is for --training"),
-        ([f"{DNL}.yaml", "--training", "--optimize"], "--optimize is for inference"),
-        ([f"{DNL}.yaml", "--training", "--reference", "plain"], "has nothing to compare"),
-        ([f"{DNL}.yaml", "--output", "no/folder/x.json"], "there is no folder"),
-        ([f"{DNL}.yaml", "MODEL.NOPE", "1"], "MODEL.NOPE"),
-        ([f"{SMALL}.yaml"], "mmsegmentation publishes no such model"),
-        (
-            [f"{DNL}.py", "model.sem_seg_head.channels=256"],
-            "not the published dnl R-50-D8",
-        ),
+        ("no.yaml", "--config-file no.yaml: no such file"),
+        (f"{DNL}.yaml --runs 0", "--runs must be a positive integer"),
+        (f"{DNL}.yaml --batch 2", "--batch is for --training"),
+        (f"{DNL}.yaml --training --optimize", "--optimize is for inference"),
+        (f"{DNL}.yaml --training --reference plain", "has nothing to compare"),
+        (f"{DNL}.yaml --output no/folder/x.json", "there is no folder"),
+        (f"{DNL}.yaml MODEL.NOPE 1", "MODEL.NOPE"),
+        (f"{SMALL}.yaml", "mmsegmentation publishes no such model"),
+        (f"{DNL}.py model.sem_seg_head.channels=256", "not the published dnl R-50-D8"),
     ],
 )
 def test_mistakes_are_named(root, monkeypatch, options, message):
     monkeypatch.chdir(root)
     with pytest.raises(UsageError, match=re.escape(message)):
-        args = model_command.parse_args(["--config-file", *options])
-        model_command.check(args)
-        prepare("ours", args)
+        prepare("ours", arguments(options))
 
 
 def test_no_cuda_and_no_mmsegmentation(root, monkeypatch):
@@ -110,8 +95,10 @@ def test_no_cuda_and_no_mmsegmentation(root, monkeypatch):
 def test_another_model_than_the_reference_fails(root, monkeypatch, capsys):
     """A temperature is in no weight: only the outputs tell."""
     monkeypatch.chdir(root)
-    found = prepare("ours", arguments())()
-    other = prepare("ours", arguments("model.sem_seg_head.context_block.temperature=1.0"))()
+    small = f"{DNL}.py --size 33 65"
+    found = prepare("ours", arguments(small))()
+    temperature = "model.sem_seg_head.context_block.temperature=1.0"
+    other = prepare("ours", arguments(f"{small} {temperature}"))()
     difference = relative(other, found)
     assert difference > 2e-3
     monkeypatch.setattr(model_command, "measure", lambda _: {"difference": difference})
@@ -121,10 +108,9 @@ def test_another_model_than_the_reference_fails(root, monkeypatch, capsys):
     assert capsys.readouterr().out == "the table\n"
 
 
-def arguments(*overrides):
-    args = model_command.parse_args(
-        ["--config-file", f"{DNL}.py", "--size", "33", "65", *overrides]
-    )
+def arguments(options):
+    """The parsed and checked arguments after ``--config-file``."""
+    args = model_command.parse_args(f"--config-file {options}".split())
     model_command.check(args)
     return args
 
