@@ -1,6 +1,6 @@
 """Twin of the YAML file of the same name."""
 
-from ..common.coco_mask_rcnn_r50_fpn_4conv1fc import (
+from .mask_rcnn_r50_fpn_dnl_c4_syncbn_4conv1fc_1x import (
     dataloader,
     lr_multiplier,
     model,
@@ -8,7 +8,5 @@ from ..common.coco_mask_rcnn_r50_fpn_4conv1fc import (
     train,
 )
 
-model.backbone.bottom_up.context = dict(name="dnl", preset="paper-det")
 model.backbone.bottom_up.inserts = dict(res4=[-2], res5=[-2, -1, 0])
-model.backbone.bottom_up.position = "after_add"
 train.output_dir = "output/coco/mask_rcnn_r50_fpn_dnl_c4-c5_syncbn_4conv1fc_1x"
