@@ -5,7 +5,6 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
-from PIL import Image
 
 from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.errors import UsageError
@@ -13,26 +12,19 @@ from dnl_d2.evaluation import EVALUATORS, build_evaluator
 
 
 @pytest.fixture
-def dataset(tmp_path):
+def dataset(tmp_path, save):
     """Two images of three classes, 3 = the dataset's void, 255 = the usual void."""
     rng = np.random.default_rng(0)
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
     labels = []
     for stem in "ab":
         label = rng.integers(0, 4, (6, 9)).astype(np.uint8)
         label[0, :3] = 255
         labels.append(label)
-        Image.fromarray(np.zeros((6, 9, 3), np.uint8)).save(tmp_path / f"images/{stem}.png")
-        Image.fromarray(label).save(tmp_path / f"labels/{stem}.png")
+        save(f"images/{stem}.png", np.zeros((6, 9, 3), np.uint8))
+        save(f"labels/{stem}.png", label)
     name = "evaluation_test_sem_seg"
-    register_sem_seg_folder(
-        name,
-        str(tmp_path / "images"),
-        str(tmp_path / "labels"),
-        classes=["x", "y", "z"],
-        ignore_label=3,
-    )
+    folders = (str(tmp_path / "images"), str(tmp_path / "labels"))
+    register_sem_seg_folder(name, *folders, classes=["x", "y", "z"], ignore_label=3)
     yield name, labels
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)

@@ -25,11 +25,12 @@ from tests.evaluation.sem_seg_data import (
 )  # fmt: skip
 
 NAME = "cityscapes_evaluation_test"
-AVERAGES = {
-    "IoU": "averageScoreClasses",
-    "iIoU": "averageScoreInstClasses",
-    "IoU_sup": "averageScoreCategories",
-    "iIoU_sup": "averageScoreInstCategories",
+# Figure -> what the script calls its average and its scores, and how many of these there are.
+FIGURES = {
+    "IoU": ("averageScoreClasses", "classScores", 19),
+    "iIoU": ("averageScoreInstClasses", "classInstScores", 8),
+    "IoU_sup": ("averageScoreCategories", "categoryScores", 7),
+    "iIoU_sup": ("averageScoreInstCategories", "categoryInstScores", 2),
 }
 
 
@@ -70,20 +71,12 @@ def test_figures_are_the_scripts_to_the_last_digit(split, out):
     records = split()
     figures = run(out, records)["sem_seg"]
     official = by_script(out, records)
-    for ours, theirs in AVERAGES.items():
-        assert figures[ours] == 100 * official[theirs]
     assert figures["mIoU"] == figures["IoU"] > 0
-    for prefix, theirs in (
-        ("IoU", "classScores"),
-        ("iIoU", "classInstScores"),
-        ("IoU_sup", "categoryScores"),
-        ("iIoU_sup", "categoryInstScores"),
-    ):
-        scores = {k: v for k, v in official[theirs].items() if not np.isnan(v)}
-        assert len(scores) == {"IoU": 19, "iIoU": 8, "IoU_sup": 7, "iIoU_sup": 2}[prefix]
-        assert {k: figures[f"{prefix}-{k}"] for k in scores} == {
-            k: 100 * v for k, v in scores.items()
-        }
+    for name, (average, scores, count) in FIGURES.items():
+        assert figures[name] == 100 * official[average]
+        expected = {k: 100 * v for k, v in official[scores].items() if not np.isnan(v)}
+        assert len(expected) == count
+        assert {k: figures[f"{name}-{k}"] for k in expected} == expected
 
 
 def test_figures_are_those_of_the_script_run_as_a_command(split, out, tmp_path):

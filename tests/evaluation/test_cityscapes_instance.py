@@ -18,7 +18,7 @@ STEMS = [f"{city}/{city}_00000{n}_000019" for city in ("ulm", "bonn") for n in r
 
 
 @pytest.fixture
-def truth(tmp_path, monkeypatch):
+def truth(tmp_path, monkeypatch, save):
     """Maps of instance ids with cars, persons, a group and void."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     rng = np.random.default_rng(0)
@@ -31,9 +31,7 @@ def truth(tmp_path, monkeypatch):
             ids[y : y + 15, x : x + 18] = rng.choice([24, 26]) * 1000 + number
         ids[40:, 50:] = 26
         for kind, suffix in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_instanceIds")):
-            path = tmp_path / f"cityscapes/{kind}/val/{stem}_{suffix}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(ids).save(path)
+            save(f"cityscapes/{kind}/val/{stem}_{suffix}.png", ids)
         maps[stem.split("/")[1]] = ids
     return maps
 

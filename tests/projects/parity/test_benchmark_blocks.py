@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -46,15 +44,9 @@ def read(folder):
 
 
 @pytest.mark.slow
-def test_command(root, tmp_path):
+def test_command(run_tool, tmp_path):
     arguments = ["--blocks", "nl", "concatenation", "--sizes", "8x8", "9x10"]
-    result = subprocess.run(
-        [sys.executable, "tools/benchmark_blocks.py", *arguments, *SMALL, "--output", tmp_path],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run_tool("benchmark_blocks.py", *arguments, *SMALL, "--output", tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     report = read(tmp_path)
     names = [(r["block"], r["phase"], r["size"]) for r in report["results"]]

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -17,16 +16,6 @@ DNL = "configs/cityscapes/dnl_r50-d8_40k_cityscapes-512x1024"
 SMALL = "configs/camvid/dnl_r18w32-d8_4k_camvid-240x320"
 
 
-def run(root, *options):
-    return subprocess.run(
-        [sys.executable, "tools/benchmark_model.py", *options],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -37,10 +26,10 @@ def run(root, *options):
     ids=["inference", "training", "plain"],
 )
 @pytest.mark.slow
-def test_figures(root, tmp_path, options):
+def test_figures(run_tool, tmp_path, options):
     out = tmp_path / "figures.json"
     common = f"--size 33 65 --runs 2 --threads 1 --output {out}"
-    result = run(root, *common.split(), *options.split())
+    result = run_tool("benchmark_model.py", *common.split(), *options.split())
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     found = json.loads(out.read_text())
     assert found["difference"] < 1e-4
@@ -115,8 +104,8 @@ def arguments(options):
     return args
 
 
-def test_a_mistake_ends_in_one_line(root):
-    result = run(root, "--config-file", "no.yaml")
+def test_a_mistake_ends_in_one_line(run_tool):
+    result = run_tool("benchmark_model.py", "--config-file", "no.yaml")
     assert result.returncode == 1
     line = result.stderr.strip().splitlines()[-1]  # Detectron2 may warn before it
     assert line == "benchmark_model.py: error: --config-file no.yaml: no such file"

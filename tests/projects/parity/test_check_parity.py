@@ -1,8 +1,6 @@
 """The table of differences to mmsegmentation, in its short form."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -10,15 +8,9 @@ from dnl_d2_parity.comparison import check
 
 
 @pytest.mark.slow
-def test_short_table(root, tmp_path):
+def test_short_table(run_tool, tmp_path):
     out = tmp_path / "table.json"
-    result = subprocess.run(
-        [sys.executable, "tools/check_parity.py", "--short", "--models", "gc", "--json", str(out)],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    result = run_tool("check_parity.py", "--short", "--models", "gc", "--json", str(out))
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     rows = json.loads(out.read_text())["rows"]
     assert [row["model"] for row in rows] == ["gc r50"]
