@@ -71,11 +71,10 @@ class CityscapesScript:
         stats = self._summed([s for _, s in parts])
         script, args = self._script, self._args
         labels = [script.id2label[i] for i in args.evalLabels]
+        groups = script.category2labels
         found = {
             "IoU": {x.name: script.getIouScoreForLabel(x.id, matrix, args) for x in labels},
-            "IoU_sup": {
-                c: script.getIouScoreForCategory(c, matrix, args) for c in script.category2labels
-            },
+            "IoU_sup": {g: script.getIouScoreForCategory(g, matrix, args) for g in groups},
         }
         if args.evalInstLevelScore:
             found["iIoU"] = {
@@ -83,8 +82,7 @@ class CityscapesScript:
                 for x in labels
             }
             found["iIoU_sup"] = {
-                c: script.getInstanceIouScoreForCategory(c, matrix, stats, args)
-                for c in script.category2labels
+                g: script.getInstanceIouScoreForCategory(g, matrix, stats, args) for g in groups
             }
         figures = {k: 100.0 * script.getScoreAverage(v, args) for k, v in found.items()}
         for kind, scores in found.items():

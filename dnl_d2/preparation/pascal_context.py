@@ -15,9 +15,9 @@ import numpy as np
 from pycocotools import mask as rle
 
 from dnl_d2.data.datasets.pascal_context import CLASSES, FOLDER, LABELS, LISTS
-from dnl_d2.data.datasets.records import read_ids
+from dnl_d2.data.datasets.records import list_files, read_ids
 from dnl_d2.data.labels import read_label
-from dnl_d2.data.listing import find_files, require_folder
+from dnl_d2.data.listing import find_files
 from dnl_d2.errors import UsageError
 from dnl_d2.preparation.archives import compare_counts, lacking
 from dnl_d2.preparation.label_conversion import (
@@ -59,8 +59,7 @@ def prepare_pascal_context(root: str, *, workers: int) -> Report:
     """
     base = os.path.join(root, FOLDER)
     hint = f"expected {base}/JPEGImages as VOCtrainval_03-May-2010.tar unpacks"
-    require_folder(os.path.join(base, "JPEGImages"), hint)
-    images = find_files(f"{base}/JPEGImages", ".jpg")
+    images = list_files(os.path.join(base, "JPEGImages"), ".jpg", hint)
     merged, mats = f"{base}/trainval_merged.json", f"{base}/trainval"
     report = Report()
     if os.path.isfile(merged):

@@ -13,8 +13,6 @@ from torch import nn
 
 from dnl_d2_parity.references.torchcv import Backbone, conv3x3, enlarge, named, norm_relu
 
-WHITENING = ("channel", "layer", "none")
-
 
 class AuthorsBlock(nn.Module):
     """Pairwise term, unary term (``with_gc``) and what follows, one image after the other.
@@ -39,7 +37,7 @@ class AuthorsBlock(nn.Module):
         out_norm=False,
     ):
         super().__init__()
-        assert whitening in WHITENING
+        assert whitening in ("channel", "layer", "none")
         self.divide, self.whitening, self.pooled = divide, whitening, pooled
         self.conv_query = nn.Conv2d(channels, inter, 1)
         self.conv_key = nn.Conv2d(channels, inter, 1)
