@@ -18,6 +18,13 @@ from dnl_d2.preparation.mat import mat_loader, read_mat
 
 OFFICIAL = {"trainaug": 10582}
 
+_CONVERSION = Conversion(
+    read=lambda path: read_mat(path, "GTcls", "Segmentation"),
+    table=np.arange(len(CLASSES)),
+    expected=f"0 (background) to {len(CLASSES) - 1}",
+    colors=colormap(256),
+)
+
 # Where SBD may lie: as it unpacks, beside VOCdevkit or in it, and where mmsegmentation has it.
 _SBD = ("benchmark_RELEASE", "VOCdevkit/benchmark_RELEASE", "VOCdevkit/VOCaug")
 
@@ -62,7 +69,7 @@ def prepare_voc(root: str, *, workers: int) -> Report:
     )
     there = [(key, mats[key]) for key in wanted if key in mats]
     jobs = jobs_to(f"{base}/SegmentationClassAug", there)
-    convert_labels(jobs, _conversion(), report, workers=workers, title="voc")
+    convert_labels(jobs, _CONVERSION, report, workers=workers, title="voc")
     write_lines(f"{lists}/trainaug.txt", trainaug)
     return report
 
@@ -80,13 +87,4 @@ def _find_sbd(root: str) -> str:
     raise UsageError(
         f"folder {root}/{_SBD[0]}/dataset/cls does not exist: expected {root}/{_SBD[0]} as "
         "benchmark.tgz of SBD unpacks (only trainaug needs it; train and val need no preparation)"
-    )
-
-
-def _conversion() -> Conversion:
-    return Conversion(
-        read=lambda path: read_mat(path, "GTcls", "Segmentation"),
-        table=np.arange(len(CLASSES)),
-        expected=f"0 (background) to {len(CLASSES) - 1}",
-        colors=colormap(256),
     )
