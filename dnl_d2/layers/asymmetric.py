@@ -15,7 +15,7 @@ from dnl_d2.layers.common import (
     apply_2d,
     check_count,
     init_normal,
-    init_zero_output,
+    init_output,
     to_tokens,
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, check_mask, evaluating
@@ -67,7 +67,7 @@ class _PyramidAttention(nn.Module):
             if layer is not None:
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         init_normal(0.01, self.value)
-        init_zero_output(self.project)
+        init_output(self.project, zero=True)
 
     def forward(self, x: Tensor, low: Tensor, mask: Tensor | None) -> _Context:
         weights = self._weights(*self._query_key(x, low, mask))

@@ -1,7 +1,7 @@
 """Pieces that the blocks share: a rank-agnostic 1x1 convolution, tokens, checks of arguments."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -124,8 +124,14 @@ def init_normal(std: float, *convs: nn.Conv2d) -> None:
             nn.init.zeros_(conv.bias)
 
 
-def init_zero_output(conv: PointwiseConv) -> None:
-    """Makes ``conv`` output exact zeros: through its norm's affine part if it has one."""
+def init_output(conv: PointwiseConv, *, zero: bool) -> None:
+    """Normal weights, or such that ``conv`` outputs exact zeros.
+
+    It does so through its norm's affine part if it has one.
+    """
+    if not zero:
+        init_normal(0.01, conv)
+        return
     last = conv if conv.norm is None else conv.norm
     weight, bias = (getattr(last, name, None) for name in ("weight", "bias"))
     if weight is None:
@@ -137,6 +143,12 @@ def init_zero_output(conv: PointwiseConv) -> None:
     nn.init.zeros_(weight)
     if bias is not None:
         nn.init.zeros_(bias)
+
+
+def check_known(what: str, value: str, known: Collection[str]) -> None:
+    """Raises :class:`UsageError` unless ``value`` is among the known ones, which it lists."""
+    if value not in known:
+        raise UsageError(f"unknown {what} {value!r}; use one of {', '.join(known)}")
 
 
 def check_positive(**sizes: float) -> None:

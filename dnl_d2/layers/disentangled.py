@@ -14,9 +14,10 @@ from dnl_d2.layers.common import (
     PointwiseConv,
     add_projected,
     apply_2d,
+    check_known,
     check_positive,
     init_normal,
-    init_zero_output,
+    init_output,
     to_map,
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, choices
@@ -95,10 +96,7 @@ class DisentangledVariant:
     activation: Activation = None
 
     def __post_init__(self) -> None:
-        if self.whitening not in _WHITENING:
-            raise UsageError(
-                f"unknown whitening {self.whitening!r}; use one of {', '.join(_WHITENING)}"
-            )
+        check_known("whitening", self.whitening, _WHITENING)
         check_positive(temperature=self.temperature)
         check_backend(self.attention_backend)
 
@@ -170,12 +168,9 @@ class DisentangledNonLocalBlock(ContextBlock):
         init_normal(0.01, self.query, self.key, self.value)
         if self.unary is not None:
             init_normal(0.01, self.unary)
-        if self.project is None:
-            return
-        if self.gamma is None and self.project.activation is None:
-            init_zero_output(self.project)
-        else:
-            init_normal(0.01, self.project)
+        if self.project is not None:
+            zero = self.gamma is None and self.project.activation is None
+            init_output(self.project, zero=zero)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         context, shared = self._context(x, mask)

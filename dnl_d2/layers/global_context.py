@@ -10,7 +10,7 @@ from dnl_d2.layers.common import (
     broadcast_token,
     check_positive,
     init_normal,
-    init_zero_output,
+    init_output,
     to_tokens,
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock
@@ -18,8 +18,33 @@ from dnl_d2.layers.functional import position_mean, unary_attention, unary_weigh
 from dnl_d2.layers.norms import Norm
 
 
+class _PoolingBlock(ContextBlock):
+    """Pools the map to one vector by a map that all queries share.
+
+    Attributes:
+        unary: the logits of attention pooling; None for the mean over positions.
+    """
+
+    unary: PointwiseConv | None
+
+    def pool(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """``(N, C, *S)`` -> ``(N, 1, C)``."""
+        flat_mask = None if mask is None else mask.flatten(1)
+        if self.unary is None:
+            return position_mean(to_tokens(x), flat_mask)
+        return unary_attention(self.unary(x).flatten(1), to_tokens(x), flat_mask)
+
+    def attention_maps(
+        self, x: Tensor, index: Tensor | None, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        flat = x.new_zeros(x.shape[0], x[0, 0].numel())
+        logits = flat if self.unary is None else self.unary(x).flatten(1)
+        weights = unary_weights(logits, None if mask is None else mask.flatten(1))
+        return {"unary": weights.unflatten(1, tuple(x.shape[2:]))}
+
+
 @CONTEXT_BLOCKS.register("snl")
-class SimplifiedNonLocalBlock(ContextBlock):
+class SimplifiedNonLocalBlock(_PoolingBlock):
     """Simplified non-local block: z_i = x_i + W_v sum_j softmax_j(W_k x_j) x_j (arXiv 1904.11492).
 
     One map serves all queries, so W_v is applied once, to the pooled vector.
@@ -36,23 +61,14 @@ class SimplifiedNonLocalBlock(ContextBlock):
         self.unary = PointwiseConv(in_channels, 1)
         self.value = PointwiseConv(in_channels, in_channels, bias=not norm, norm=norm)
         _init_kaiming(self.unary)
-        if zero_init:
-            init_zero_output(self.value)
-        else:
-            init_normal(0.01, self.value)
+        init_output(self.value, zero=zero_init)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        pooled = _pool(self.unary, x, mask)
-        return x + self.value(broadcast_token(pooled, x.dim() - 2))
-
-    def attention_maps(
-        self, x: Tensor, index: Tensor | None, mask: Tensor | None
-    ) -> dict[str, Tensor]:
-        return {"unary": _unary_map(self.unary, x, mask)}
+        return x + self.value(broadcast_token(self.pool(x, mask), x.dim() - 2))
 
 
 @CONTEXT_BLOCKS.register("gc")
-class GlobalContextBlock(ContextBlock):
+class GlobalContextBlock(_PoolingBlock):
     """Global context block (arXiv 1904.11492).
 
     c = sum_j a_j x_j; z_i = x_i + W_2 ReLU(LN(W_1 c)), and with ``mul`` x_i is first multiplied by
@@ -92,32 +108,13 @@ class GlobalContextBlock(ContextBlock):
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         rank = x.dim() - 2
-        pooled = broadcast_token(_pool(self.unary, x, mask), 2)
+        pooled = broadcast_token(self.pool(x, mask), 2)
         out = x
         if self.channel_mul is not None:
             out = out * self.channel_mul(pooled).sigmoid().flatten(1)[(...,) + (None,) * rank]
         if self.channel_add is not None:
             out = out + self.channel_add(pooled).flatten(1)[(...,) + (None,) * rank]
         return out
-
-    def attention_maps(
-        self, x: Tensor, index: Tensor | None, mask: Tensor | None
-    ) -> dict[str, Tensor]:
-        return {"unary": _unary_map(self.unary, x, mask)}
-
-
-def _pool(unary: PointwiseConv | None, x: Tensor, mask: Tensor | None) -> Tensor:
-    """``(N, 1, C)``: attention pooling, or the mean where there is no ``unary``."""
-    flat_mask = None if mask is None else mask.flatten(1)
-    if unary is None:
-        return position_mean(to_tokens(x), flat_mask)
-    return unary_attention(unary(x).flatten(1), to_tokens(x), flat_mask)
-
-
-def _unary_map(unary: PointwiseConv | None, x: Tensor, mask: Tensor | None) -> Tensor:
-    logits = x.new_zeros(x.shape[0], x[0, 0].numel()) if unary is None else unary(x).flatten(1)
-    weights = unary_weights(logits, None if mask is None else mask.flatten(1))
-    return weights.unflatten(1, tuple(x.shape[2:]))
 
 
 def _init_kaiming(conv: nn.Conv2d) -> None:

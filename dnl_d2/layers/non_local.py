@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import (
     PointwiseConv,
     add_projected,
     check_count,
+    check_known,
     init_normal,
-    init_zero_output,
+    init_output,
     to_tokens,
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock
@@ -95,8 +95,7 @@ class NonLocalBlock(ContextBlock):
         attention_dtype: str | None = None,
     ):
         super().__init__(in_channels)
-        if mode not in _SIMILARITY:
-            raise UsageError(f"unknown pairwise mode {mode!r}; use one of {', '.join(_SIMILARITY)}")
+        check_known("pairwise mode", mode, _SIMILARITY)
         inter = resolve_inter_channels(in_channels, inter_channels, reduction)
         self.inter_channels = inter
         self.mode = mode
@@ -114,21 +113,15 @@ class NonLocalBlock(ContextBlock):
         init_normal(0.01, self.value)
         if mode == "concatenation":
             self.concat = nn.Conv2d(2 * inter, 1, 1, bias=False)
-        if zero_init:
-            init_zero_output(self.project)
-        else:
-            init_normal(0.01, self.project)
+        init_output(self.project, zero=zero_init)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return add_projected(x, self._context(x, mask), self.project)
-
-    def _context(self, x: Tensor, mask: Tensor | None) -> Tensor:
         query, key, spatial_mask = self._query_key(x, mask)
         if self.sub_sample:
             value = to_tokens(sub_sample(self.value(x), mask)[0])
         else:
             value = self.value.tokens(x)
-        return pairwise_attention(
+        context = pairwise_attention(
             query,
             key,
             value,
@@ -138,6 +131,7 @@ class NonLocalBlock(ContextBlock):
             backend=self.attention_backend,
             dtype=self.attention_dtype,
         )
+        return add_projected(x, context, self.project)
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None

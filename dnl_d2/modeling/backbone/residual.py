@@ -14,8 +14,8 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock, CNN
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from dnl_d2.errors import UsageError
 from dnl_d2.layers import build_context_block
+from dnl_d2.layers.common import check_known
 from dnl_d2.layers.functional import autocast_off, full_precision
 
 # after_conv3: on the residual branch, after the last convolution and its norm (GCNet).
@@ -29,22 +29,19 @@ SHORTCUTS = ("conv", "avg_pool")
 class _ContextResidual(CNNBlockBase):
     """Mixin: the residual sum with a context block at one of two places."""
 
-    def _stride_shortcut(self, by: str, stride: int) -> None:
-        if by not in SHORTCUTS:
-            raise UsageError(f"unknown ResNet shortcut {by!r}; use one of {', '.join(SHORTCUTS)}")
+    def _complete(
+        self, stride: int, shortcut: str, context: Mapping[str, Any] | None, position: str
+    ) -> None:
+        """What the block has beside Detectron2's, see :class:`ContextBasicBlock`."""
+        check_known("ResNet shortcut", shortcut, SHORTCUTS)
+        check_known("context position", position, POSITIONS)
         self.pool = None
-        if by == "avg_pool" and stride > 1 and self.shortcut is not None:
+        if shortcut == "avg_pool" and stride > 1 and self.shortcut is not None:
             # At odd sizes the last cells are means over the positions that exist.
             self.pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
             self.shortcut.stride = (1, 1)
-
-    def _add_context(self, spec: Mapping[str, Any] | None, position: str) -> None:
-        if position not in POSITIONS:
-            raise UsageError(
-                f"unknown context position {position!r}; use one of {', '.join(POSITIONS)}"
-            )
         self.position = position
-        self.context = build_context_block(spec, self.out_channels)
+        self.context = build_context_block(context, self.out_channels)
 
     def forward(self, x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
         """Applies the block.
@@ -92,8 +89,7 @@ class ContextBasicBlock(_ContextResidual, BasicBlock):
     ):
         super().__init__(in_channels, out_channels, stride=stride, norm=norm)
         self.conv1.dilation = self.conv1.padding = (dilation, dilation)
-        self._stride_shortcut(shortcut, stride)
-        self._add_context(context, position)
+        self._complete(stride, shortcut, context, position)
 
     def residual(self, x: Tensor) -> Tensor:
         return self.conv2(F.relu_(self.conv1(x)))
@@ -137,8 +133,7 @@ class ContextBottleneckBlock(_ContextResidual, BottleneckBlock):
         )
         self.deform_modulated = deform_modulated
         self.conv2_offset = self._offsets(deform_num_groups) if deform else None
-        self._stride_shortcut(shortcut, stride)
-        self._add_context(context, position)
+        self._complete(stride, shortcut, context, position)
 
     def _offsets(self, num_groups: int) -> Conv2d:
         conv = self.conv2
