@@ -92,15 +92,11 @@ def _fold(conv: Conv2d | PointwiseConv) -> None:
     """Puts the norm into the weights, computing in at least fp32 whatever the model's dtype."""
     norm: Any = conv.norm  # one of _NORMS
     dtype = conv.weight.dtype
-    weight, bias = fuse_conv_bn_weights(
-        full_precision(conv.weight)[0],
-        None if conv.bias is None else full_precision(conv.bias)[0],
-        full_precision(norm.running_mean)[0],
-        full_precision(norm.running_var)[0],
-        norm.eps,
-        None if norm.weight is None else full_precision(norm.weight)[0],
-        None if norm.bias is None else full_precision(norm.bias)[0],
+    tensors = conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
+    weight, bias, mean, variance, scale, shift = (
+        None if tensor is None else full_precision(tensor)[0] for tensor in tensors
     )
+    weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
     conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
     conv.norm = None

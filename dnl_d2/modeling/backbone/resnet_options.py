@@ -89,17 +89,13 @@ class ResNetOptions:
     padded_to: int = 1
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("depth", self.depth, _BLOCKS),
-            ("stem", self.stem, STEMS),
-            ("output_stride", self.output_stride, _STRIDES),
-        ):
+        for name, known in (("depth", _BLOCKS), ("stem", STEMS), ("output_stride", _STRIDES)):
+            value = getattr(self, name)
             if value not in known:
                 raise UsageError(
                     f"ResNet {name} {value!r}: use one of {', '.join(map(str, known))}"
                 )
-        num_blocks = self.num_blocks
-        _check_inserts(self.context, self.placed, num_blocks, self.freeze_at)
+        self._check_inserts()
         if self.basic and self.num_groups != 1:
             raise UsageError(
                 f"ResNet-{self.depth} has no groups; num_groups must be 1, got {self.num_groups}"
@@ -108,9 +104,44 @@ class ResNetOptions:
             raise UsageError(
                 f"ResNet-{self.depth} has no deformable convolutions; use depth 50 or more"
             )
+        self._check_deform()
+        self._check_multi_grid()
+
+    def _check_inserts(self) -> None:
+        placed = self.placed
+        if any(placed.values()) and self.context is None:
+            raise UsageError(f"context blocks are placed at {', '.join(placed)}, but none is named")
+        if self.context is not None and not any(placed.values()):
+            raise UsageError("a context block is named for the backbone, but no stage to put it in")
+        for number, stage in enumerate(self.num_blocks, start=2):
+            if self.freeze_at >= number and placed.get(stage):
+                raise UsageError(
+                    f"{stage} is frozen (freeze_at={self.freeze_at}) but holds a new context "
+                    f"block, which could not learn; use freeze_at={number - 1} or less"
+                )
+
+    def _check_deform(self) -> None:
+        on, groups, stages = self.deform_on, self.deform_num_groups, self.num_blocks
+        check_count(deform_num_groups=groups)
         channels = self.num_groups * self.width_per_group
-        _check_deform(self.deform_on, self.deform_num_groups, tuple(num_blocks), channels)
-        _check_multi_grid(self.multi_grid, num_blocks.get("res5"))
+        if on and channels % groups:
+            raise UsageError(
+                f"deform_num_groups {groups} does not divide the {channels} channels of res2's 3x3 "
+                "convolutions"
+            )
+        if isinstance(on, str):
+            raise UsageError(f"deform_on takes a list of stages, got {on!r}")
+        for stage in on:
+            if stage not in stages:
+                raise UsageError(f"deform_on: {stage!r} is none of the stages {', '.join(stages)}")
+
+    def _check_multi_grid(self) -> None:
+        factors, blocks = self.multi_grid, self.num_blocks.get("res5")
+        if factors and blocks is not None and len(factors) != blocks:
+            raise UsageError(
+                f"multi_grid {list(factors)}: res5 has {blocks} blocks, one factor each"
+            )
+        check_count(**{f"multi_grid[{i}]": factor for i, factor in enumerate(factors)})
 
     @property
     def basic(self) -> bool:
@@ -179,45 +210,6 @@ def expand_inserts(
                 )
             expanded[stage].add(index % count)
     return expanded
-
-
-def _check_inserts(
-    context: Mapping[str, Any] | None,
-    placed: Mapping[str, set[int]],
-    num_blocks: Mapping[str, int],
-    freeze_at: int,
-) -> None:
-    """Raises :class:`UsageError` unless blocks and places belong together and can learn."""
-    if any(placed.values()) and context is None:
-        raise UsageError(f"context blocks are placed at {', '.join(placed)}, but none is named")
-    if context is not None and not any(placed.values()):
-        raise UsageError("a context block is named for the backbone, but no stage to put it in")
-    for number, stage in enumerate(num_blocks, start=2):
-        if freeze_at >= number and placed.get(stage):
-            raise UsageError(
-                f"{stage} is frozen (freeze_at={freeze_at}) but holds a new context block, "
-                f"which could not learn; use freeze_at={number - 1} or less"
-            )
-
-
-def _check_deform(on: Sequence[str], groups: int, stages: Sequence[str], channels: int) -> None:
-    check_count(deform_num_groups=groups)
-    if on and channels % groups:
-        raise UsageError(
-            f"deform_num_groups {groups} does not divide the {channels} channels of res2's 3x3 "
-            "convolutions"
-        )
-    if isinstance(on, str):
-        raise UsageError(f"deform_on takes a list of stages, got {on!r}")
-    for stage in on:
-        if stage not in stages:
-            raise UsageError(f"deform_on: {stage!r} is none of the stages {', '.join(stages)}")
-
-
-def _check_multi_grid(factors: Sequence[int], blocks: int | None) -> None:
-    if factors and blocks is not None and len(factors) != blocks:
-        raise UsageError(f"multi_grid {list(factors)}: res5 has {blocks} blocks, one factor each")
-    check_count(**{f"multi_grid[{i}]": factor for i, factor in enumerate(factors)})
 
 
 def built_stages(out_features: Sequence[str]) -> tuple[str, ...]:

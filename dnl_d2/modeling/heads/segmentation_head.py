@@ -10,6 +10,7 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
+from dnl_d2.layers.common import init_normal
 from dnl_d2.layers.functional import full_precision
 from dnl_d2.modeling.losses import CrossEntropyLoss, build_loss
 
@@ -83,8 +84,7 @@ class SegmentationHead(nn.Module):
         self.half_pixel_centers = half_pixel_centers
         self.dropout = nn.Dropout2d(dropout)
         self.predictor = Conv2d(channels, num_classes, 1)
-        nn.init.normal_(self.predictor.weight, std=0.01)
-        nn.init.zeros_(self.predictor.bias)
+        init_normal(0.01, self.predictor)
         self.auxiliary = auxiliary
 
     def _check_features(
