@@ -154,9 +154,8 @@ class ContextBlockRegistry:
         """Class decorator; a short or class name already taken by another class is an error."""
 
         def add(block: type[ContextBlock]) -> type[ContextBlock]:
-            taken = {n.lower() for short, b in self._blocks.items() for n in (short, b.__name__)}
             for key in (name, block.__name__):
-                if key.lower() in taken:
+                if key in self:
                     raise UsageError(f"context block name {key!r} is already registered")
             self._blocks[name.lower()] = block
             return block

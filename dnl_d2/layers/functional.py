@@ -53,10 +53,6 @@ def masked_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
     return weights.masked_fill(mask, 0.0)
 
 
-def _softmax_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    return masked_softmax(query @ key.transpose(1, 2), mask)
-
-
 def _mean_weights(logits: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return logits / logits.shape[-1]
@@ -64,15 +60,7 @@ def _mean_weights(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits.masked_fill(mask, 0.0) / count
 
 
-def _dot_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    return _mean_weights(query @ key.transpose(1, 2), mask)
-
-
-def _relu_sum_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    return _mean_weights(F.relu(query + key.transpose(1, 2)), mask)
-
-
-_WEIGHTS = {"softmax": _softmax_weights, "dot": _dot_weights, "relu_sum": _relu_sum_weights}
+_WEIGHTS = {"softmax": masked_softmax, "dot": _mean_weights, "relu_sum": _mean_weights}
 
 
 def pairwise_weights(
@@ -102,7 +90,9 @@ def pairwise_weights(
         if scale != 1.0:
             query = query * scale
         mask = None if key_padding_mask is None else key_padding_mask[:, None]
-        return _WEIGHTS[similarity](query, key, mask)
+        key = key.transpose(1, 2)
+        logits = F.relu(query + key) if similarity == "relu_sum" else query @ key
+        return _WEIGHTS[similarity](logits, mask)
 
 
 def pairwise_attention(

@@ -37,13 +37,7 @@ _CPU_TILE = (2048, 2048)
 
 
 def softmax_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    scale: float,
-    mask: Tensor | None,
-    backend: str,
+    query: Tensor, key: Tensor, value: Tensor, *, scale: float, mask: Tensor | None, backend: str
 ) -> Tensor:
     """softmax(scale * Q K^T) V: ``(N, Lq, D)``, ``(N, Lk, D)``, ``(N, Lk, Dv)`` -> ``(N, Lq, Dv)``.
 
