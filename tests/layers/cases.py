@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dnl_d2.layers import CONTEXT_BLOCKS, ContextBlock, build_context_block
+from dnl_d2.layers import CONTEXT_BLOCKS, ContextBlock, build_context_block, pyramid_pool
 from tests.reference import ORACLES, Reference
 
 CHANNELS = 6
@@ -159,6 +159,13 @@ def randomize(block: nn.Module, seed: int) -> nn.Module:
             values = 0.5 * rng.standard_normal(tuple(tensor.shape))
         tensor.copy_(torch.from_numpy(np.asarray(values)))
     return block
+
+
+class Pool(nn.Module):
+    """The default pyramid as a module, to compile and export."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pyramid_pool(x, (1, 3, 6, 8))[0]
 
 
 def registered() -> list[Any]:

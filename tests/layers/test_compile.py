@@ -5,12 +5,11 @@ PyTorch's versions differ most here; ``pytest tests/layers/test_compile.py`` ask
 
 import pytest
 import torch
-from torch import nn
 
-from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block, pyramid_pool
+from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
 from dnl_d2.layers.disentangled import PRESETS
 from dnl_d2.layers.kernels import softmax
-from tests.layers.cases import randomize
+from tests.layers.cases import Pool, randomize
 
 SPECS = [
     *({"name": name} for name in CONTEXT_BLOCKS),
@@ -23,11 +22,6 @@ SPECS = [
     {"name": "gc", "pooling": "avg", "fusion": ("add", "mul")},
     {"name": "snl", "norm": "BN", "zero_init": False},
 ]
-
-
-class Pool(nn.Module):
-    def forward(self, x):
-        return pyramid_pool(x, (1, 3, 6, 8))[0]
 
 
 @pytest.fixture(autouse=True)

@@ -101,12 +101,8 @@ def test_any_memory_layout(case):
         inputs["x"][:1].expand(2, -1, -1, -1),
     ]
     for view in views:
-        torch.testing.assert_close(
-            block(view, **others),
-            block(view.clone().contiguous(), **others),
-            rtol=1e-10,
-            atol=1e-12,
-        )
+        expected = block(view.clone().contiguous(), **others)
+        torch.testing.assert_close(block(view, **others), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -214,17 +210,20 @@ def test_blocks_commute_with_a_permutation_of_positions(case):
 def test_one_forward_updates_each_norm_once(case):
     block, inputs = case.build().train(), case.inputs((2, CHANNELS, 5, 4))
     block(**inputs)
-    assert [int(norm.num_batches_tracked) for norm in batch_norms(block)] == [1] * len(
-        batch_norms(block)
-    )
+    assert all(norm.num_batches_tracked == 1 for norm in batch_norms(block))
 
 
 @pytest.mark.parametrize("case", one_each())
 def test_wrong_inputs_are_refused(case):
     block, inputs = case.random(), case.inputs((2, CHANNELS, 5, 4))
     others = {k: v for k, v in inputs.items() if k != "x"}
-    for shape in ((2, CHANNELS), (2, CHANNELS, 1, 2, 3, 4), (2, CHANNELS + 1, 5, 4)):
-        with pytest.raises(UsageError) as error:
+    for shape, message in (
+        ((2, CHANNELS), "with 1 to 3 axes S"),
+        ((2, CHANNELS, 1, 2, 3, 4), "with 1 to 3 axes S"),
+        ((2, CHANNELS + 1, 5, 4), "was built for 6 channels, got 7"),
+        ((2, CHANNELS, 0, 4), r"a map of size \(0, 4\) has no positions"),
+    ):
+        with pytest.raises(UsageError, match=message) as error:
             block(random_map(shape, 0), **others)
         assert "\n" not in str(error.value)
 

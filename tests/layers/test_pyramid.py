@@ -5,8 +5,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
-from torch.export import Dim, export
 
 from dnl_d2.layers import build_context_block, pyramid_pool
 from tests.layers.cases import random_map, random_mask, randomize
@@ -126,8 +124,7 @@ def test_single_precision_equals_the_equation(name):
     x = random_map((1, 64, 13, 20), 0).float()
     for layout in layouts(x):
         right = unfolded(copy.deepcopy(block).double(), layout.double(), layout.double(), None)
-        error = (block(layout).double() - right).norm() / right.norm()
-        assert error < 1e-5
+        assert (block(layout).double() - right).norm() < 1e-5 * right.norm()
 
 
 def test_keeps_the_memory_format():
@@ -135,25 +132,3 @@ def test_keeps_the_memory_format():
     x = torch.randn(2, 8, 9, 10)
     for layout in (torch.contiguous_format, torch.channels_last):
         assert block(x.to(memory_format=layout)).is_contiguous(memory_format=layout)
-
-
-class Pool(nn.Module):
-    def forward(self, x):
-        return pyramid_pool(x, (1, 3, 6, 8))[0]
-
-
-EXPORTED = {
-    "pool": Pool,
-    "apnb": lambda: randomize(build_context_block("apnb", 4), 0),
-    "afnb": lambda: randomize(build_context_block("afnb", 4), 0),
-}
-
-
-@pytest.mark.parametrize("name", EXPORTED)
-def test_one_export_serves_every_size(name):
-    model = EXPORTED[name]().eval()
-    sizes = {2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}
-    program = export(model, (torch.randn(2, 4, 24, 48),), dynamic_shapes=({**sizes},)).module()
-    for size in ((24, 48), (97, 33), (5, 2), (13, 130)):
-        x = torch.randn(2, 4, *size)
-        torch.testing.assert_close(program(x), model(x))
