@@ -93,9 +93,8 @@ def _fold(conv: Conv2d | PointwiseConv) -> None:
     norm: Any = conv.norm  # one of _NORMS
     dtype = conv.weight.dtype
     tensors = conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
-    weight, bias, mean, variance, scale, shift = (
-        None if tensor is None else full_precision(tensor)[0] for tensor in tensors
-    )
+    wide: list[Any] = [None if t is None else full_precision(t)[0] for t in tensors]
+    weight, bias, mean, variance, scale, shift = wide
     weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
     conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)

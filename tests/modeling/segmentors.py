@@ -2,14 +2,13 @@
 
 import torch
 
-from dnl_d2.modeling import ContextHead, build_context_resnet
+from dnl_d2.modeling import ContextHead
+from tests.modeling.configs import small_resnet
 
 
 def parts(align_corners=False):
     torch.manual_seed(0)
-    backbone = build_context_resnet(
-        depth=18, stem_out_channels=8, res2_out_channels=8, output_stride=8
-    )
+    backbone = small_resnet(output_stride=8)
     head = ContextHead(
         backbone.output_shape(),
         in_features=["res5"],

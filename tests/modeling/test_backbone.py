@@ -12,23 +12,11 @@ from dnl_d2.layers import CONTEXT_BLOCKS, DisentangledNonLocalBlock, GlobalConte
 from dnl_d2.modeling import build_context_resnet
 from dnl_d2.modeling.backbone import ContextBasicBlock, ContextBottleneckBlock, expand_inserts
 from dnl_d2.modeling.backbone.residual import POSITIONS
-from tests.modeling.configs import config
+from tests.modeling.configs import assert_same_features, config, small_resnet
+from tests.modeling.detectors import randomised
 
 IMAGE = ShapeSpec(channels=3)
-
-
-def small(**options):
-    """A ResNet-18 of 16 channels, quick to run."""
-    defaults = {"depth": 18, "stem_out_channels": 16, "res2_out_channels": 16}
-    return build_context_resnet(**(defaults | options))
-
-
-def randomise_norms(model):
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return model.eval()
+LEVELS = ["res2", "res3", "res4", "res5"]
 
 
 @pytest.mark.parametrize(
@@ -41,20 +29,12 @@ def randomise_norms(model):
     ],
 )
 def test_without_blocks_it_is_detectron2s_resnet(depth, options):
-    features = ["res2", "res3", "res4", "res5"]
-    cfg = config(DEPTH=depth, OUT_FEATURES=features, **options)
+    cfg = config(DEPTH=depth, OUT_FEATURES=LEVELS, **options)
     torch.manual_seed(0)
-    theirs = randomise_norms(build_resnet_backbone(cfg, IMAGE))
-    ours = build_backbone(cfg, IMAGE).eval()
-    assert list(ours.state_dict()) == list(theirs.state_dict())
-    ours.load_state_dict(theirs.state_dict())
-    x = torch.randn(1, 3, 65, 97)
-    with torch.no_grad():
-        expected, got = theirs(x), ours(x)
-    assert got.pop("input") is x
-    assert list(got) == features
-    for name in features:
-        torch.testing.assert_close(got[name], expected[name])
+    theirs = randomised(build_resnet_backbone(cfg, IMAGE))
+    ours = build_backbone(cfg, IMAGE)
+    assert_same_features(ours, theirs)
+    assert list(ours.output_shape()) == LEVELS
     assert ours.output_shape() == theirs.output_shape()
 
 
@@ -67,16 +47,11 @@ def test_without_blocks_it_is_detectron2s_resnet(depth, options):
     ],
 )
 def test_dilation_halves_in_the_first_block(output_stride, strides, dilations):
-    model = build_context_resnet(
-        depth=50, output_stride=output_stride, out_features=["res2", "res3", "res4", "res5"]
-    )
+    model = build_context_resnet(depth=50, output_stride=output_stride, out_features=LEVELS)
     assert [s.stride for s in model.output_shape().values()] == strides
     convs = [b.conv2 for stage in (model.res4, model.res5) for b in stage]
-    found = [c.dilation[0] for c in (convs[0], convs[1], convs[5], convs[6], convs[7], convs[8])]
-    expected = [dilations[0], dilations[1], dilations[2], dilations[3], dilations[4], dilations[5]]
-    assert found == expected
-    for conv in convs:
-        assert conv.padding == conv.dilation
+    assert [convs[i].dilation[0] for i in (0, 1, 5, 6, 7, 8)] == dilations
+    assert all(conv.padding == conv.dilation for conv in convs)
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
@@ -90,7 +65,7 @@ def test_every_depth_has_its_blocks(depth):
 
 
 def test_odd_sizes_keep_the_published_feature_size():
-    model = small(output_stride=8, stem="v1c").eval()
+    model = small_resnet(output_stride=8, stem="v1c").eval()
     with torch.no_grad():
         assert model(torch.randn(1, 3, 769, 33))["res5"].shape[-2:] == (97, 5)
 
@@ -99,16 +74,10 @@ def test_odd_sizes_keep_the_published_feature_size():
 @pytest.mark.parametrize("depth", [18, 50])
 def test_plain_weights_are_a_subset_and_an_identity_block_changes_nothing(depth, position):
     torch.manual_seed(0)
-    options = {"depth": depth, "stem_out_channels": 16, "res2_out_channels": 16}
-    if depth == 50:
-        options |= {"res2_out_channels": 64, "width_per_group": 16}
-    plain = randomise_norms(build_context_resnet(**options))
-    with_block = build_context_resnet(
-        **options,
-        context={"name": "dnl"},
-        inserts={"res3": "all", "res4": [-2]},
-        position=position,
-    ).eval()
+    options = {"depth": depth, "width_per_group": 4}
+    plain = randomised(small_resnet(**options)).eval()
+    inserts = {"res3": "all", "res4": [-2]}
+    with_block = small_resnet(**options, context="dnl", inserts=inserts, position=position).eval()
     result = with_block.load_state_dict(plain.state_dict(), strict=False)
     assert not result.unexpected_keys
     assert all(".context." in key for key in result.missing_keys)
@@ -131,7 +100,7 @@ def test_positions_are_where_the_papers_put_them(depth):
             inserts={"res2": [0]},
             position=position,
         )
-        block = randomise_norms(model).res2[0]
+        block = randomised(model).eval().res2[0]
         x = torch.randn(1, block.in_channels, 9, 7, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             branch = block.conv2(block.conv1(x).relu())
@@ -148,7 +117,7 @@ def test_positions_are_where_the_papers_put_them(depth):
 
 
 def test_inserts_land_in_the_named_blocks():
-    model = small(context={"name": "gc", "ratio": 0.25}, inserts={"res3": [0], "res5": "all"})
+    model = small_resnet(context="gc", inserts={"res3": [0], "res5": "all"})
     found = [
         f"{name}.{i}"
         for name, stage in zip(model.stage_names, model.stages, strict=True)
@@ -205,18 +174,19 @@ def test_insert_grammar(inserts, expected):
 )
 def test_bad_options_are_one_clear_line(options, message):
     with pytest.raises(UsageError, match=message) as error:
-        small(**options)
+        small_resnet(**options)
     assert "\n" not in str(error.value)
 
 
 def test_yaml_fpn_places_the_block():
-    cfg = config("build_context_resnet_fpn_backbone", DEPTH=50)
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.RESNETS.CONTEXT.NAME = "dnl"
-    cfg.MODEL.RESNETS.CONTEXT.PRESET = "paper-det"
-    cfg.MODEL.RESNETS.CONTEXT_STAGES.RES4 = [-2]
-    cfg.MODEL.RESNETS.CONTEXT_POSITION = "after_add"
+    cfg = config(
+        "build_context_resnet_fpn_backbone",
+        DEPTH=50,
+        OUT_FEATURES=LEVELS,
+        CONTEXT_POSITION="after_add",
+        **{"CONTEXT.NAME": "dnl", "CONTEXT.PRESET": "paper-det", "CONTEXT_STAGES.RES4": [-2]},
+    )
+    cfg.MODEL.FPN.IN_FEATURES = LEVELS
     model = build_backbone(cfg, IMAGE)
     block = model.bottom_up.res4[4]
     assert isinstance(block.context, DisentangledNonLocalBlock) and block.position == "after_add"
@@ -232,7 +202,7 @@ def test_pooled_shortcut_by_hand(depth, size):
     """Means over the 2x2 positions that exist, then the 1x1 convolution with stride 1."""
     torch.manual_seed(0)
     model = build_context_resnet(depth=depth, out_features=["res3"], shortcut="avg_pool")
-    block = randomise_norms(model).res3[0]
+    block = randomised(model).eval().res3[0]
     x = torch.randn(1, block.in_channels, *size)
     rows, columns = ((s + 1) // 2 for s in size)
     pooled = torch.zeros(1, block.in_channels, rows, columns)
@@ -285,21 +255,18 @@ def norm_with_relu(channels):
 
 @pytest.mark.parametrize("name", CONTEXT_BLOCKS)
 @pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize(
-    "norm", [None, "BN", lambda c: nn.Sequential(nn.BatchNorm2d(c), nn.ReLU())]
-)
+@pytest.mark.parametrize("norm", [None, "BN", norm_with_relu])
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_a_block_trains_wherever_it_is(name, position, norm, bottleneck):
     """No operation in place overwrites what a gradient needs."""
     context = {"name": name} | ({} if name == "gc" else {"norm": norm})
     if callable(norm) and name not in ("apnb", "afnb", "gc"):
         context["norm"] = "GN" if name != "snl" else None  # zero-initialised: must be one norm
+    options = {"context": context, "position": position}
     if bottleneck:
-        block = ContextBottleneckBlock(
-            32, 32, bottleneck_channels=8, context=context, position=position
-        )
+        block = ContextBottleneckBlock(32, 32, bottleneck_channels=8, **options)
     else:
-        block = ContextBasicBlock(32, 32, context=context, position=position)
+        block = ContextBasicBlock(32, 32, **options)
     x = torch.randn(2, 32, 7, 9, requires_grad=True)
     block(x).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())

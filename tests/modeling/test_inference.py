@@ -6,15 +6,15 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.config import get_cfg, instantiate
+from detectron2.config import instantiate
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor, build_model
 
-from dnl_d2 import add_dnl_config
 from dnl_d2.engine import load_config
 from dnl_d2.engine.from_yaml import is_segmentor
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor, inference
 from dnl_d2.modeling.inference import sliding_window, window_starts
+from tests.modeling.configs import defaults
 from tests.modeling.segmentors import image, parts
 
 
@@ -277,8 +277,7 @@ def test_windows_in_both_kinds_of_config(root):
 
 
 def test_which_models_take_label_maps():
-    cfg = get_cfg()
-    add_dnl_config(cfg)
+    cfg = defaults()
     for name in ("SemanticSegmentor", "ContextSegmentor", "GeneralizedRCNN"):
         assert name in META_ARCH_REGISTRY
         cfg.MODEL.META_ARCHITECTURE = name

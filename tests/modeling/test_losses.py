@@ -7,12 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.config import LazyCall as L
-from detectron2.config import get_cfg, instantiate
+from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 from omegaconf import OmegaConf
 from torch import nn
 
-from dnl_d2 import add_dnl_config
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import (
     ContextHead,
@@ -23,6 +22,7 @@ from dnl_d2.modeling import (
     SumOfLosses,
 )
 from dnl_d2.modeling.losses import build_loss
+from tests.modeling.configs import defaults
 from tests.modeling.losses import K, assert_equal, batch, mmseg_loss, value_and_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
@@ -148,13 +148,13 @@ def test_class_weights_of_a_class_that_does_not_count():
 
 def yaml_loss(*options):
     """The loss of LOSS_ keys and their values."""
-    cfg = get_cfg()
-    add_dnl_config(cfg)
     keys = [f"MODEL.SEM_SEG_HEAD.LOSS_{key}" for key in options[::2]]
-    cfg.merge_from_list([x for pair in zip(keys, options[1::2], strict=True) for x in pair])
+    cfg = defaults(dict(zip(keys, options[1::2], strict=True)))
     return build_loss(cfg.MODEL.SEM_SEG_HEAD)
 
 
+DICE = ("TERMS.CROSS_ENTROPY", 0.0, "TERMS.DICE", 1.0)
+LOVASZ = ("TERMS.CROSS_ENTROPY", 0.0, "TERMS.LOVASZ", 1.0)
 OHEM = ("OHEM.ENABLED", True, "OHEM.MIN_KEPT", 5, "OHEM.THRESHOLD")
 
 
@@ -167,19 +167,10 @@ OHEM = ("OHEM.ENABLED", True, "OHEM.MIN_KEPT", 5, "OHEM.THRESHOLD")
         ("ohem", (*OHEM, 0.3)),
         ("ohem_top", (*OHEM, "None")),
         ("sum", ("TERMS.DICE", 3.0)),
-        ("dice", ("TERMS.DICE", 1.0, "TERMS.CROSS_ENTROPY", 0.0)),
-        (
-            "dice_joint",
-            ("TERMS.DICE", 1.0, "TERMS.CROSS_ENTROPY", 0.0, "DICE.PER_CLASS", False),
-        ),
-        (
-            "lovasz_all",
-            ("TERMS.LOVASZ", 1.0, "TERMS.CROSS_ENTROPY", 0.0, "LOVASZ.CLASSES", "all"),
-        ),
-        (
-            "lovasz_per_image",
-            ("TERMS.LOVASZ", 1.0, "TERMS.CROSS_ENTROPY", 0.0, "LOVASZ.PER_IMAGE", True),
-        ),
+        ("dice", DICE),
+        ("dice_joint", (*DICE, "DICE.PER_CLASS", False)),
+        ("lovasz_all", (*LOVASZ, "LOVASZ.CLASSES", "all")),
+        ("lovasz_per_image", (*LOVASZ, "LOVASZ.PER_IMAGE", True)),
     ],
 )
 def test_yaml_keys(name, options):
@@ -191,8 +182,7 @@ SHAPES = {"res4": ShapeSpec(channels=4, stride=8), "res5": ShapeSpec(channels=8,
 
 
 def test_yaml_and_lazy_heads_have_the_same_losses():
-    cfg = get_cfg()
-    add_dnl_config(cfg)
+    cfg = defaults()
     cfg.merge_from_list(
         "MODEL.SEM_SEG_HEAD.IN_FEATURES ['res5'] MODEL.SEM_SEG_HEAD.NORM BN "
         "MODEL.SEM_SEG_HEAD.CONVS_DIM 4 MODEL.SEM_SEG_HEAD.NUM_CLASSES 5 "
@@ -275,6 +265,8 @@ def test_what_heads_log(loss, names):
         (lambda: yaml_loss("CLASS_WEIGHTS", [1.0, -1.0]), "class weights .*negative"),
         (lambda: yaml_loss("CLASS_WEIGHTS", ["a", 1.0]), "SEM_SEG_HEAD.LOSS_.*class weights"),
         (lambda: yaml_loss("OHEM.ENABLED", True, "OHEM.THRESHOLD", 7.0), "HEAD.LOSS_.*OHEM.* 7.0"),
+        (lambda: yaml_loss(*DICE, "OHEM.ENABLED", True), "belong to cross entropy"),
+        (lambda: yaml_loss(*DICE, "CLASS_WEIGHTS", [1.0, 2.0]), "belong to cross entropy"),
         (lambda: CrossEntropyLoss(class_weights=[]), "one number per class"),
         (lambda: HardPixels(threshold=1.5), r"threshold 1\.5 is no probability"),
         (lambda: HardPixels(min_kept=0), "min_kept=0"),
@@ -295,15 +287,3 @@ def test_bad_options_are_one_clear_line(build, message):
     with pytest.raises(UsageError, match=message) as error:
         build()
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "option", [("LOSS_OHEM.ENABLED", True), ("LOSS_CLASS_WEIGHTS", [1.0, 2.0])]
-)
-def test_options_of_a_cross_entropy_that_is_left_out(option):
-    cfg = get_cfg()
-    add_dnl_config(cfg)
-    terms = ["LOSS_TERMS.CROSS_ENTROPY", 0.0, "LOSS_TERMS.DICE", 1.0]
-    cfg.MODEL.SEM_SEG_HEAD.merge_from_list([*terms, *option])
-    with pytest.raises(UsageError, match="belong to cross entropy"):
-        build_loss(cfg.MODEL.SEM_SEG_HEAD)

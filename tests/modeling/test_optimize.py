@@ -12,8 +12,8 @@ from torch.nn.utils import prune
 from dnl_d2 import optimize_for_inference
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
-from dnl_d2.modeling import build_context_resnet
 from tests.checkpoint.models import DETECTOR, SEGMENTOR, build, randomised
+from tests.modeling.configs import small_resnet
 
 _HEAD = "MODEL__SEM_SEG_HEAD__"
 # (changes to the segmentor, norms that stay)
@@ -56,6 +56,11 @@ def images(*sizes):
     return [{"image": torch.rand(3, *size, generator=generator) * 255} for size in sizes]
 
 
+@torch.no_grad()
+def predict(model, size=(33, 49)):
+    return model(images(size))[0]["sem_seg"]
+
+
 def norms(model):
     return [m for m in model.modules() if isinstance(m, _BATCH_NORMS)]
 
@@ -64,9 +69,7 @@ def norms(model):
 def test_segmentors_predict_the_same(changes, left):
     model = segmentor(**changes)
     optimised = optimize_for_inference(model)
-    inputs = images((33, 49))
-    with torch.no_grad():
-        expected, got = model(inputs)[0]["sem_seg"], optimised(inputs)[0]["sem_seg"]
+    expected, got = predict(model), predict(optimised)
     assert expected.dtype == torch.float64 and expected.std() > 0
     torch.testing.assert_close(got, expected)
     assert len(norms(optimised)) == left and len(norms(model)) > left
@@ -81,17 +84,13 @@ def test_segmentors_predict_the_same(changes, left):
 
 def test_single_precision_is_close_enough():
     model = segmentor().float()
-    with torch.no_grad():
-        expected, got = (
-            m(images((65, 97)))[0]["sem_seg"] for m in (model, optimize_for_inference(model))
-        )
+    expected, got = (predict(m, (65, 97)) for m in (model, optimize_for_inference(model)))
     assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 def test_half_precision_folds_in_single_precision():
     torch.manual_seed(0)
-    conv = Conv2d(4, 6, 1, bias=False, norm=nn.BatchNorm2d(6))
-    conv = randomised(conv).bfloat16()
+    conv = randomised(Conv2d(4, 6, 1, bias=False, norm=nn.BatchNorm2d(6))).bfloat16()
     folded = optimize_for_inference(conv)
     assert folded.weight.dtype == folded.bias.dtype == torch.bfloat16
     wanted = copy.deepcopy(conv).double()
@@ -128,10 +127,8 @@ def test_detector_finds_the_same():
 @pytest.mark.parametrize("modulated", [False, True])
 def test_deformable_backbone(modulated):
     torch.manual_seed(0)
-    model = build_context_resnet(
+    model = small_resnet(
         depth=50,
-        stem_out_channels=8,
-        res2_out_channels=16,
         width_per_group=4,
         out_features=["res3"],
         deform_on=["res3"],
@@ -152,8 +149,7 @@ def test_deformable_backbone(modulated):
 def test_bare_blocks_of_every_rank(name, spatial):
     torch.manual_seed(0)
     spec = {"name": name} if name == "gc" else {"name": name, "norm": "BN"}
-    block = build_context_block(spec, 8)
-    block = randomised(block).double()
+    block = randomised(build_context_block(spec, 8)).double()
     x = torch.randn(2, 8, *spatial, dtype=torch.float64)
     before = x.clone()
     optimised = optimize_for_inference(block)
@@ -170,9 +166,7 @@ def test_the_given_model_is_left_alone():
     assert model.training and not optimised.training
     assert all(p.requires_grad for p in model.parameters())
     assert model.sem_seg_head.auxiliary is not None and not model._forward_pre_hooks
-    assert list(model.state_dict()) == list(state)
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, state[key]), key
+    torch.testing.assert_close(dict(model.state_dict()), dict(state), rtol=0, atol=0)
     assert not any(a.data_ptr() == b.data_ptr() for a in model.buffers() for b in norms(optimised))
     losses = model([i | {"sem_seg": torch.zeros(33, 49).long()} for i in images((33, 49))] * 2)
     sum(losses.values()).backward()
@@ -181,18 +175,15 @@ def test_the_given_model_is_left_alone():
 def test_training_is_refused_and_evaluation_goes_on():
     optimised = optimize_for_inference(segmentor())
     with pytest.raises(UsageError, match=r"cannot train: call \.eval\(\) on it"):
-        optimised.train()(images((33, 49)))
-    optimised.eval()(images((33, 49)))
+        predict(optimised.train())
+    predict(optimised.eval())
 
 
 def test_twice_is_once():
     first = optimize_for_inference(segmentor())
     second = optimize_for_inference(first)
     assert second is not first and len(second._forward_pre_hooks) == 1
-    for (key, value), other in zip(
-        first.state_dict().items(), second.state_dict().values(), strict=True
-    ):
-        assert torch.equal(value, other), key
+    torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
 
 
 def test_copies_and_pickles():
@@ -200,12 +191,10 @@ def test_copies_and_pickles():
     file = io.BytesIO()
     torch.save(optimised, file)
     file.seek(0)
-    with torch.no_grad():
-        expected = optimised(images((33, 49)))[0]["sem_seg"]
-        for other in (copy.deepcopy(optimised), torch.load(file, weights_only=False)):
-            assert torch.equal(other(images((33, 49)))[0]["sem_seg"], expected)
-            with pytest.raises(UsageError):
-                other.train()(images((33, 49)))
+    for other in (copy.deepcopy(optimised), torch.load(file, weights_only=False)):
+        assert torch.equal(predict(other), predict(optimised))
+        with pytest.raises(UsageError):
+            predict(other.train())
 
 
 def test_wrapped_models_are_unwrapped():
@@ -293,9 +282,8 @@ def test_hooks_of_a_convolution_see_what_they_saw():
     model = segmentor()
     seen = []
     model.sem_seg_head.fuse.register_forward_hook(lambda module, inputs, out: seen.append(out))
-    with torch.no_grad():
-        model(images((33, 49)))
-        optimize_for_inference(model)(images((33, 49)))
+    predict(model)
+    predict(optimize_for_inference(model))
     torch.testing.assert_close(seen[1], seen[0])
 
 

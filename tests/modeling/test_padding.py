@@ -8,17 +8,20 @@ from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
 from dnl_d2.layers import CONTEXT_BLOCKS
-from dnl_d2.modeling import SameSizeBatches, build_context_resnet
+from dnl_d2.modeling import SameSizeBatches
 from dnl_d2.modeling.backbone.padding import (
     content_sizes,
     mask_only_visible_padding,
     padding_mask,
 )
 from dnl_d2.modeling.backbone.residual import POSITIONS
-from tests.modeling.configs import config
+from tests.modeling.configs import config, small_resnet
+from tests.modeling.detectors import zoo_config
 
 BLOCKS = [name for name in CONTEXT_BLOCKS if name != "afnb"]  # that one takes two maps
 LEVELS = ["res2", "res3", "res4", "res5"]
+R18 = {"DEPTH": 18, "RES2_OUT_CHANNELS": 64, "OUT_FEATURES": LEVELS}
+GC = {"CONTEXT.NAME": "gc", "CONTEXT_STAGES.RES4": [-1]}
 
 
 def backbone(block, *, norm="FrozenBN", **options):
@@ -26,10 +29,7 @@ def backbone(block, *, norm="FrozenBN", **options):
     torch.manual_seed(0)
     if block == "gc":  # its layer norm knows no more than signs where it has two channels
         block = {"name": "gc", "ratio": 0.5}
-    model = build_context_resnet(
-        depth=18,
-        stem_out_channels=8,
-        res2_out_channels=8,
+    model = small_resnet(
         norm=norm,
         out_features=LEVELS,
         context=block,
@@ -102,19 +102,24 @@ def test_masks_reach_every_block(block, position, training):
         assert (~mask)[0].sum() == height * width
 
 
+@torch.no_grad()
+def assert_as_alone(model, images):
+    """Each has the features that it has alone, and zeros behind them; returns those of all."""
+    together = model(batch(images))
+    for index, image in enumerate(images):
+        for name, alone in model(image[None]).items():
+            rows, columns = alone.shape[-2:]
+            in_batch = together[name][index]
+            torch.testing.assert_close(in_batch[:, :rows, :columns], alone[0])
+            assert (in_batch[:, rows:] == 0).all() and (in_batch[:, :, columns:] == 0).all()
+    return together
+
+
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("block", BLOCKS)
 def test_features_alone_and_in_a_batch(block, position):
     model = backbone(block, norm="BN", position=position).eval()
-    images = pictures((33, 64), (50, 41), (33, 64), (64, 95))
-    with torch.no_grad():
-        together = model(batch(images))
-        for index, image in enumerate(images):
-            for name, alone in model(image[None]).items():
-                rows, columns = alone.shape[-2:]
-                in_batch = together[name][index]
-                torch.testing.assert_close(in_batch[:, :rows, :columns], alone[0])
-                assert (in_batch[:, rows:] == 0).all() and (in_batch[:, :, columns:] == 0).all()
+    assert_as_alone(model, pictures((33, 64), (50, 41), (33, 64), (64, 95)))
 
 
 @pytest.mark.parametrize(
@@ -122,13 +127,7 @@ def test_features_alone_and_in_a_batch(block, position):
 )
 def test_features_of_dilated_stages(options):
     model = backbone("gc", inserts={"res5": "all"}, **options).eval()
-    images = pictures((40, 56), (65, 49))
-    with torch.no_grad():
-        together = model(batch(images))
-        for index, image in enumerate(images):
-            alone = model(image[None])["res5"][0]
-            in_batch = together["res5"][index, :, : alone.shape[1], : alone.shape[2]]
-            torch.testing.assert_close(in_batch, alone)
+    assert_as_alone(model, pictures((40, 56), (65, 49)))
 
 
 @pytest.mark.parametrize("stem", ["basic", "v1c", "v1c-ceil"])
@@ -136,15 +135,11 @@ def test_features_of_dilated_stages(options):
 def test_features_behind_every_stem(stem, sizes):
     model = backbone("gc", stem=stem).eval()
     images = pictures(*sizes)
+    together = assert_as_alone(model, images)
     with torch.no_grad():
-        together = model(batch(images))
         whole = model._features(batch(images), None)
-        for name, features in whole.items():
-            assert together[name].shape == features.shape
-        for index, image in enumerate(images):
-            alone = model(image[None])["res4"][0]
-            in_batch = together["res4"][index, :, : alone.shape[1], : alone.shape[2]]
-            torch.testing.assert_close(in_batch, alone)
+    for name, features in whole.items():
+        assert together[name].shape == features.shape
 
 
 def test_a_batch_without_images():
@@ -193,11 +188,8 @@ def test_an_exported_network_masks_too(strict):
 
 
 def test_yaml_keys():
-    keys = {"DEPTH": 18, "RES2_OUT_CHANNELS": 64, "OUT_FEATURES": LEVELS}
-    cfg = config("build_context_resnet_fpn_backbone", **keys)
+    cfg = config("build_context_resnet_fpn_backbone", **R18, **GC)
     cfg.MODEL.FPN.IN_FEATURES = LEVELS
-    cfg.MODEL.RESNETS.CONTEXT.NAME = "gc"
-    cfg.MODEL.RESNETS.CONTEXT_STAGES.RES4 = [-1]
     resnet = build_backbone(cfg, ShapeSpec(channels=3)).bottom_up
     assert (resnet.mask_padding, resnet.padded_to) == (True, 32)
     cfg.MODEL.RESNETS.CONTEXT_MASK_PADDING = False
@@ -206,13 +198,14 @@ def test_yaml_keys():
 
 @pytest.mark.parametrize(("mean", "masked"), [((0, 0, 0), False), ((0, 0, 0.5), True)])
 def test_colours_that_look_like_padding(mean, masked, caplog):
-    cfg = config(DEPTH=18, RES2_OUT_CHANNELS=64, OUT_FEATURES=["res4"])
-    cfg.MODEL.PIXEL_MEAN = mean
-    build_backbone(cfg, ShapeSpec(channels=3))
+    def build(**block):
+        cfg = config(**R18, **block)
+        cfg.MODEL.PIXEL_MEAN = mean
+        return build_backbone(cfg, ShapeSpec(channels=3))
+
+    build()
     assert not caplog.records  # without a block it makes no difference
-    cfg.MODEL.RESNETS.CONTEXT.NAME = "gc"
-    cfg.MODEL.RESNETS.CONTEXT_STAGES.RES4 = [-1]
-    assert build_backbone(cfg, ShapeSpec(channels=3)).masks_padding is masked
+    assert build(**GC).masks_padding is masked
     assert ("MODEL.PIXEL_MEAN has whole numbers only" in caplog.text) is not masked
 
 
@@ -230,7 +223,7 @@ def test_models_whose_padding_looks_like_pixels(mean, block, caplog):
 
 
 def test_what_an_image_alone_is_padded_to():
-    cfg = config(DEPTH=18, RES2_OUT_CHANNELS=64, OUT_FEATURES=LEVELS)
+    cfg = config(**R18)
     assert build_backbone(cfg, ShapeSpec(channels=3)).padded_to == 1
     cfg.MODEL.META_ARCHITECTURE = "PanopticDeepLab"
     cfg.MODEL.PANOPTIC_DEEPLAB = CfgNode({"SIZE_DIVISIBILITY": 640})
@@ -246,32 +239,13 @@ def test_what_an_image_alone_is_padded_to():
 @pytest.fixture(scope="module")
 def detector():
     """Mask R-CNN with NL blocks, random weights, some detections in every picture."""
-    cfg = config("build_context_resnet_fpn_backbone", DEPTH=18, RES2_OUT_CHANNELS=64)
-    cfg.MODEL.RESNETS.CONTEXT.NAME = "nl"
-    cfg.MODEL.RESNETS.CONTEXT_STAGES.RES4 = ["all"]
-    settings = {
-        "MODEL.DEVICE": "cpu",
-        "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-        "MODEL.MASK_ON": True,
-        "MODEL.RESNETS.OUT_FEATURES": LEVELS,
-        "MODEL.FPN.IN_FEATURES": LEVELS,
-        "MODEL.FPN.OUT_CHANNELS": 16,
-        "MODEL.RPN.IN_FEATURES": ["p3", "p4", "p5"],
-        "MODEL.RPN.POST_NMS_TOPK_TEST": 30,
-        "MODEL.ANCHOR_GENERATOR.SIZES": [[16], [32], [64]],
-        "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
-        "MODEL.ROI_HEADS.IN_FEATURES": ["p3", "p4"],
-        "MODEL.ROI_HEADS.NUM_CLASSES": 2,
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
-        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
-        "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
-        "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
-        "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
-        "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
-        "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
-        "TEST.DETECTIONS_PER_IMAGE": 10,
-    }
-    cfg.merge_from_list([part for pair in settings.items() for part in pair])
+    block = {"CONTEXT.NAME": "nl", "CONTEXT_STAGES.RES4": ["all"], "DEPTH": 18}
+    cfg = zoo_config(
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+        {f"MODEL.RESNETS.{key}": value for key, value in block.items()},
+        {"MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [32], [64], [128]]},
+        {"TEST.DETECTIONS_PER_IMAGE": 10},
+    )
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     for name, parameter in model.named_parameters():

@@ -5,7 +5,6 @@ Their detections: tests/checkpoint/test_mmdet.py; their losses: test_cascade_tra
 
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_roi_heads
 from detectron2.modeling.roi_heads import CascadeROIHeads
@@ -14,31 +13,33 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 import dnl_d2.modeling.roi_heads  # noqa: F401
-from dnl_d2 import add_dnl_config
 from dnl_d2.errors import UsageError
+from tests.modeling.configs import defaults
 
 _SHAPES = {"p2": ShapeSpec(channels=8, stride=4), "p3": ShapeSpec(channels=8, stride=8)}
 
 
+_KEYS = {
+    "MODEL.MASK_ON": True,
+    "MODEL.ROI_HEADS.NAME": "MeanCascadeROIHeads",
+    "MODEL.ROI_HEADS.IN_FEATURES": list(_SHAPES),
+    "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": 1.0,
+    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+    "MODEL.ROI_MASK_HEAD.NAME": "MeanMaskHead",
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
+}
+
+
 @pytest.fixture
 def heads():
-    cfg = get_cfg()
-    add_dnl_config(cfg)
-    cfg.MODEL.MASK_ON = True
-    cfg.MODEL.ROI_HEADS.NAME = "MeanCascadeROIHeads"
-    cfg.MODEL.ROI_HEADS.IN_FEATURES = list(_SHAPES)
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 1.0
-    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
-    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
-    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16
-    cfg.MODEL.ROI_MASK_HEAD.NAME = "MeanMaskHead"
-    cfg.MODEL.ROI_MASK_HEAD.NUM_CONV = 1
-    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 8
     torch.manual_seed(0)
-    heads = build_roi_heads(cfg, _SHAPES)
+    heads = build_roi_heads(defaults(_KEYS), _SHAPES)
     for name, parameter in heads.named_parameters():
         torch.nn.init.normal_(parameter, std=0.3)
         if "bbox_pred" in name:  # boxes keep still: every stage then sees the same ones
@@ -80,12 +81,14 @@ def test_scores_are_the_softmax_of_mean_logits(heads, features):
         torch.testing.assert_close(found[0].pred_masks[:, 0], of_class)
 
 
-def _target():
-    target = Instances((64, 64))
-    target.gt_boxes = Boxes(torch.tensor([[2.0, 4.0, 30.0, 41.0]]))
-    target.gt_classes = torch.tensor([1])
-    target.gt_masks = BitMasks(torch.ones(1, 64, 64, dtype=torch.bool))
-    return target
+def _target(objects=1):
+    """A picture's ground truth: one object, or none."""
+    return Instances(
+        (64, 64),
+        gt_boxes=Boxes(torch.tensor([[2.0, 4.0, 30.0, 41.0]])),
+        gt_classes=torch.tensor([1]),
+        gt_masks=BitMasks(torch.ones(1, 64, 64, dtype=torch.bool)),
+    )[:objects]
 
 
 def _train(heads, features, targets):
@@ -110,11 +113,8 @@ def test_training_reaches_every_head(heads, features):
 
 @pytest.mark.parametrize("objects", [[0], [0, 0]], ids=str)
 def test_images_without_objects_train(heads, features, objects):
-    empty = Instances((64, 64), gt_boxes=Boxes(torch.zeros(0, 4)))
-    empty.gt_classes = torch.zeros(0, dtype=torch.long)
-    empty.gt_masks = BitMasks(torch.zeros(0, 64, 64, dtype=torch.bool))
     maps = {name: torch.cat([f] * len(objects)) for name, f in features.items()}
-    _, losses = _train(heads, maps, [empty] * len(objects))
+    _, losses = _train(heads, maps, [_target(n) for n in objects])
     total = sum(losses.values())
     assert torch.isfinite(total) and total > 0
     total.backward()
@@ -156,14 +156,7 @@ def test_keypoints_learn_from_the_first_stage(heads, features):
 
 
 def test_a_weight_for_each_stage_is_needed():
-    cfg = get_cfg()
-    add_dnl_config(cfg)
-    cfg.MODEL.ROI_HEADS.NAME = "MeanCascadeROIHeads"
-    cfg.MODEL.ROI_HEADS.IN_FEATURES = list(_SHAPES)
-    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
-    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
-    cfg.MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS = [1.0, 0.5]
+    cfg = defaults(_KEYS | {"MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS": [1.0, 0.5]})
     with pytest.raises(UsageError, match=r"STAGE_LOSS_WEIGHTS \[1\.0, 0\.5\]: .* the 3 stages"):
         build_roi_heads(cfg, _SHAPES)
 

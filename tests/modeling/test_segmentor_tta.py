@@ -1,7 +1,6 @@
 """Multi-scale and flip against a loop over the versions of a picture, and in both engines."""
 
 import itertools
-import logging
 
 import numpy as np
 import pytest
@@ -13,11 +12,11 @@ from PIL import Image
 
 from dnl_d2 import optimize_for_inference
 from dnl_d2.data import MultiScaleFlip, SemSegMapper
-from dnl_d2.engine import load_config, run
+from dnl_d2.engine import run
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
 from dnl_d2.modeling.inference import average_probabilities
-from tests.engine.runs import LAZY_OPTIONS, YAML_OPTIONS, arguments
+from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
 from tests.modeling.segmentors import image, parts
 
 SLIDE = {"slide_window": (24, 32), "slide_stride": (16, 20)}
@@ -117,32 +116,22 @@ def test_optimised_models_average_too():
 
 
 @pytest.fixture
-def configs(root, datasets, tmp_path, monkeypatch):
+def configs(environment, tmp_path):  # noqa: F811
     """``(kind, {setting: value}) -> config`` of a small model on the generated dataset."""
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
-    stem = str(root / "configs" / "camvid" / "dnl_r18w32-d8_4k_camvid-240x320")
     numbers = itertools.count()
 
     def make(kind, **options):
-        options = SMALL[kind] | {FOLDER[kind]: tmp_path / str(next(numbers))} | options
-        if kind == "py":
-            return load_config(stem + ".py", [f"{k}={v}" for k, v in options.items()])
-        return load_config(stem + ".yaml", [str(x) for pair in options.items() for x in pair])
+        config = {"yaml": yaml_config, "py": lazy_config}[kind]
+        return config(tmp_path / str(next(numbers)), **SMALL[kind] | options)
 
-    yield make
-    for name in ("fvcore", "detectron2", "dnl_d2"):  # default_setup adds handlers
-        for handler in logging.getLogger(name).handlers[:]:
-            logging.getLogger(name).removeHandler(handler)
-        logging.getLogger(name).propagate = True
+    return make
 
 
 # With the config's warm-up: three steps at the full rate make a model whose views all agree.
 SMALL = {
-    "yaml": YAML_OPTIONS
-    | {"SOLVER.WARMUP_ITERS": 100, "SOLVER.MAX_ITER": 3, "TEST.EVAL_PERIOD": 2},
-    "py": LAZY_OPTIONS | {"train.max_iter": 3, "train.eval_period": 2},
+    "yaml": {"SOLVER.WARMUP_ITERS": 100, "SOLVER.MAX_ITER": 3, "TEST.EVAL_PERIOD": 2},
+    "py": {"train.max_iter": 3, "train.eval_period": 2},
 }
-FOLDER = {"yaml": "OUTPUT_DIR", "py": "train.output_dir"}
 ON = {
     "yaml": {"TEST.AUG.ENABLED": "True", "TEST.AUG.SCALES": "(0.5, 1.0)"},
     "py": {
