@@ -27,7 +27,7 @@ class _PoolingBlock(ContextBlock):
 
     unary: PointwiseConv | None
 
-    def pool(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _pool(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``(N, C, *S)`` -> ``(N, 1, C)``."""
         flat_mask = None if mask is None else mask.flatten(1)
         if self.unary is None:
@@ -64,7 +64,7 @@ class SimplifiedNonLocalBlock(_PoolingBlock):
         init_output(self.value, zero=zero_init)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return x + self.value(broadcast_token(self.pool(x, mask), x.dim() - 2))
+        return x + self.value(broadcast_token(self._pool(x, mask), x.dim() - 2))
 
 
 @CONTEXT_BLOCKS.register("gc")
@@ -108,7 +108,7 @@ class GlobalContextBlock(_PoolingBlock):
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         rank = x.dim() - 2
-        pooled = broadcast_token(self.pool(x, mask), 2)
+        pooled = broadcast_token(self._pool(x, mask), 2)
         out = x
         if self.channel_mul is not None:
             out = out * self.channel_mul(pooled).sigmoid().flatten(1)[(...,) + (None,) * rank]

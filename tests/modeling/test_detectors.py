@@ -227,13 +227,16 @@ PANOPTIC_DEEPLAB = {
 }
 
 
+def panoptic_config(project, *settings):
+    add = (project.add_panoptic_deeplab_config, add_dnl_config)
+    return zoo_config("", PANOPTIC_DEEPLAB, *settings, add=add)
+
+
 def test_panoptic_deeplab(tmp_path):
     DatasetCatalog.get(DATASET)  # Detectron2 notes its classes as it is loaded
     project = detectors.panoptic_deeplab()
     block = {k: v for k, v in INSERT.items() if not k.endswith("DEPTH")}
-    cfg = zoo_config(
-        "", PANOPTIC_DEEPLAB, block, add=(project.add_panoptic_deeplab_config, add_dnl_config)
-    )
+    cfg = panoptic_config(project, block)
     loader = build_detection_train_loader(cfg, mapper=project.PanopticDeeplabDatasetMapper(cfg))
     model = build(cfg)
     model.sem_seg_head.predictor.bias.data[0] = 1.0  # untrained, yet it must find instances
@@ -245,15 +248,12 @@ def test_panoptic_deeplab(tmp_path):
 
 @pytest.mark.parametrize("dilation", [(1, 2), (2, 4)])
 def test_multi_grid_is_deeplabs(dilation):
-    changes = dict(zip(["RES4_DILATION", "RES5_DILATION"], dilation, strict=True))
-    project = detectors.panoptic_deeplab()
-    cfg = zoo_config(
-        "",
-        PANOPTIC_DEEPLAB,
-        {f"MODEL.RESNETS.{key}": value for key, value in changes.items()},
-        {"MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"]},
-        add=(project.add_panoptic_deeplab_config, add_dnl_config),
-    )
+    keys = {
+        "MODEL.RESNETS.RES4_DILATION": dilation[0],
+        "MODEL.RESNETS.RES5_DILATION": dilation[1],
+        "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+    }
+    cfg = panoptic_config(detectors.panoptic_deeplab(), keys)
     image = ShapeSpec(channels=3)
     theirs = detectors.randomised(build_resnet_deeplab_backbone(cfg, image))
     ours = build_backbone(cfg, image)

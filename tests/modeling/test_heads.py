@@ -1,5 +1,7 @@
 """Segmentation heads inside detectron2's own SemanticSegmentor."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,14 +41,11 @@ def segmentor(head):
     )
 
 
-def heads():
-    blocks = [pytest.param(None, id="fcn")] + [pytest.param(n, id=n) for n in CONTEXT_BLOCKS]
-    return [
-        pytest.param(lambda p=p: context_head(context_block=p.values[0]), id=p.id) for p in blocks
-    ] + [pytest.param(asymmetric_head, id="ann")]
+HEADS = {"fcn": context_head, "ann": asymmetric_head}
+HEADS |= {name: partial(context_head, context_block=name) for name in CONTEXT_BLOCKS}
 
 
-@pytest.mark.parametrize("build", heads())
+@pytest.mark.parametrize("build", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize("size", [(65, 97), (64, 64)])
 def test_segmentor_trains_and_predicts(build, size):
     torch.manual_seed(0)

@@ -14,6 +14,7 @@ from dnl_d2.engine.from_yaml import is_segmentor
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor, inference
 from dnl_d2.modeling.inference import sliding_window, window_starts
+from tests.engine.runs import STEM
 from tests.modeling.configs import defaults
 from tests.modeling.segmentors import image, parts
 
@@ -194,17 +195,16 @@ def test_training_pads_to_a_size():
     assert (without - expected["loss_sem_seg"]).abs() > 1e-4
 
 
-def test_pad_size_from_a_config(root):
-    path = str(root / "configs" / "camvid" / "dnl_r18w32-d8_4k_camvid-240x320")
+def test_pad_size_from_a_config():
     for options, expected in [
         ([], (240, 320)),
         (["INPUT.CROP.ENABLED", "False"], (0, 0)),
         (["INPUT.CROP.SIZE", "(0.9, 0.9)"], (0, 0)),
     ]:
-        cfg = load_config(path + ".yaml", options)
+        cfg = load_config(STEM + ".yaml", options)
         cfg.MODEL.DEVICE = "meta"
         assert build_model(cfg).pad_size == expected
-    lazy = load_config(path + ".py", ["dataloader.train.mapper.augmentations.crop_size=null"])
+    lazy = load_config(STEM + ".py", ["dataloader.train.mapper.augmentations.crop_size=null"])
     assert instantiate(lazy.model).pad_size == (0, 0)
     with pytest.raises(UsageError, match="pad size"):
         ContextSegmentor(**parts(), pad_size=(4,))
@@ -257,14 +257,13 @@ def test_bad_windows_are_refused_when_the_model_is_built():
         ContextSegmentor(**parts(), slide_windows=(24, 32))
 
 
-def test_windows_in_both_kinds_of_config(root):
-    path = str(root / "configs" / "camvid" / "dnl_r18w32-d8_4k_camvid-240x320")
+def test_windows_in_both_kinds_of_config():
     window, stride = (33, 49), (20, 30)
     cfg = load_config(
-        path + ".yaml", ["TEST.SLIDE.WINDOW", window, "TEST.SLIDE.STRIDE", str(stride)]
+        STEM + ".yaml", ["TEST.SLIDE.WINDOW", window, "TEST.SLIDE.STRIDE", str(stride)]
     )
     cfg.MODEL.DEVICE = "cpu"
-    lazy = load_config(path + ".py", ["model.slide_window=[33,49]", "model.slide_stride=[20,30]"])
+    lazy = load_config(STEM + ".py", ["model.slide_window=[33,49]", "model.slide_stride=[20,30]"])
     ours, twin = build_model(cfg).eval(), instantiate(lazy.model).eval()
     for model in (ours, twin):
         assert type(model) is ContextSegmentor

@@ -194,22 +194,20 @@ def test_imagenet_files_fill_the_whole_resnet(kind, tmp_path, monkeypatch):
     assert all(torch.equal(loaded[key], value) for key, value in source.items())
 
 
-FROZEN = ["MODEL.BACKBONE.FREEZE_AT", "3"]
-ABSENT = ["MODEL.RESNETS.OUT_FEATURES", "['res2','res3']"]
-UNKNOWN = ["MODEL.RESNETS.CONTEXT_STAGES.RES6", "[0]"]
-TOO_MANY = ["MODEL.RESNETS.CONTEXT_STAGES.RES4", "[6]"]
-
-
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("key", "value", "message"),
     [
-        (FROZEN, r"res3 is frozen \(freeze_at=3\) but holds a new context block.*freeze_at=2"),
-        (ABSENT, "context block at stage 'res4': this backbone has res2, res3"),
-        (UNKNOWN, "RES6"),
-        (TOO_MANY, r"res4\[6\]: res4 has 6 blocks, use -6 to 5"),
+        ("BACKBONE.FREEZE_AT", "3", r"res3 is frozen \(freeze_at=3\) .* block,.*freeze_at=2"),
+        (
+            "RESNETS.OUT_FEATURES",
+            "['res2','res3']",
+            "at stage 'res4': this backbone has res2, res3",
+        ),
+        ("RESNETS.CONTEXT_STAGES.RES6", "[0]", "RES6"),
+        ("RESNETS.CONTEXT_STAGES.RES4", "[6]", r"res4\[6\]: res4 has 6 blocks, use -6 to 5"),
     ],
 )
-def test_wrong_places_from_a_file_are_one_clear_line(overrides, message, tmp_path):
+def test_wrong_places_from_a_file_are_one_clear_line(key, value, message, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(f"""\
 _BASE_: {ZOO / MASK_RCNN}.yaml
@@ -219,5 +217,5 @@ MODEL:
 """)
     assert build_from_config(str(path), device="meta").backbone.bottom_up.res4[4].context
     with pytest.raises(UsageError, match=message) as error:
-        build_from_config(str(path), overrides, device="meta")
+        build_from_config(str(path), [f"MODEL.{key}", value], device="meta")
     assert "\n" not in str(error.value)

@@ -1,5 +1,6 @@
 """The pyramid blocks of ANN, arXiv 1908.07678: few average-pooled keys and values."""
 
+import itertools
 import math
 
 import numpy as np
@@ -65,13 +66,7 @@ def cells(spatial, scales):
                 range(c * size // s, -(-(c + 1) * size // s))
                 for c, size in zip(cell, spatial, strict=True)
             ]
-            starts = [r.start for r in ranges]
-            out.append(
-                [
-                    index[tuple(a + o for a, o in zip(starts, offset, strict=True))]
-                    for offset in np.ndindex(*(len(r) for r in ranges))
-                ]
-            )
+            out.append([index[p] for p in itertools.product(*ranges)])
     return out
 
 

@@ -1,5 +1,6 @@
 """Non-local block, arXiv 1711.07971: z_i = x_i + W_o sum_j w_ij v_j."""
 
+import itertools
 import math
 
 import numpy as np
@@ -64,10 +65,8 @@ def max_pool(vectors, spatial, keep):
     index = {p: i for i, p in enumerate(np.ndindex(*spatial))}
     pooled, pooled_keep = [], []
     for cell in np.ndindex(*(s // t for s, t in zip(spatial, step, strict=True))):
-        inside = [
-            index[tuple(c * t + o for c, t, o in zip(cell, step, offset, strict=True))]
-            for offset in np.ndindex(*step)
-        ]
+        ranges = [range(c * t, (c + 1) * t) for c, t in zip(cell, step, strict=True)]
+        inside = [index[p] for p in itertools.product(*ranges)]
         inside = [vectors[i] for i in inside if keep[i]]
         pooled_keep.append(bool(inside))
         pooled.append(
