@@ -1,5 +1,6 @@
 """ResNets with context blocks: against detectron2's own, shapes, inserts, errors."""
 
+import numpy as np
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -148,7 +149,7 @@ def test_insert_grammar(inserts, expected):
         ({"output_stride": 4}, "output_stride 4"),
         ({"shortcut": "max_pool"}, "shortcut 'max_pool'"),
         ({"out_features": ["res6"]}, "res6"),
-        ({"context": {"name": "dnl"}}, "no stage"),
+        ({"context": "dnl"}, "no stage"),
         ({"inserts": {"res4": [0]}}, "none is named"),
         ({"context": {"name": "dnl"}, "inserts": {"res4": [2]}}, r"res4\[2\]: res4 has 2 blocks"),
         ({"context": {"name": "dnl"}, "inserts": {"res4": [-3]}}, "use -2 to 1"),
@@ -157,19 +158,10 @@ def test_insert_grammar(inserts, expected):
         ({"context": {"name": "dnl"}, "inserts": {"res4": -1}}, "-1 is not a list"),
         ({"context": {"name": "dnl"}, "inserts": ["res4"]}, "write them like"),
         ({"context": {"name": "dnll"}, "inserts": {"res4": [0]}}, "did you mean 'dnl'"),
-        (
-            {"context": {"name": "dnl", "heads": 8}, "inserts": {"res4": [0]}},
-            "no argument 'heads'",
-        ),
-        ({"context": {"name": "dnl"}, "inserts": {"res2": [0]}, "freeze_at": 2}, "frozen"),
-        (
-            {"context": {"name": "dnl"}, "inserts": {"res2": [0]}, "position": "before"},
-            "position 'before'",
-        ),
-        (
-            {"out_features": ["res3"], "context": {"name": "dnl"}, "inserts": {"res4": [0]}},
-            "has res2, res3",
-        ),
+        ({"context": {"name": "dnl", "heads": 8}, "inserts": {"res4": [0]}}, "no argument 'heads'"),
+        ({"context": "dnl", "inserts": {"res2": [0]}, "freeze_at": 2}, "frozen"),
+        ({"context": "dnl", "inserts": {"res2": [0]}, "position": "before"}, "position 'before'"),
+        ({"context": "dnl", "inserts": {"res4": [0]}, "out_features": ["res3"]}, "has res2, res3"),
     ],
 )
 def test_bad_options_are_one_clear_line(options, message):
@@ -206,9 +198,8 @@ def test_pooled_shortcut_by_hand(depth, size):
     x = torch.randn(1, block.in_channels, *size)
     rows, columns = ((s + 1) // 2 for s in size)
     pooled = torch.zeros(1, block.in_channels, rows, columns)
-    for i in range(rows):
-        for j in range(columns):
-            pooled[..., i, j] = x[..., 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((2, 3))
+    for i, j in np.ndindex(rows, columns):
+        pooled[..., i, j] = x[..., 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((2, 3))
     weight = block.shortcut.weight[:, :, 0, 0]
     with torch.no_grad():
         shortcut = block.shortcut.norm(torch.einsum("oc,nchw->nohw", weight, pooled))

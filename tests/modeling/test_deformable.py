@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -41,20 +42,17 @@ def test_deformable_convolution_samples_where_the_offsets_point(modulated, group
     taps = 9 * groups
     masks = shifts[2 * taps :].sigmoid() if modulated else torch.ones(taps, 5, 6).double()
     expected = torch.zeros_like(found)
-    for y in range(5):
-        for x_ in range(6):
-            columns = torch.zeros(4, 9, dtype=torch.float64)
-            for channel in range(4):
-                part = channel // (4 // groups)
-                for tap in range(9):
-                    number = part * 9 + tap
-                    dy, dx = shifts[2 * number : 2 * number + 2, y, x_].tolist()
-                    place = (y + 2 * (tap // 3 - 1) + dy, x_ + 2 * (tap % 3 - 1) + dx)
-                    value = sample(x[0, channel : channel + 1], *place)[0]
-                    columns[channel, tap] = value * masks[number, y, x_]
-            for out in range(4):
-                group = columns[2 * (out // 2) : 2 * (out // 2) + 2]
-                expected[out, y, x_] = (block.conv2.weight[out].flatten(1) * group).sum()
+    for y, x_ in np.ndindex(5, 6):
+        columns = torch.zeros(4, 9, dtype=torch.float64)
+        for channel, tap in np.ndindex(4, 9):
+            number = channel // (4 // groups) * 9 + tap
+            dy, dx = shifts[2 * number : 2 * number + 2, y, x_].tolist()
+            place = (y + 2 * (tap // 3 - 1) + dy, x_ + 2 * (tap % 3 - 1) + dx)
+            value = sample(x[0, channel : channel + 1], *place)[0]
+            columns[channel, tap] = value * masks[number, y, x_]
+        for out in range(4):
+            group = columns[2 * (out // 2) : 2 * (out // 2) + 2]
+            expected[out, y, x_] = (block.conv2.weight[out].flatten(1) * group).sum()
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 

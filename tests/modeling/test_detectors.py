@@ -20,12 +20,12 @@ from dnl_d2.layers import ContextBlock
 from dnl_d2.modeling import build_context_resnet
 from tests.modeling import detectors
 from tests.modeling.configs import assert_same_features, defaults
-from tests.modeling.detectors import DATASET, INSERT, SEMANTIC, zoo_config
+from tests.modeling.detectors import DATASET, FPN_ANCHORS, INSERT, SEMANTIC, zoo_config
 
-FPN_ANCHORS = {"MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [32], [64], [128]]}
 ANCHORS = {"MODEL.ANCHOR_GENERATOR.SIZES": [[16, 32]]}
 SEGMENTS = {"DATASETS.TRAIN": (SEMANTIC,), "DATASETS.TEST": (SEMANTIC,)}
 BOXES, MASKS, KEYPOINTS = {"bbox"}, {"bbox", "segm"}, {"bbox", "keypoints"}
+PANOPTIC = MASKS | {"sem_seg"}
 # Zoo config, more keys, what is evaluated.
 DETECTORS = {
     "faster_rcnn_fpn": ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", FPN_ANCHORS, BOXES),
@@ -37,11 +37,7 @@ DETECTORS = {
     "cascade": ("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", FPN_ANCHORS, MASKS),
     "keypoint_rcnn": ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", FPN_ANCHORS, KEYPOINTS),
     "retinanet": ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", {}, BOXES),
-    "panoptic_fpn": (
-        "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",
-        FPN_ANCHORS,
-        MASKS | {"sem_seg"},
-    ),
+    "panoptic_fpn": ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", FPN_ANCHORS, PANOPTIC),
 }
 
 

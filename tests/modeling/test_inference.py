@@ -40,20 +40,18 @@ def by_hand(image, predict, window, stride):
     """Every pixel: the mean over the windows that hold it."""
     _, _, height, width = image.shape
     results = []
-    for y in window_starts(height, window[0], stride[0]):
-        for x in window_starts(width, window[1], stride[1]):
-            crop = image[:, :, y : y + window[0], x : x + window[1]]
-            results.append((y, x, predict(crop)))
+    for y, x in itertools.product(*map(window_starts, (height, width), window, stride)):
+        crop = image[:, :, y : y + window[0], x : x + window[1]]
+        results.append((y, x, predict(crop)))
     classes = results[0][2].shape[1]
     out = torch.empty(len(image), classes, height, width, dtype=image.dtype)
-    for i in range(height):
-        for j in range(width):
-            votes = [
-                part[:, :, i - y, j - x]
-                for y, x, part in results
-                if 0 <= i - y < part.shape[2] and 0 <= j - x < part.shape[3]
-            ]
-            out[:, :, i, j] = torch.stack(votes).mean(0)
+    for i, j in itertools.product(range(height), range(width)):
+        votes = [
+            part[:, :, i - y, j - x]
+            for y, x, part in results
+            if 0 <= i - y < part.shape[2] and 0 <= j - x < part.shape[3]
+        ]
+        out[:, :, i, j] = torch.stack(votes).mean(0)
     return out
 
 

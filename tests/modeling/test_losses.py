@@ -130,10 +130,11 @@ def test_ignored_pixels_change_nothing(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_full_precision_under_autocast(name, dtype):
+@pytest.mark.parametrize("autocast", [False, True])
+def test_full_precision(name, dtype, autocast):
     logits, targets = batch()
     low = logits.to(dtype)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         value = LOSSES[name](low, targets.byte())
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, LOSSES[name](low.float(), targets))

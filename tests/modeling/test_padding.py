@@ -16,7 +16,7 @@ from dnl_d2.modeling.backbone.padding import (
 )
 from dnl_d2.modeling.backbone.residual import POSITIONS
 from tests.modeling.configs import config, small_resnet
-from tests.modeling.detectors import zoo_config
+from tests.modeling.detectors import FPN_ANCHORS, zoo_config
 
 BLOCKS = [name for name in CONTEXT_BLOCKS if name != "afnb"]  # that one takes two maps
 LEVELS = ["res2", "res3", "res4", "res5"]
@@ -243,8 +243,7 @@ def detector():
     cfg = zoo_config(
         "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
         {f"MODEL.RESNETS.{key}": value for key, value in block.items()},
-        {"MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [32], [64], [128]]},
-        {"TEST.DETECTIONS_PER_IMAGE": 10},
+        FPN_ANCHORS | {"TEST.DETECTIONS_PER_IMAGE": 10},
     )
     torch.manual_seed(0)
     model = build_model(cfg).eval()

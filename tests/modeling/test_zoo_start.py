@@ -15,11 +15,10 @@ from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
 from dnl_d2.modeling.backbone.residual import POSITIONS
 from dnl_d2.modeling.from_config import build_from_config
 from tests.checkpoint.test_resnets import blob_name
-from tests.modeling.detectors import ZOO, randomised, zoo_config
+from tests.modeling.detectors import FPN_ANCHORS, ZOO, randomised, zoo_config
 
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
 DEFORMABLE = "Misc/mask_rcnn_R_50_FPN_3x_dconv_c3-c5"
-ANCHORS = {"MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [32], [64], [128]]}
 INSERT = {
     "MODEL.RESNETS.CONTEXT.NAME": "dnl",
     "MODEL.RESNETS.CONTEXT_STAGES.RES3": ["all"],
@@ -33,7 +32,7 @@ SIZES = [(64, 80), (72, 64)]
 
 def build(name=MASK_RCNN, *settings, twin=True):
     torch.manual_seed(1)
-    return build_model(zoo_config(f"{name}.yaml", ANCHORS, *settings, twin=twin)).eval()
+    return build_model(zoo_config(f"{name}.yaml", FPN_ANCHORS, *settings, twin=twin)).eval()
 
 
 def write(path, model, **rest):
