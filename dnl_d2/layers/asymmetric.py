@@ -40,16 +40,18 @@ class _Context(NamedTuple):
 
 
 class _PyramidAttention(nn.Module):
-    """W_o sum_s softmax_s(q_i.k_s / sqrt(C')) v_s over pyramid samples s of the low map."""
+    """W_o sum_s softmax_s(q_i.k_s / sqrt(C')) v_s over pyramid samples s of the low map.
+
+    Where ``low_channels`` is None, queries are from the low map too, by the projection of the keys.
+    """
 
     def __init__(
         self,
         in_channels: int,
-        low_channels: int,
+        low_channels: int | None,
         inter_channels: int,
         *,
         pool_scales: Sequence[int],
-        share_key_query: bool,
         norm: Norm,
     ):
         super().__init__()
@@ -59,9 +61,10 @@ class _PyramidAttention(nn.Module):
         conv = partial(PointwiseConv, bias=not norm, norm=norm, activation=_relu_after(norm))
         self.pool_scales = tuple(pool_scales)
         self.scale = inter_channels**-0.5
-        self.key = conv(low_channels, inter_channels)
-        self.query = None if share_key_query else conv(in_channels, inter_channels)
-        self.value = PointwiseConv(low_channels, inter_channels)
+        source = in_channels if low_channels is None else low_channels
+        self.key = conv(source, inter_channels)
+        self.query = None if low_channels is None else conv(in_channels, inter_channels)
+        self.value = PointwiseConv(source, inter_channels)
         self.project = PointwiseConv(inter_channels, in_channels)
         for layer in (self.key, self.query):
             if layer is not None:
@@ -156,12 +159,7 @@ class AsymmetricPyramidNonLocalBlock(ContextBlock):
         inter = resolve_inter_channels(in_channels, inter_channels, reduction)
         self.inter_channels = inter
         self.attend = _PyramidAttention(
-            in_channels,
-            in_channels,
-            inter,
-            pool_scales=pool_scales,
-            share_key_query=True,
-            norm=norm,
+            in_channels, None, inter, pool_scales=pool_scales, norm=norm
         )
         self.bottleneck = _Fusion(in_channels, norm=norm, activation=_relu_after(norm))
 
@@ -206,12 +204,7 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
         inter = resolve_inter_channels(in_channels, inter_channels, reduction)
         self.inter_channels = inter
         self.attend = _PyramidAttention(
-            in_channels,
-            self.low_channels,
-            inter,
-            pool_scales=pool_scales,
-            share_key_query=False,
-            norm=norm,
+            in_channels, self.low_channels, inter, pool_scales=pool_scales, norm=norm
         )
         self.bottleneck = _Fusion(in_channels, norm=norm)
 

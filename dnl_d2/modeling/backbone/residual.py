@@ -57,16 +57,15 @@ class _ContextResidual(CNNBlockBase):
         out = self.residual(x)
         if self.context is not None and self.position == "after_conv3":
             out = self.context(out, key_padding_mask)
-        if self.pool is not None:
-            x = self.pool(x)
-        shortcut = x if self.shortcut is None else self.shortcut(x)
-        if self.context is None or self.position != "after_conv3":
-            out += shortcut  # in place: no gradient needs this map, but one may need a block's
-        else:
-            out = out + shortcut
-        if self.context is not None and self.position == "after_add":
-            return F.relu(self.context(out, key_padding_mask))
-        return F.relu_(out)
+            return F.relu_(out + self._skip(x))  # a gradient may need the block's result
+        out += self._skip(x)
+        if self.context is None:
+            return F.relu_(out)
+        return F.relu(self.context(out, key_padding_mask))
+
+    def _skip(self, x: Tensor) -> Tensor:
+        x = x if self.pool is None else self.pool(x)
+        return x if self.shortcut is None else self.shortcut(x)
 
 
 class ContextBasicBlock(_ContextResidual, BasicBlock):
