@@ -8,13 +8,13 @@ whether a file is out of date.
 import argparse
 import os
 import re
-import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import yaml
 from tabulate import tabulate
 
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import UsageError, ending_in_one_line
 from dnl_d2.files import write_text
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -27,34 +27,35 @@ _BLOCK = re.compile(
 )
 
 
+def _github(table: list, headers: str | list[str] = "keys") -> str:
+    """A table in Markdown; without ``headers``, rows are mappings by the title of the column."""
+    return tabulate(table, headers, tablefmt="github", disable_numparse=True) + "\n"
+
+
 def overview(rows: list[dict]) -> str:
     """A line for each run: figure, budget, cost and origin."""
-    headers = ["config", "mIoU", "ms+flip", "iterations", "s / iter", "memory (MiB)"]
-    headers += ["commit", "seed"]
     table = [
-        [
-            f"`{row['config']}`",
-            f"{row['miou']:.2f}",
-            f"{row['ms_flip']:.2f}" if "ms_flip" in row else "-",
-            row["iterations"],
-            f"{row['seconds_per_iteration']:.2f}",
-            row["peak_memory_mib"],
-            f"`{row['commit']}`",
-            row["seed"],
-        ]
+        {
+            "config": f"`{row['config']}`",
+            "mIoU": f"{row['miou']:.2f}",
+            "ms+flip": f"{row['ms_flip']:.2f}" if "ms_flip" in row else "-",
+            "iterations": row["iterations"],
+            "s / iter": f"{row['seconds_per_iteration']:.2f}",
+            "memory (MiB)": row["peak_memory_mib"],
+            "commit": f"`{row['commit']}`",
+            "seed": row["seed"],
+        }
         for row in rows
     ]
-    hardware = sorted({row["hardware"] for row in rows})
-    return tabulate(table, headers, tablefmt="github", disable_numparse=True) + (
-        "\n\nHardware: " + "; ".join(hardware) + ".\n"
-    )
+    hardware = "; ".join(sorted({row["hardware"] for row in rows}))
+    return f"{_github(table)}\nHardware: {hardware}.\n"
 
 
 def classes(rows: list[dict]) -> str:
     """IoU of every class, a line for each run."""
     names = list(rows[0]["iou"])
     table = [[row["method"].upper(), *(f"{row['iou'][n]:.1f}" for n in names)] for row in rows]
-    return tabulate(table, ["", *names], tablefmt="github", disable_numparse=True) + "\n"
+    return _github(table, ["", *names])
 
 
 def published(rows: list[dict]) -> str:
@@ -107,15 +108,10 @@ def _beside_own(
         ]
         for row in rows
     ]
-    return tabulate(table, headers, tablefmt="github", disable_numparse=True) + "\n"
+    return _github(table, headers)
 
 
-TABLES = {
-    "overview": overview,
-    "classes": classes,
-    "published": published,
-    "detection": detection,
-}
+TABLES = {make.__name__: make for make in (overview, classes, published, detection)}
 
 
 def join(results: dict[str, list[dict]], figures: dict[str, list[dict]]) -> dict[str, list[dict]]:
@@ -177,8 +173,7 @@ def main() -> None:
     changed = {}
     for name in FILES:  # all of them before the first is written
         path = os.path.join(ROOT, name)
-        with open(path, encoding="utf-8") as file:
-            old = file.read()
+        old = Path(path).read_text(encoding="utf-8")
         new = render(old, tables, path=name)
         if new != old and args.check:
             raise UsageError(f"{name} is out of date; run tools/make_tables.py")
@@ -189,7 +184,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with ending_in_one_line("make_tables.py"):
         main()
-    except UsageError as error:
-        sys.exit(f"make_tables.py: error: {one_line(error)}")
