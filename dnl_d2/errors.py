@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 
 
@@ -17,6 +18,15 @@ def one_line(error: UsageError) -> str:
     """The message, also of an error that a data-loading process has wrapped in its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].split("UsageError: ", 1)[-1] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def ending_in_one_line(program: str) -> Iterator[None]:
+    """Ends a program with the message of a :class:`UsageError` as its last line, and status 1."""
+    try:
+        yield
+    except UsageError as error:
+        sys.exit(f"{program}: error: {one_line(error)}")
 
 
 @contextlib.contextmanager

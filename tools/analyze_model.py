@@ -8,10 +8,9 @@ Examples:
 """
 
 import argparse
-import sys
 
 from dnl_d2.analysis import Regions, analyze, as_json, as_text
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import ending_in_one_line
 from dnl_d2.files import check_folder, write_text
 from dnl_d2.modeling.from_config import build_from_config
 
@@ -65,7 +64,5 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with ending_in_one_line("analyze_model.py"):
         main(parse_args())
-    except UsageError as error:
-        sys.exit(f"analyze_model.py: error: {one_line(error)}")

@@ -3,8 +3,8 @@
 
 import os
 import sys
+from pathlib import Path
 
 if __name__ == "__main__":
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    script = os.path.join(root, "projects", "parity", "benchmark_blocks.py")
-    os.execv(sys.executable, [sys.executable, script, *sys.argv[1:]])
+    script = Path(__file__).absolute().parents[1] / "projects/parity/benchmark_blocks.py"
+    os.execv(sys.executable, [sys.executable, str(script), *sys.argv[1:]])

@@ -17,6 +17,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
@@ -27,7 +28,7 @@ from dnl_d2.data.datasets.configured import (
     require_new_name,
 )
 from dnl_d2.engine import load_config, read_config
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import UsageError, ending_in_one_line
 from dnl_d2.files import check_folder, write_text
 from dnl_d2.validation import (
     Inspection,
@@ -243,8 +244,7 @@ def prepare_folder(path: str) -> None:
     try:
         os.makedirs(path, exist_ok=True)
         for name in REPORT:
-            if os.path.exists(os.path.join(path, name)):
-                os.remove(os.path.join(path, name))
+            Path(path, name).unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"--output {path}: cannot be used ({error.strerror})") from error
 
@@ -252,9 +252,8 @@ def prepare_folder(path: str) -> None:
 def command(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; always ends in ``SystemExit``."""
     try:
-        sys.exit(main(parse_args(arguments)))
-    except UsageError as error:
-        sys.exit(f"check_dataset.py: error: {one_line(error)}")
+        with ending_in_one_line("check_dataset.py"):
+            sys.exit(main(parse_args(arguments)))
     except KeyboardInterrupt:
         print("check_dataset.py: interrupted, the report is not written", file=sys.stderr)
         sys.exit(130)

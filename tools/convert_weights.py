@@ -9,11 +9,10 @@ Examples:
 """
 
 import argparse
-import sys
 
 from dnl_d2.checkpoint.convert import source_names
 from dnl_d2.checkpoint.convert_file import BACK, convert_file
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import ending_in_one_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,7 +58,5 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
+    with ending_in_one_line("convert_weights.py"):
         print(convert_file(**vars(parse_args())))
-    except UsageError as error:
-        sys.exit(f"convert_weights.py: error: {one_line(error)}")

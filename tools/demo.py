@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from dnl_d2.data import read_image, read_label
 from dnl_d2.engine import load_config, run
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import ending_in_one_line
 from dnl_d2.synthetic import generate_dataset
 from dnl_d2.visualization import color_label, draw_rows, head_attention
 
@@ -119,10 +119,8 @@ def draw(path: str, models: dict, examples: int = 3) -> None:
     name = "generated_sem_seg_val"
     meta, rows, queries = MetadataCatalog.get(name), [], []
     for record in DatasetCatalog.get(name)[:examples]:
-        image, label = (
-            read_image(record["file_name"], "RGB"),
-            read_label(record["sem_seg_file_name"]),
-        )
+        image = read_image(record["file_name"], "RGB")
+        label = read_label(record["sem_seg_file_name"])
         tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
         panels = {"image": image, "truth": color_label(label, meta.stuff_colors)}
         for method, model in models.items():
@@ -149,7 +147,5 @@ def disc_pixel(label: np.ndarray, classes: list[str]) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    try:
+    with ending_in_one_line("demo.py"):
         main()
-    except UsageError as error:
-        sys.exit(f"demo.py: error: {one_line(error)}")

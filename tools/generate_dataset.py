@@ -11,11 +11,10 @@ Examples:
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
 from dnl_d2.data.datasets.registration import dataset_path
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import ending_in_one_line
 from dnl_d2.synthetic import generate_dataset, generate_instances
 
 # By name: what writes it, and its folder below that of all datasets.
@@ -52,7 +51,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with ending_in_one_line("generate_dataset.py"):
         main()
-    except UsageError as error:
-        sys.exit(f"generate_dataset.py: error: {one_line(error)}")

@@ -12,7 +12,7 @@ Examples:
 import argparse
 import sys
 
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import ending_in_one_line
 from dnl_d2.preparation import PREPARATIONS, prepare_dataset
 
 
@@ -34,9 +34,8 @@ def parse_args() -> argparse.Namespace:
 
 if __name__ == "__main__":
     try:
-        print(prepare_dataset(**vars(parse_args())))
-    except UsageError as error:
-        sys.exit(f"prepare_dataset.py: error: {one_line(error)}")
+        with ending_in_one_line("prepare_dataset.py"):
+            print(prepare_dataset(**vars(parse_args())))
     except KeyboardInterrupt:
         print("prepare_dataset.py: interrupted: run it again to go on", file=sys.stderr)
         sys.exit(130)
