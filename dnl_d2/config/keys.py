@@ -126,10 +126,7 @@ def _add_input(inputs: CfgNode) -> None:
     # Images are scaled to fit (long side, short side) times a random ratio in training, times 1 in
     # testing. An empty size stands for each image's own. RATIO_STEP: ratios are drawn at this
     # distance (PaddleSeg); 0 for any.
-    inputs.RESIZE = CfgNode()
-    inputs.RESIZE.BASE_SIZE = ()
-    inputs.RESIZE.RATIO_RANGE = (0.5, 2.0)
-    inputs.RESIZE.RATIO_STEP = 0.0
+    inputs.RESIZE = CfgNode({"BASE_SIZE": (), "RATIO_RANGE": (0.5, 2.0), "RATIO_STEP": 0.0})
     # With INPUT.CROP.ENABLED: no class covers more than this share of a crop (1.0: no limit).
     inputs.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
     # Photometric distortion of brightness, contrast, saturation and hue.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from numbers import Real
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -34,17 +35,9 @@ def _all_numbers(values: Any, above: float = float("-inf")) -> bool:
     return listed and all(_is_number(v) and v > above for v in values)
 
 
-def _is_device(value: Any) -> bool:
+def _builds(build: Callable, *arguments: Any) -> bool:
     try:
-        torch.device(value)
-    except (RuntimeError, TypeError):
-        return False
-    return True
-
-
-def _is_norm(value: Any, build: Callable[[Any, int], Any] = get_norm) -> bool:
-    try:
-        build(value, 32)
+        build(*arguments)
     except Exception:  # whatever a name that is none leads to
         return False
     return True
@@ -58,15 +51,15 @@ NOT_NEGATIVE: Rule = (lambda v: _is_number(v) and v >= 0, "a number of at least 
 SHARE: Rule = (lambda v: _is_number(v) and 0 < v <= 1, "a share above 0, and 1 at most")
 NUMBERS: Rule = (lambda v: _all_numbers(v) and len(v) >= 1, "a list of numbers")
 POSITIVES: Rule = (lambda v: _all_numbers(v, 0) and len(v) >= 1, "a list of numbers above 0")
-SIZE: Rule = (
-    lambda v: _all_numbers(v, 0) and len(v) in (0, 2),
-    "two numbers above 0, or empty",
-)
+SIZE: Rule = (lambda v: _all_numbers(v, 0) and len(v) in (0, 2), "two numbers above 0, or empty")
 PATH: Rule = (lambda v: isinstance(v, str) and bool(v), "a folder")
-DEVICE: Rule = (_is_device, "a device of PyTorch, such as cuda or cpu")
-NORM: Rule = (_is_norm, 'a norm of Detectron2, such as SyncBN, BN, GN, FrozenBN or ""')
+DEVICE: Rule = (lambda v: _builds(torch.device, v), "a device of PyTorch, such as cuda or cpu")
+NORM: Rule = (
+    lambda v: _builds(get_norm, v, 32),
+    'a norm of Detectron2, such as SyncBN, BN, GN, FrozenBN or ""',
+)
 CLIP_TYPE: Rule = (lambda v: v in ("value", "norm", FULL_MODEL), f"value, norm or {FULL_MODEL}")
-RESNET_NORM: Rule = (lambda v: _is_norm(v, block_norm), f"{NORM[1]}, or fixBN")
+RESNET_NORM: Rule = (lambda v: _builds(block_norm, v, 32), f"{NORM[1]}, or fixBN")
 STEPS: Rule = (
     lambda v: all(_is_count(a, 0) for a in v) and all(a < b for a, b in pairwise(v)),
     "whole numbers in ascending order",
@@ -237,9 +230,7 @@ def _check(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
 
 def select_yaml(cfg: CfgNode, key: str) -> Any:
     """A value of a YAML config, by its key with points."""
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg
+    return attrgetter(key)(cfg)
 
 
 def select_lazy(cfg: DictConfig, key: str) -> Any:

@@ -214,12 +214,10 @@ def _evaluate(cfg: DictConfig, model: nn.Module, folder: str | None = None) -> d
     with building("test loader and evaluator"):
         loader = _build_loader(cfg.dataloader.test)
         node = cfg.dataloader.evaluator
-        several = OmegaConf.is_list(node)
+        nodes = node if OmegaConf.is_list(node) else [node]
         elsewhere = {} if folder is None else {"output_dir": folder}
-        evaluators = [instantiate({**each, **elsewhere}) for each in (node if several else [node])]
-    results = inference_on_dataset(
-        SameSizeBatches(model), loader, evaluators if several else evaluators[0]
-    )
+        evaluators = [instantiate({**each, **elsewhere}) for each in nodes]
+    results = inference_on_dataset(SameSizeBatches(model), loader, evaluators)
     if comm.is_main_process():
         print_csv_format(results)
     return results

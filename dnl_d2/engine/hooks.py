@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.data import MetadataCatalog
-from detectron2.engine import default_writers, hooks
+from detectron2.engine import hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
@@ -55,7 +55,7 @@ def build_hooks(
     checkpointer: Checkpointer,
     schedule: Any,
     evaluate: Callable[[], dict] | None,
-    build_writers: Callable[[], list[EventWriter]] | None = None,
+    build_writers: Callable[[], list[EventWriter]],
 ) -> list[hooks.HookBase | None]:
     """Those of Detectron2's DefaultTrainer in its order, and the one that keeps the best weights.
 
@@ -65,18 +65,13 @@ def build_hooks(
         checkpointer: of the model and the loop.
         schedule: of the learning rate.
         evaluate: returns figures; None for no evaluation.
-        build_writers: of figures; default Detectron2's.
+        build_writers: of figures.
     """
     main = comm.is_main_process()
     precise = None
     if spec.precise_bn and get_bn_modules(model):
         loader = spec.build_train_loader()
         precise = hooks.PreciseBN(spec.eval_period, model, loader, spec.precise_bn)
-    if build_writers is None:
-
-        def build_writers() -> list[EventWriter]:
-            return default_writers(spec.output_dir, spec.max_iter)
-
     return [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=schedule),

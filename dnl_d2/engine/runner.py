@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.engine import default_writers
 from detectron2.modeling import GeneralizedRCNN
 from omegaconf import DictConfig
 
@@ -125,7 +126,8 @@ def _train(spec: RunSpec, *, resume: bool) -> dict:
         return results
 
     test = partial(evaluate, spec.evaluate) if spec.evaluate else None
-    loop.register_hooks(build_hooks(spec, model, checkpointer, training.schedule, test))
+    writers = partial(default_writers, spec.output_dir, spec.max_iter)
+    loop.register_hooks(build_hooks(spec, model, checkpointer, training.schedule, test, writers))
     checkpointer.resume_or_load(spec.weights, resume=resume)
     # The checkpoint holds the iteration that it ended.
     start = loop.iter + 1 if resume and checkpointer.has_checkpoint() else 0

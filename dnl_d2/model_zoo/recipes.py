@@ -37,10 +37,8 @@ def get_config_file(name: str) -> str:
     """
     if not isinstance(name, str):
         raise UsageError(f"model zoo: {name!r} is no name of a recipe: model_zoo.list() names them")
-    stem, ending = name, ""
-    for known in _ENDINGS:
-        if name.endswith(known):
-            stem, ending = name.removesuffix(known), known
+    ending = next((end for end in _ENDINGS if name.endswith(end)), "")
+    stem = name.removesuffix(ending)
     files = _recipes()[_full_name(stem)]
     if ending and ending not in files:
         raise UsageError(f"model zoo: there is no {name}, but {stem}{next(iter(files))}")
@@ -88,11 +86,8 @@ def _configs() -> Path:
 def _is_of_detectron2(stem: str) -> bool:
     """Whether Detectron2's model zoo has a config of this name, with or without its folder."""
     folder = Path(zoo_folder(), "configs")
-    names = (
-        file.relative_to(folder).with_suffix("").as_posix()
-        for end in _ENDINGS
-        for file in folder.rglob(f"*{end}")
-    )
+    files = (file for file in folder.rglob("*") if file.suffix in _ENDINGS)
+    names = (file.relative_to(folder).with_suffix("").as_posix() for file in files)
     return any(
         stem in (name, name.rpartition("/")[2]) for name in names if not name.startswith("common/")
     )
