@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.engine.runs import LAZY_OPTIONS, YAML_OPTIONS, as_lazy, as_yaml
 from tests.processes import with_root
 
 STEM = "configs/camvid/fcn_r18w32-d8_4k_camvid-240x320"
@@ -26,9 +27,7 @@ def train_net(root, *arguments, datasets=""):
     ("arguments", "message"),
     [
         ([], "name a config"),
-        (["--config-file", "nope.yaml"], "nope.yaml: no such file"),
         (["--config-file", STEM + ".yaml", "SOLVER.MAX_ITR", "3"], "SOLVER.MAX_ITR"),
-        (["--config-file", STEM + ".py", "train.max_itr=3"], "did you mean 'max_iter'"),
         (["--config-file", STEM + ".yaml", "--num-gpus", "99"], "--num-gpus 99"),
     ],
 )
@@ -53,21 +52,10 @@ def test_missing_dataset_ends_in_one_line(root, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".yaml", ".py"])
 def test_trains_evaluates_and_shows_progress(root, tmp_path, datasets, suffix):
-    if suffix == ".yaml":
-        overrides = """
-            DATASETS.TRAIN ('generated_sem_seg_train',) DATASETS.TEST ('generated_sem_seg_val',)
-            MODEL.SEM_SEG_HEAD.NUM_CLASSES 8 INPUT.CROP.SIZE [64,64] INPUT.RESIZE.BASE_SIZE ()
-            SOLVER.MAX_ITER 3 TEST.EVAL_PERIOD 0 OUTPUT_DIR""".split()
-        overrides.append(str(tmp_path))
-    else:
-        overrides = f"""
-            dataloader.train.dataset.names=generated_sem_seg_train
-            dataloader.test.dataset.names=generated_sem_seg_val
-            dataloader.train.mapper.dataset_ignore_label=255
-            dataloader.train.mapper.augmentations.crop_size=[64,64]
-            dataloader.train.mapper.augmentations.base_size=null
-            model.sem_seg_head.num_classes=8 train.max_iter=3 train.eval_period=0
-            train.log_period=1 train.output_dir={tmp_path}""".split()
+    overrides = {
+        ".yaml": as_yaml(YAML_OPTIONS, length=3, output=tmp_path),
+        ".py": as_lazy(LAZY_OPTIONS, length=3, output=tmp_path),
+    }[suffix]
     result = train_net(root, "--config-file", STEM + suffix, *overrides, datasets=datasets)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "eta: " in result.stdout and "mIoU" in result.stdout

@@ -17,9 +17,7 @@ from tests.engine.runs import arguments, environment, lazy_config, yaml_config  
 
 pytestmark = pytest.mark.usefixtures("environment")
 KINDS = [yaml_config, lazy_config]
-LENGTH = {yaml_config: "SOLVER__MAX_ITER", lazy_config: "train__max_iter"}
-PERIOD = {yaml_config: "SOLVER__CHECKPOINT_PERIOD", lazy_config: "train__checkpointer__period"}
-RATE = {yaml_config: "SOLVER__BASE_LR", lazy_config: "optimizer__lr"}
+SCALES = "dataloader.test_augmentation"
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def test_a_run_never_goes_on_from_its_best_checkpoint(checkpointer, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_diverged_run_says_so(kind, tmp_path):
     with pytest.raises(UsageError, match=r"training diverged: .*lower the learning rate") as error:
-        run(kind(tmp_path, **{RATE[kind]: 1e30}), arguments())
+        run(kind(tmp_path, rate=1e30), arguments())
     assert "\n" not in str(error.value)
 
 
@@ -90,46 +88,37 @@ def test_other_errors_stay_what_they_are():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_broken_checkpoint_names_the_others(kind, tmp_path):
-    run(kind(tmp_path, **{LENGTH[kind]: 2, PERIOD[kind]: 1}), arguments())
+    run(kind(tmp_path, length=2, period=1), arguments())
     final = tmp_path / "model_final.pth"
     final.write_bytes(final.read_bytes()[:1000])
-    more = {LENGTH[kind]: 3}
     hint = "model_0000000.pth, model_0000001.pth as well: write one of these names into"
     with pytest.raises(UsageError, match=rf"--resume: .*{hint}"):
-        run(kind(tmp_path, **more), arguments(resume=True))
+        run(kind(tmp_path, length=3), arguments(resume=True))
     final.unlink()
     with pytest.raises(UsageError, match=rf"--resume: there is no weights file.*{hint}"):
-        run(kind(tmp_path, **more), arguments(resume=True))
+        run(kind(tmp_path, length=3), arguments(resume=True))
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
-    run(kind(tmp_path, **more), arguments(resume=True))
+    run(kind(tmp_path, length=3), arguments(resume=True))
     assert torch.load(final, weights_only=False)["iteration"] == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_of_another_model_is_not_resumed(kind, tmp_path):
-    width = {
-        yaml_config: "MODEL__SEM_SEG_HEAD__CONVS_DIM",
-        lazy_config: "model__sem_seg_head__channels",
-    }[kind]
-    run(kind(tmp_path, **{LENGTH[kind]: 1}), arguments())
+    run(kind(tmp_path, length=1), arguments())
     shapes = r"\(8, 32, 1, 1\) there, \(8, 16, 1, 1\) here"
     message = rf"^--resume: .*model_final.pth: .*'sem_seg_head.predictor.weight' is {shapes}; start"
     with pytest.raises(UsageError, match=message) as error:
-        run(kind(tmp_path, **{LENGTH[kind]: 2, width: 16}), arguments(resume=True))
+        run(kind(tmp_path, length=2, width=16), arguments(resume=True))
     assert "last_checkpoint" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_scaled_run_resumes_in_batches_of_its_size_only(kind, tmp_path):
-    batch, reference = {
-        yaml_config: ("SOLVER__IMS_PER_BATCH", "SOLVER__REFERENCE_BATCH_SIZE"),
-        lazy_config: ("dataloader__train__total_batch_size", "train__reference_batch_size"),
-    }[kind]
-    run(kind(tmp_path, **{LENGTH[kind]: 1, batch: 2, reference: 4}), arguments())
+    run(kind(tmp_path, length=1, batch=2, reference=4), arguments())
     with pytest.raises(UsageError, match=r"--resume: .*in batches of 2.* scaled to 4"):
-        run(kind(tmp_path, **{LENGTH[kind]: 4, batch: 4, reference: 4}), arguments(resume=True))
+        run(kind(tmp_path, length=4, batch=4, reference=4), arguments(resume=True))
     # Without a scaled schedule iterations are iterations.
-    run(kind(tmp_path, **{LENGTH[kind]: 3, batch: 4, reference: 0}), arguments(resume=True))
+    run(kind(tmp_path, length=3, batch=4, reference=0), arguments(resume=True))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +142,14 @@ def test_a_scaled_run_resumes_in_batches_of_its_size_only(kind, tmp_path):
         (lazy_config, {"train__checkpointer__period": 0}, "train.checkpointer.period is 0"),
         (lazy_config, {"dataloader__test__num_workers": "x"}, "dataloader.test.num_workers is 'x'"),
         (lazy_config, {"model__slide_window": 33}, "model.slide_window is 33: use two numbers"),
+        (lazy_config, {"train__checkpointer__max_to_keep": -1}, "max_to_keep is -1: use a whole"),
+        (lazy_config, {"train__init_checkpoint": "[a]"}, "train.init_checkpoint is"),
+        (lazy_config, {"train__init_checkpoint": "null"}, "train.init_checkpoint is missing"),
+        (lazy_config, {"train__ddp": "x"}, "train.ddp is 'x': use keys with values"),
+        (lazy_config, {f"+{SCALES}": "true"}, "test_augmentation is True: set .*enabled"),
+        (lazy_config, {f"+{SCALES}.enabled": "x"}, "enabled is 'x': use true or false"),
+        (lazy_config, {f"+{SCALES}.min_sizes": "64"}, "min_sizes is 64: use whole"),
+        (lazy_config, {f"+{SCALES}.min_sizes": "[]"}, "min_sizes is .*: use whole"),
     ],
 )
 def test_values_that_cannot_be_meant_are_named_with_their_key(kind, options, message, tmp_path):

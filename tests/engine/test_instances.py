@@ -10,7 +10,6 @@ import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from omegaconf import OmegaConf
@@ -26,7 +25,7 @@ from dnl_d2.engine.spec import DetectorScales
 from dnl_d2.errors import UsageError, one_line
 from dnl_d2.synthetic import generate_instances
 from dnl_d2.validation.splits import check_datasets, check_splits
-from tests.engine.runs import arguments, environment, yaml_config  # noqa: F401
+from tests.engine.runs import arguments, as_lazy, as_yaml, environment, yaml_config  # noqa: F401
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 YAML = CONFIGS / "generated/mask_rcnn_r18w32_fpn_300_generated-instances.yaml"
@@ -54,11 +53,16 @@ def config(environment, pictures, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setenv("DETECTRON2_DATASETS", str(pictures))
 
     def load(**more):
-        options = TINY | {"OUTPUT_DIR": str(tmp_path / "out")}
-        options |= {key.replace("__", "."): value for key, value in more.items()}
-        return load_config(str(YAML), [str(x) for pair in options.items() for x in pair])
+        return load_config(str(YAML), as_yaml(TINY | {"OUTPUT_DIR": tmp_path / "out"}, **more))
 
     return load
+
+
+def both_have_detections(folder):
+    """The file of the test at one scale, and that at several."""
+    for kind in ("inference", "inference_TTA"):
+        path = folder / kind / "generated_instances_val/coco_instances_results.json"
+        assert len(json.loads(path.read_text())) > 10
 
 
 def test_training_and_a_test_at_several_scales(config, tmp_path):
@@ -71,9 +75,7 @@ def test_training_and_a_test_at_several_scales(config, tmp_path):
     )
     assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
     assert str(results["segm"]) == str(trained["segm"])
-    for folder in ("inference", "inference_TTA"):
-        path = tmp_path / "out" / folder / "generated_instances_val/coco_instances_results.json"
-        assert len(json.loads(path.read_text())) > 10
+    both_have_detections(tmp_path / "out")
     plain = run(config(MODEL__WEIGHTS=weights), arguments(eval_only=True))
     assert str(dict(plain)) == str({key: results[key] for key in plain})
 
@@ -110,12 +112,11 @@ def lazy_config(folder, **more):
     options = {
         "train.device": "cpu",
         "train.init_checkpoint": "",
-        "train.output_dir": str(folder / "out"),
+        "train.output_dir": folder / "out",
         "dataloader.train.dataset.names": "generated_instances_train",
         "dataloader.test.dataset.names": "generated_instances_val",
     }
-    options |= {key.replace("__", "."): value for key, value in more.items()}
-    return load_config(str(LAZY), [f"{key}={value}" for key, value in options.items()])
+    return load_config(str(LAZY), as_lazy(options, **more))
 
 
 def test_lazy_configs_are_checked_alike(config, tmp_path):
@@ -153,9 +154,7 @@ def test_lazy_detectors_are_tested_at_several_scales(config, tmp_path):
     cfg.train.init_checkpoint = str(weights)
     results = run(cfg, arguments(eval_only=True))
     assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
-    for folder in ("inference", "inference_TTA"):
-        path = tmp_path / "out" / folder / "generated_instances_val/coco_instances_results.json"
-        assert len(json.loads(path.read_text())) > 10
+    both_have_detections(tmp_path / "out")
 
 
 def test_wrong_scales_of_a_lazy_config_are_one_line(config, tmp_path):
@@ -211,18 +210,13 @@ def test_own_data_of_a_yaml_config(config, pictures, tmp_path):
     (tmp_path / "own.json").write_text(json.dumps(content))
     entry = {"NAME": "own_train", "IMAGES": str(root / "train"), "JSON": str(tmp_path / "own.json")}
     cfg = config(DATASETS__COCO=[entry], DATASETS__TRAIN="('own_train',)")
-    try:
-        with pytest.raises(UsageError, match=r"own_train: .*own.json: 1 of 5 .*: gone.png"):
-            run(cfg, arguments())
-    finally:
-        DatasetCatalog.remove("own_train")
-        MetadataCatalog.remove("own_train")
+    with pytest.raises(UsageError, match=r"own_train: .*own.json: 1 of 5 .*: gone.png"):
+        run(cfg, arguments())
 
 
 @pytest.fixture
 def own_split(pictures, tmp_path):
     """Returns ``own_split(split, names)``: the generated split with other categories."""
-    registered = set()
 
     def register(split, names):
         root = pictures / "generated_instances"
@@ -231,13 +225,9 @@ def own_split(pictures, tmp_path):
         path = tmp_path / f"own_{split}.json"
         path.write_text(json.dumps(content))
         register_coco_dataset(f"own_{split}", images=str(root / split), json=str(path))
-        registered.add(f"own_{split}")
         return f"('own_{split}',)"
 
-    yield register
-    for name in registered:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return register
 
 
 def test_classes_of_training_and_test_have_to_agree(config, own_split):
@@ -306,33 +296,35 @@ def test_keypoints_and_empty_images_follow_the_config(config, tmp_path):
     assert task_of_lazy(lazy_config(tmp_path, **more)).instances.keeps_empty
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("eval_only", [False, True])
-def test_a_broken_picture_is_named(config, tmp_path, monkeypatch, eval_only, workers):
+@pytest.fixture
+def broken(config, tmp_path, monkeypatch):
+    """The dataset's folder, with pictures of which half is there."""
     root = tmp_path / "generated_instances"
     generate_instances(str(root), train=2, val=2)
     for path in root.glob("*/*.png"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    cfg = config(DATALOADER__NUM_WORKERS=workers)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    return root
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_a_broken_picture_is_named(config, broken, eval_only, workers):
+    cfg = config(DATALOADER__NUM_WORKERS=workers)
     with pytest.raises(UsageError) as error:
         if eval_only:
             Trainer.test(cfg, Trainer.build_model(cfg))
         else:
             run(cfg, arguments())
-    assert one_line(error.value).startswith(f"image {root}/{'val' if eval_only else 'train'}/0000")
+    assert one_line(error.value).startswith(
+        f"image {broken}/{'val' if eval_only else 'train'}/0000"
+    )
 
 
-def test_a_broken_picture_is_named_by_lazy_configs(config, tmp_path, monkeypatch):
-    root = tmp_path / "generated_instances"
-    generate_instances(str(root), train=2, val=2)
-    for path in root.glob("*/*.png"):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    cfg = lazy_config(tmp_path, **SMALL_LAZY)
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+def test_a_broken_picture_is_named_by_lazy_configs(broken, tmp_path):
     with pytest.raises(UsageError) as error:
-        run(cfg, arguments())
-    assert one_line(error.value).startswith(f"image {root}/train/0000")
+        run(lazy_config(tmp_path, **SMALL_LAZY), arguments())
+    assert one_line(error.value).startswith(f"image {broken}/train/0000")
 
 
 def test_a_name_that_is_not_registered_gets_the_closest(config):

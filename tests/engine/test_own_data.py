@@ -2,7 +2,6 @@
 
 import json
 import os
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -13,51 +12,32 @@ from dnl_d2.engine import load_config, read_config, run
 from dnl_d2.errors import UsageError
 from dnl_d2.validation import folder_set
 from dnl_d2.validation.suggestions import fitting_crop, lazy_config, weight_lines, yaml_config
+from tests.engine.runs import (  # noqa: F401
+    SMALL_LAZY,
+    SMALL_YAML,
+    arguments,
+    as_lazy,
+    as_yaml,
+    environment,
+    forget,
+)
 
 COMMON = Path(__file__).parent.parent.parent / "configs" / "common"
 CLASSES = ["background", "texture_a", "texture_b", "paired", "red", "green", "cyan", "violet"]
-NAMES = ("own_train", "own_val")
-TINY_YAML = """
-    MODEL.RESNETS.STEM_OUT_CHANNELS 16 MODEL.RESNETS.RES2_OUT_CHANNELS 16
-    MODEL.SEM_SEG_HEAD.CONVS_DIM 32 INPUT.RESIZE.BASE_SIZE () INPUT.CROP.SIZE [64,64]
-    SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2 SOLVER.WARMUP_ITERS 0 SOLVER.AMP.ENABLED False
-    DATALOADER.NUM_WORKERS 0 TEST.EVAL_PERIOD 0 MODEL.DEVICE cpu
-""".split()
-TINY_LAZY = """
-    model.backbone.stem_out_channels=16 model.backbone.res2_out_channels=16
-    model.sem_seg_head.input_shape.res4.channels=64
-    model.sem_seg_head.input_shape.res5.channels=128 model.sem_seg_head.channels=32
-    dataloader.train.mapper.augmentations.base_size=null
-    dataloader.train.mapper.augmentations.crop_size=[64,64] dataloader.train.total_batch_size=2
-    dataloader.train.num_workers=0 dataloader.test.num_workers=0 train.max_iter=2
-    train.amp.enabled=false train.eval_period=0 train.log_period=1 train.device=cpu
-""".split()
+TINY_YAML = as_yaml(SMALL_YAML, length=2, batch=2, MODEL__DEVICE="cpu")
+TINY_LAZY = as_lazy(SMALL_LAZY, length=2, batch=2, train__device="cpu")
+pytestmark = pytest.mark.usefixtures("environment")
 
 
-@pytest.fixture(autouse=True)
-def forget():
-    yield
-    for name in NAMES:
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-
-
-@pytest.fixture
-def entry(datasets, monkeypatch):
-    """Returns ``entry(split, **changes)``: an item of DATASETS.FOLDERS; None takes a key out."""
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
-
-    def make(split="train", **changes):
-        made = {
-            "NAME": f"own_{split}",
-            "IMAGES": f"generated/{split}",
-            "LABELS": f"generated/{split}annot",
-            "CLASSES": CLASSES,
-        }
-        return {k: v for k, v in (made | changes).items() if v is not None}
-
-    return make
+def entry(split, **changes):
+    """An item of DATASETS.FOLDERS; None takes a key out."""
+    made = {
+        "NAME": f"own_{split}",
+        "IMAGES": f"generated/{split}",
+        "LABELS": f"generated/{split}annot",
+        "CLASSES": CLASSES,
+    }
+    return {k: v for k, v in (made | changes).items() if v is not None}
 
 
 @pytest.fixture
@@ -78,11 +58,7 @@ MODEL: {{SEM_SEG_HEAD: {{NUM_CLASSES: {classes}}}}}
     return make
 
 
-def arguments(**more):
-    return Namespace(**({"eval_only": False, "resume": False, "config_file": ""} | more))
-
-
-def test_yaml_trains_evaluates_and_its_dump_loads_again(entry, write, tmp_path, datasets):
+def test_yaml_trains_evaluates_and_its_dump_loads_again(write, tmp_path, datasets):
     # As editors on Windows do: a mark at the start, other line ends.
     (datasets / "names.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*CLASSES, "", ""]).encode())
     path = write([entry("train", CLASSES="names.txt"), entry("val")])
@@ -90,9 +66,7 @@ def test_yaml_trains_evaluates_and_its_dump_loads_again(entry, write, tmp_path, 
     results = run(load_config(path, [*TINY_YAML, "OUTPUT_DIR", str(out)]), arguments())
     assert {f"IoU-{name}" for name in CLASSES} < set(results["sem_seg"])
 
-    for name in NAMES:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    forget("own_train", "own_val")
     options = ["MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval")]
     dumped = load_config(str(out / "config.yaml"), options)
     assert MetadataCatalog.get("own_train").stuff_classes == CLASSES
@@ -100,7 +74,7 @@ def test_yaml_trains_evaluates_and_its_dump_loads_again(entry, write, tmp_path, 
     assert again["sem_seg"] == pytest.approx(results["sem_seg"], nan_ok=True)
 
 
-def test_lazy_config_registers_for_itself(entry, tmp_path):
+def test_lazy_config_registers_for_itself(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(f'''
 from detectron2.config import LazyConfig
@@ -160,13 +134,13 @@ def test_the_weight_lines_are_read(tmp_path):
     assert list(instantiate(cfg.model.sem_seg_head.loss).class_weights) == weights
 
 
-def test_another_number_of_classes_is_one_line(entry, write, tmp_path):
+def test_another_number_of_classes_is_one_line(write, tmp_path):
     path = write([entry("train"), entry("val")], classes=11)
     with pytest.raises(UsageError, match=r"own_train has 8 classes.*num_classes=11"):
         run(load_config(path, [*TINY_YAML, "OUTPUT_DIR", str(tmp_path / "out")]), arguments())
 
 
-def test_loading_twice_registers_anew(entry, write):
+def test_loading_twice_registers_anew(write):
     load_config(write([entry("train"), entry("val")]))
     load_config(write([entry("train", IGNORE_LABEL=7, COLORS=[[1, 2, i] for i in range(8)])]))
     meta = MetadataCatalog.get("own_train")
@@ -194,7 +168,7 @@ def test_loading_twice_registers_anew(entry, write):
         ({"NAME": "camvid_sem_seg_val"}, r"FOLDERS\[1\]\.NAME: there is a dataset"),
     ],
 )
-def test_a_wrong_entry_names_file_and_key(entry, write, changes, message):
+def test_a_wrong_entry_names_file_and_key(write, changes, message):
     with pytest.raises(UsageError, match=message) as error:
         load_config(write([entry("train"), entry("val", **changes)]))
     assert "\n" not in str(error.value) and "mine.yaml" in str(error.value)
@@ -207,13 +181,13 @@ def test_folders_of_another_type_are_named(write, folders):
         load_config(write(folders))
 
 
-def test_a_class_file_that_is_no_text_is_named(entry, write, datasets):
+def test_a_class_file_that_is_no_text_is_named(write, datasets):
     (datasets / "names.bin").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(UsageError, match=r"CLASSES: .*names\.bin cannot be read"):
         load_config(write([entry("train", CLASSES="names.bin")]))
 
 
-def test_an_empty_line_among_the_classes_is_named(entry, write, datasets):
+def test_an_empty_line_among_the_classes_is_named(write, datasets):
     (datasets / "names.txt").write_text("a\n\nb\n")
     with pytest.raises(UsageError, match=r"CLASSES \(.*names\.txt\): class 1 has no name"):
         load_config(write([entry("train", CLASSES="names.txt")]))

@@ -4,11 +4,12 @@ import copy
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import TrainerBase, launch
 from detectron2.layers import get_norm
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from dnl_d2.data import register_sem_seg_folder
@@ -81,24 +82,20 @@ def test_resume_goes_on_where_it_stopped_and_keeps_the_best(kind, tmp_path, monk
         return train(self, start, end)
 
     monkeypatch.setattr(TrainerBase, "train", spy)
-    names = {
-        yaml_config: ("SOLVER__MAX_ITER", "SOLVER__CHECKPOINT_PERIOD", "TEST__EVAL_PERIOD"),
-        lazy_config: ("train__max_iter", "train__checkpointer__period", "train__eval_period"),
-    }[kind]
-    run(kind(tmp_path, **dict(zip(names, (4, 2, 2), strict=True))), arguments())
+    run(kind(tmp_path, length=4, period=2, eval_period=2), arguments())
     first = torch.load(tmp_path / "model_final.pth", weights_only=False)
     assert first["iteration"] == 3
     hooks = first["trainer"]["hooks"] if "hooks" in first["trainer"] else first["trainer"]
     assert "BestCheckpointer" in str(hooks)
-    run(kind(tmp_path, **dict(zip(names, (6, 2, 2), strict=True))), arguments(resume=True))
+    run(kind(tmp_path, length=6, period=2, eval_period=2), arguments(resume=True))
     assert torch.load(tmp_path / "model_final.pth", weights_only=False)["iteration"] == 5
     assert starts == [(0, 4), (4, 6)]
 
 
 @pytest.mark.parametrize(("limit", "moves"), [(0, True), (1e-6, False)])
 def test_lazy_gradients_are_clipped(tmp_path, limit, moves):
-    options = {"optimizer__weight_decay": 0, "train__max_iter": 2, "train__clip_norm": limit}
-    run(lazy_config(tmp_path, train__checkpointer__period=1, **options), arguments())
+    options = {"optimizer__weight_decay": 0, "train__clip_norm": limit}
+    run(lazy_config(tmp_path, length=2, period=1, **options), arguments())
     first, last = (
         torch.load(tmp_path / f"model_{name}.pth")["model"]["sem_seg_head.predictor.weight"]
         for name in ("0000000", "final")
@@ -112,8 +109,6 @@ def test_cpu_mixed_precision_trains_in_bfloat16_and_evaluates_in_fp32(tmp_path):
     model = trainer._trainer.model.model
     model.sem_seg_head.convs[0].register_forward_hook(lambda m, i, out: seen.append(out.dtype))
     trainer._trainer.iter = 0
-    from detectron2.utils.events import EventStorage
-
     with EventStorage():
         trainer._trainer.run_step()
     model.eval()
@@ -178,33 +173,17 @@ def test_missing_folder_is_found_before_training(tmp_path, monkeypatch):
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
-def test_a_label_out_of_range_is_found_before_training(tmp_path, monkeypatch):
-    import numpy as np
-    from PIL import Image
-
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "images" / "a.png")
-    Image.fromarray(np.full((8, 8), 9, np.uint8)).save(tmp_path / "labels" / "a.png")
-    name = "bad_labels_sem_seg"
-    register_sem_seg_folder(
-        name, str(tmp_path / "images"), str(tmp_path / "labels"), classes=list("abcdefgh")
-    )
-    try:
-        with pytest.raises(UsageError, match=r"a\.png.*9"):
-            run(yaml_config(tmp_path / "out", DATASETS__TRAIN=f"('{name}',)"), arguments())
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+def test_a_label_out_of_range_is_found_before_training(tmp_path, save):
+    save("images/a.png", np.zeros((8, 8, 3), np.uint8))
+    save("labels/a.png", np.full((8, 8), 9, np.uint8))
+    folders = str(tmp_path / "images"), str(tmp_path / "labels")
+    register_sem_seg_folder("bad_labels_sem_seg", *folders, classes=list("abcdefgh"))
+    with pytest.raises(UsageError, match=r"a\.png.*9"):
+        run(yaml_config(tmp_path / "out", DATASETS__TRAIN="('bad_labels_sem_seg',)"), arguments())
 
 
 @pytest.mark.parametrize("kind", [yaml_config, lazy_config])
 def test_no_figure_without_weights(kind, tmp_path):
-    key = {yaml_config: "MODEL__WEIGHTS", lazy_config: "train__init_checkpoint"}[kind]
-    width = {
-        yaml_config: ("MODEL__SEM_SEG_HEAD__CONVS_DIM", 16),
-        lazy_config: ("model__sem_seg_head__channels", 16),
-    }[kind]
     (tmp_path / "garbage.pth").write_bytes(b"<html>not found</html>")
     torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "other.pth")
     for value, message in [
@@ -213,38 +192,14 @@ def test_no_figure_without_weights(kind, tmp_path):
         (tmp_path / "garbage.pth", r"garbage\.pth: .*HTML"),
         (tmp_path / "other.pth", r"other\.pth: not a model this library knows"),
     ]:
-        cfg = kind(tmp_path / "out", **{key: value or ("''" if kind is lazy_config else "")})
+        cfg = kind(tmp_path / "out", weights=value or ("''" if kind is lazy_config else ""))
         with pytest.raises(UsageError, match=message) as error:
             run(cfg, arguments(eval_only=True))
         assert "\n" not in str(error.value)
     run(kind(tmp_path / "run"), arguments())
-    cfg = kind(tmp_path / "out", **{key: tmp_path / "run" / "model_final.pth", width[0]: width[1]})
+    cfg = kind(tmp_path / "out", weights=tmp_path / "run" / "model_final.pth", width=16)
     with pytest.raises(UsageError, match="another shape"):
         run(cfg, arguments(eval_only=True))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"MODEL__SEM_SEG_HEAD__NAME": "NoHead"}, "while building.*NoHead"),
-        ({"MODEL__SEM_SEG_HEAD__NORM": "QN"}, "SEM_SEG_HEAD.NORM is .QN.: use a norm"),
-        ({"SOLVER__LR_SCHEDULER_NAME": "Nope"}, "while building.*Nope"),
-        ({"INPUT__CROP__TYPE": "relative"}, "INPUT.CROP.TYPE"),
-        ({"MODEL__SEM_SEG_HEAD__CONTEXT__NAME": ""}, "no NAME"),
-        ({"OUTPUT_DIR": "/dev/null/x"}, "output folder"),
-        ({"DATASETS__TRAIN": "('cityscapes_sem_seg_train',)"}, "DETECTRON2_DATASETS"),
-    ],
-)
-def test_wrong_values_are_one_line(tmp_path, options, message):
-    with pytest.raises(UsageError, match=message) as error:
-        run(yaml_config(tmp_path / "out", **options), arguments())
-    assert "\n" not in str(error.value)
-
-
-def test_a_model_that_does_not_slide_says_so(tmp_path):
-    changes = {"MODEL.META_ARCHITECTURE": "SemanticSegmentor", "TEST.SLIDE.WINDOW": "[32, 32]"}
-    with pytest.raises(UsageError, match=r"TEST.SLIDE.WINDOW: SemanticSegmentor does not slide"):
-        run(yaml_config(tmp_path, **changes), arguments())
 
 
 def test_lazy_ignore_label_must_be_the_datasets(tmp_path):
@@ -253,25 +208,10 @@ def test_lazy_ignore_label_must_be_the_datasets(tmp_path):
         run(cfg, arguments())
 
 
-def in_parts(kind, folder, iterations, **more):
-    """A config for batches of 4 in two parts, whose own batch size is 8."""
-    batch, parts, reference, length, rate = {
-        yaml_config: (
-            "SOLVER__IMS_PER_BATCH", "SOLVER__ACCUMULATE", "SOLVER__REFERENCE_BATCH_SIZE",
-            "SOLVER__MAX_ITER", "SOLVER__BASE_LR",
-        ),
-        lazy_config: (
-            "dataloader__train__total_batch_size", "train__accumulate",
-            "train__reference_batch_size", "train__max_iter", "optimizer__lr",
-        ),
-    }[kind]  # fmt: skip
-    options = {batch: 4, parts: 2, reference: 8, length: iterations // 2, rate: 0.02}
-    return kind(folder, **(options | more))
-
-
 @pytest.mark.parametrize("kind", [yaml_config, lazy_config])
 def test_batches_in_parts_with_a_scaled_schedule_and_resuming(kind, tmp_path):
-    sizes = []
+    # The schedule is for batches of 8: its iterations become twice as many.
+    sizes, options = [], {"batch": 4, "parts": 2, "reference": 8, "rate": 0.02}
     record = nn.modules.module.register_module_forward_pre_hook(
         lambda module, inputs: (
             sizes.append(len(inputs[0]))
@@ -280,11 +220,11 @@ def test_batches_in_parts_with_a_scaled_schedule_and_resuming(kind, tmp_path):
         )
     )
     try:
-        run(in_parts(kind, tmp_path, 4), arguments())
+        run(kind(tmp_path, length=2, **options), arguments())
         assert "scaled from batches of 8" in (tmp_path / "log.txt").read_text()
         assert sizes == [2] * 8
         assert torch.load(tmp_path / "model_final.pth", weights_only=False)["iteration"] == 3
-        run(in_parts(kind, tmp_path, 6), arguments(resume=True))
+        run(kind(tmp_path, length=3, **options), arguments(resume=True))
     finally:
         record.remove()
     assert sizes == [2] * 12
@@ -298,6 +238,13 @@ def test_batches_in_parts_with_a_scaled_schedule_and_resuming(kind, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
+        (yaml_config, {"MODEL__SEM_SEG_HEAD__NAME": "NoHead"}, "while building.*NoHead"),
+        (yaml_config, {"MODEL__SEM_SEG_HEAD__NORM": "QN"}, "SEM_SEG_HEAD.NORM is .QN.: use a norm"),
+        (yaml_config, {"SOLVER__LR_SCHEDULER_NAME": "Nope"}, "while building.*Nope"),
+        (yaml_config, {"INPUT__CROP__TYPE": "relative"}, "INPUT.CROP.TYPE"),
+        (yaml_config, {"MODEL__SEM_SEG_HEAD__CONTEXT__NAME": ""}, "no NAME"),
+        (yaml_config, {"output": "/dev/null/x"}, "output folder"),
+        (yaml_config, {"DATASETS__TRAIN": "('cityscapes_sem_seg_train',)"}, "DETECTRON2_DATASETS"),
         (yaml_config, {"SOLVER__ACCUMULATE": 3}, "SOLVER.ACCUMULATE=3: a batch of 4 images"),
         (lazy_config, {"train__accumulate": 3}, "train.accumulate=3: a batch of 4 images"),
         (yaml_config, {"SOLVER__AMP__DTYPE": "half"}, "SOLVER.AMP.DTYPE='half': use one of"),
@@ -311,15 +258,15 @@ def test_batches_in_parts_with_a_scaled_schedule_and_resuming(kind, tmp_path):
         ),
     ],
 )
-def test_wrong_training_options_are_one_line(kind, options, message, tmp_path):
+def test_wrong_values_are_one_line(kind, options, message, tmp_path):
     with pytest.raises(UsageError, match=message) as error:
         run(kind(tmp_path / "out", **options), arguments())
     assert "\n" not in str(error.value)
 
 
 def train_in_a_process(folder):
-    for kind, length in ((yaml_config, "SOLVER__MAX_ITER"), (lazy_config, "train__max_iter")):
-        run(kind(folder / kind.__name__, **{length: 2}), arguments())
+    for kind in (yaml_config, lazy_config):
+        run(kind(folder / kind.__name__, length=2), arguments())
     leave()
 
 
