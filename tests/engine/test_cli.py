@@ -1,26 +1,11 @@
 """tools/train_net.py as a person runs it."""
 
-import runpy
-import subprocess
-import sys
-
 import pytest
 
 from tests.engine.runs import LAZY_OPTIONS, YAML_OPTIONS, as_lazy, as_yaml
-from tests.processes import with_root
+from tests.tools.programs import load, start
 
 STEM = "configs/camvid/fcn_r18w32-d8_4k_camvid-240x320"
-
-
-def train_net(root, *arguments, datasets=""):
-    return subprocess.run(
-        [sys.executable, "tools/train_net.py", *map(str, arguments)],
-        cwd=root,
-        env=with_root(root, DETECTRON2_DATASETS=str(datasets)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.mark.parametrize(
@@ -33,17 +18,15 @@ def train_net(root, *arguments, datasets=""):
 )
 def test_mistakes_end_in_one_line(root, monkeypatch, arguments, message):
     monkeypatch.chdir(root)
-    command = runpy.run_path("tools/train_net.py")["command"]
     with pytest.raises(SystemExit) as ended:
-        command(arguments)
+        load(root, "train_net").command(arguments)
     line = ended.value.code
     assert line.startswith("train_net.py: error: ") and message in line and "\n" not in line
 
 
 def test_missing_dataset_ends_in_one_line(root, tmp_path):
-    result = train_net(
-        root, "--config-file", STEM + ".py", f"train.output_dir={tmp_path}/out", datasets=tmp_path
-    )
+    arguments = ["--config-file", STEM + ".py", f"train.output_dir={tmp_path}/out"]
+    result = start(root, "train_net", *arguments, DETECTRON2_DATASETS=str(tmp_path))
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
@@ -56,7 +39,8 @@ def test_trains_evaluates_and_shows_progress(root, tmp_path, datasets, suffix):
         ".yaml": as_yaml(YAML_OPTIONS, length=3, output=tmp_path),
         ".py": as_lazy(LAZY_OPTIONS, length=3, output=tmp_path),
     }[suffix]
-    result = train_net(root, "--config-file", STEM + suffix, *overrides, datasets=datasets)
+    arguments = ["--config-file", STEM + suffix, *overrides]
+    result = start(root, "train_net", *arguments, DETECTRON2_DATASETS=str(datasets))
     assert result.returncode == 0, result.stderr[-2000:]
     assert "eta: " in result.stdout and "mIoU" in result.stdout
     assert "SyncBN layers run as BN" in result.stdout

@@ -1,12 +1,12 @@
 """The command line over dnl_d2.analysis."""
 
-import importlib.util
 import json
 import os
-import subprocess
 import sys
 
 import pytest
+
+from tests.tools.programs import load, start
 
 YAML = "configs/camvid/gc_r18w32-d8_700_camvid-240x320.yaml"
 
@@ -14,9 +14,7 @@ YAML = "configs/camvid/gc_r18w32-d8_700_camvid-240x320.yaml"
 @pytest.fixture
 def run(root, monkeypatch, capsys):
     """Runs the tool in this process: arguments -> what it printed."""
-    spec = importlib.util.spec_from_file_location("analyze_model", root / "tools/analyze_model.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load(root, "analyze_model")
     monkeypatch.chdir(root)
 
     def call(*arguments):
@@ -71,8 +69,7 @@ def test_mistakes(run, arguments, message):
 
 
 def test_a_mistake_is_one_line(root):
-    command = [sys.executable, "tools/analyze_model.py", "--config-file", "no.yaml"]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
+    result = start(root, "analyze_model", "--config-file", "no.yaml")
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]  # libraries may warn before
     assert last == "analyze_model.py: error: --config-file no.yaml: no such file"

@@ -1,7 +1,6 @@
 """tools/check_dataset.py as a person runs it."""
 
 import json
-import runpy
 import shutil
 import subprocess
 import sys
@@ -13,22 +12,25 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from dnl_d2.engine import load_config
-from tests.processes import with_root
+from tests.engine.runs import environment  # noqa: F401
+from tests.tools.programs import load, start
 
 CLASSES = "background,texture_a,texture_b,paired,red,green,cyan,violet"
-CAMVID = "configs/common/camvid_r18w32"
+BASES = {
+    ".yaml": "configs/common/camvid_r18w32-d8.yaml",
+    ".py": "configs/common/camvid_r18w32_d8.py",
+}
 
 
 @pytest.fixture(scope="module")
 def command(root):
-    return runpy.run_path(str(root / "tools" / "check_dataset.py"))["command"]
+    return load(root, "check_dataset").command
 
 
 @pytest.fixture
-def check(command, root, datasets, tmp_path, monkeypatch, capsys):
+def check(command, root, environment, tmp_path, monkeypatch, capsys):  # noqa: F811
     """Returns ``check(*arguments)``, which runs the tool and returns status, stdout and stderr."""
     monkeypatch.chdir(root)
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:
@@ -49,23 +51,13 @@ def folders(datasets, tmp_path):
     return ["--images", data / "train", "--labels", data / "trainannot"]
 
 
-@pytest.fixture(autouse=True)
-def forget():
-    yield
-    for name in ("mine_train", "mine_val"):
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-
-
 @pytest.mark.parametrize("suffix", [".yaml", ".py"])
 def test_sound_folders_give_a_config_a_sheet_and_figures(root, check, folders, tmp_path, suffix):
     written = tmp_path / f"mine{suffix}"
     data = tmp_path / "data"
-    base = root / (f"{CAMVID}-d8.yaml" if suffix == ".yaml" else f"{CAMVID}_d8.py")
     result = check(
         *folders, "--val-images", data / "val", "--val-labels", data / "valannot",
-        "--classes", CLASSES, "--base", base, "--write-config", written,
+        "--classes", CLASSES, "--base", root / BASES[suffix], "--write-config", written,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     assert "errors: 0" in result.stdout and "LOSS_CLASS_WEIGHTS: [" in result.stdout
@@ -92,7 +84,7 @@ def test_sound_folders_give_a_config_a_sheet_and_figures(root, check, folders, t
 
 
 def test_the_printed_lines_are_a_config(root, check, folders, tmp_path):
-    result = check(*folders, "--classes", CLASSES, "--base", f"{CAMVID}-d8.yaml", "--name", "mine")
+    result = check(*folders, "--classes", CLASSES, "--base", BASES[".yaml"], "--name", "mine")
     lines = result.stdout[result.stdout.index("_BASE_") :]
     (tmp_path / "mine.yaml").write_text(lines.replace("_BASE_: ", f"_BASE_: {root}/", 1))
     cfg = load_config(str(tmp_path / "mine.yaml"))
@@ -110,12 +102,9 @@ def test_errors_give_a_status_and_no_config(check, folders, tmp_path):
     assert (tmp_path / "report/report.json").exists()
 
 
-def test_warnings_alone_pass_and_black_and_white_gives_a_script(check, tmp_path):
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).save(tmp_path / "images/a.png")
-    Image.fromarray(np.eye(9, dtype=np.uint8) * 255).save(tmp_path / "labels/a.png")
+def test_warnings_alone_pass_and_black_and_white_gives_a_script(check, tmp_path, save, rng):
+    save("images/a.png", rng.integers(0, 255, (9, 9, 3), np.uint8))
+    save("labels/a.png", np.eye(9, dtype=np.uint8) * 255)
     result = check("--images", tmp_path / "images", "--labels", tmp_path / "labels")
     assert result.returncode == 0 and "warning: mine_train: labels hold 0 and 255" in result.stdout
     script = tmp_path / "report/convert_labels.py"
@@ -137,16 +126,18 @@ def test_the_report_of_an_earlier_run_is_gone(check, folders, tmp_path):
     assert [p.name for p in (tmp_path / "report").iterdir()] == ["report.json"]
 
 
+def on(suffix, train, test):
+    """Options that check the datasets of a config of either kind."""
+    if suffix == ".yaml":
+        opts = ["DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)"]
+    else:
+        opts = [f"dataloader.train.dataset.names={train}", f"dataloader.test.dataset.names={test}"]
+    return ["--config-file", BASES[suffix], "--opts", *opts]
+
+
 @pytest.mark.parametrize("suffix", [".yaml", ".py"])
 def test_a_configs_datasets_are_checked_against_its_model(check, root, suffix):
-    config = f"{CAMVID}-d8.yaml" if suffix == ".yaml" else f"{CAMVID}_d8.py"
-    keys = ("DATASETS.TRAIN", "DATASETS.TEST")
-    if suffix == ".yaml":
-        opts = [keys[0], "('generated_sem_seg_train',)", keys[1], "('generated_sem_seg_val',)"]
-    else:
-        opts = [f"dataloader.{s}.dataset.names=generated_sem_seg_{n}"
-                for s, n in (("train", "train"), ("test", "val"))]  # fmt: skip
-    result = check("--config-file", config, "--opts", *opts)
+    result = check(*on(suffix, "generated_sem_seg_train", "generated_sem_seg_val"))
     assert result.returncode == 1
     lines = [x for x in result.stdout.splitlines() if x.startswith("error: ")]
     assert len(lines) == 2
@@ -155,23 +146,15 @@ def test_a_configs_datasets_are_checked_against_its_model(check, root, suffix):
 
 @pytest.mark.parametrize("suffix", [".yaml", ".py"])
 def test_a_test_split_without_labels_is_for_prediction(
-    check, tmp_path, datasets, monkeypatch, suffix
+    check, tmp_path, datasets, monkeypatch, save, rng, suffix
 ):
-    city = tmp_path / "cityscapes/leftImg8bit/test/berlin"
-    city.mkdir(parents=True)
-    noise = np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8)
-    Image.fromarray(noise).save(city / "berlin_000000_000019_leftImg8bit.png")
+    name = "cityscapes/leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png"
+    save(name, rng.integers(0, 255, (9, 9, 3), np.uint8))
     (tmp_path / "generated").symlink_to(datasets / "generated")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     labelled, without = "generated_sem_seg_train", "cityscapes_sem_seg_test"
-    config = f"{CAMVID}-d8.yaml" if suffix == ".yaml" else f"{CAMVID}_d8.py"
     for train, test, level in ((labelled, without, "warning"), (without, labelled, "error")):
-        if suffix == ".yaml":
-            opts = ["DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)"]
-        else:
-            opts = [f"dataloader.train.dataset.names={train}"]
-            opts += [f"dataloader.test.dataset.names={test}"]
-        result = check("--config-file", config, "--opts", *opts)
+        result = check(*on(suffix, train, test))
         text = "no labels: only for prediction" if level == "warning" else "images have no label"
         assert f"\n{level}: {without}: {text}" in result.stdout
         assert (f"error: {without}: images have no label" in result.stdout) == (level == "error")
@@ -233,15 +216,8 @@ def test_ctrl_c_leaves_no_report(command, datasets, tmp_path, monkeypatch, capsy
     assert list((tmp_path / "report").iterdir()) == []
 
 
-def test_it_starts_as_a_program(root, tmp_path):
-    result = subprocess.run(
-        [sys.executable, "tools/check_dataset.py", "--dataset", "nope"],
-        cwd=root,
-        env=with_root(root),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def test_it_starts_as_a_program(root):
+    result = start(root, "check_dataset", "--dataset", "nope")
     assert result.returncode == 1 and "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("check_dataset.py: error: dataset 'nope' is not registered")

@@ -1,21 +1,14 @@
 """The demo from end to end, with a budget too small to learn anything."""
 
-import subprocess
-import sys
-
 import pytest
 from PIL import Image
+
+from tests.tools.programs import start
 
 
 @pytest.mark.slow
 def test_demo_prints_a_table_and_draws(root, tmp_path):
-    result = subprocess.run(
-        [sys.executable, "tools/demo.py", "--iterations", "2", "--output", str(tmp_path)],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    result = start(root, "demo", "--iterations", 2, "--output", tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     lines = result.stdout.splitlines()
     for method in ("FCN", "DNL"):
@@ -26,11 +19,5 @@ def test_demo_prints_a_table_and_draws(root, tmp_path):
 
 
 def test_a_wrong_budget_is_refused(root):
-    result = subprocess.run(
-        [sys.executable, "tools/demo.py", "--iterations", "0"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    result = start(root, "demo", "--iterations", 0)
     assert result.returncode == 2 and "--iterations must be at least 1" in result.stderr

@@ -1,15 +1,13 @@
 """The tables in the READMEs are those of configs/results.yaml."""
 
-import importlib.util
 import os
-import subprocess
 import sys
 
 import pytest
 import yaml
 
 from dnl_d2.errors import UsageError
-from tests.processes import with_root
+from tests.tools.programs import load, start
 
 ROW = {
     "method": "dnl",
@@ -25,42 +23,40 @@ ROW = {
 }
 
 
-def module(root):
-    spec = importlib.util.spec_from_file_location("make_tables", root / "tools" / "make_tables.py")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+@pytest.fixture
+def tool(root):
+    return load(root, "make_tables")
 
 
-def test_blocks_are_filled_and_the_rest_stays(root):
+def test_blocks_are_filled_and_the_rest_stays(tool):
     text = "before\n<!-- results:d_classes -->\nold\n<!-- end -->\nafter\n"
-    tables = module(root).join({"d": [ROW]}, {})
-    got = module(root).render(text, tables, path="README.md")
+    tables = tool.join({"d": [ROW]}, {})
+    got = tool.render(text, tables, path="README.md")
     assert got.startswith("before\n<!-- results:d_classes -->\n| ")
     assert "| DNL | 50.0 | 25.0 |" in " ".join(got.split())
     assert "old" not in got and got.endswith("<!-- end -->\nafter\n")
-    assert module(root).render(got, tables, path="README.md") == got
+    assert tool.render(got, tables, path="README.md") == got
 
 
-def test_published_figures_stand_beside_own_ones(root):
+def test_published_figures_stand_beside_own_ones(tool):
     rows = [{"config": "d/x", "source": "a zoo", "miou": 78.6, "ms_flip": 80.27}, {"config": "d/y"}]
-    tables = module(root).join({"d": [ROW | {"config": "d/x.yaml"}]}, {"d": rows})
-    text = module(root).render("<!-- results:d_published -->\n<!-- end -->", tables, path="x")
+    tables = tool.join({"d": [ROW | {"config": "d/x.yaml"}]}, {"d": rows})
+    text = tool.render("<!-- results:d_published -->\n<!-- end -->", tables, path="x")
     first, second = text.splitlines()[3:5]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (first, second)]
     assert cells[0] == ["`d/x`", "a zoo", "78.60", "-", "80.27", "-", "-", "12.35", "not run"]
     assert cells[1] == ["`d/y`", *["-"] * 6, "not run", "not run"]
 
 
-def test_detection_has_its_own_columns(root):
+def test_detection_has_its_own_columns(tool):
     rows = [
         {"config": "c/x", "source": "a zoo", "box_ap": 37.3, "mask_ap": 34.2, "fps": 10.6},
         {"config": "c/y", "source": "a zoo", "box_ap": 41.0, "mask_ap": 37, "params_m": 46.9},
     ]
     own = {"config": "c/x.yaml", "box_ap": 37.26, "mask_ap": 34.0}
-    tables = module(root).join({"r": [own]}, {"c": rows})
+    tables = tool.join({"r": [own]}, {"c": rows})
     assert "c_published" not in tables
-    text = module(root).render("<!-- results:c_detection -->\n<!-- end -->", tables, path="x")
+    text = tool.render("<!-- results:c_detection -->\n<!-- end -->", tables, path="x")
     lines = text.splitlines()
     titles, first, second = (
         [cell.strip() for cell in lines[k].strip("|").split("|")] for k in (1, 3, 4)
@@ -70,8 +66,8 @@ def test_detection_has_its_own_columns(root):
     assert second == ["`c/y`", "a zoo", "41.0", "37.0", "-", "-", "46.9", "-", *["not run"] * 2]
 
 
-def test_overview_has_figure_commit_and_hardware(root):
-    got = module(root).overview([ROW])
+def test_overview_has_figure_commit_and_hardware(tool):
+    got = tool.overview([ROW])
     for part in ("12.3", "`abc`", "`camvid/x.yaml`", "Hardware: a machine."):
         assert part in got
 
@@ -89,30 +85,28 @@ def test_overview_has_figure_commit_and_hardware(root):
         ("<!-- results:d_overview -->\n<!-- end -->\n", "a row of d_overview lacks 'seed'"),
     ],
 )
-def test_mistakes_name_file_and_block(root, text, message):
+def test_mistakes_name_file_and_block(tool, text, message):
     row = {key: value for key, value in ROW.items() if key != "seed"}
-    tables = module(root).join({"d": [row]}, {})
+    tables = tool.join({"d": [row]}, {})
     with pytest.raises(UsageError, match=f"^README.md: .*{message}"):
-        module(root).render(text, tables, path="README.md")
+        tool.render(text, tables, path="README.md")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [("d: [{miou: 1}]", "without config"), ("d: []", "d has no row"), ("d: [", "cannot be read")],
 )
-def test_broken_figures_are_one_line(root, tmp_path, content, message):
-    loaded = module(root)
-    loaded.ROOT = str(tmp_path)
+def test_broken_figures_are_one_line(tool, tmp_path, content, message):
+    tool.ROOT = str(tmp_path)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/results.yaml").write_text(content)
     with pytest.raises(UsageError, match=rf"results\.yaml.*{message}") as caught:
-        loaded._read("results.yaml")
+        tool._read("results.yaml")
     assert "\n" not in str(caught.value)
 
 
-def test_all_files_are_filled_or_none(root, tmp_path, monkeypatch):
-    loaded = module(root)
-    loaded.ROOT, loaded.FILES = str(tmp_path), ("a.md", "b.md")
+def test_all_files_are_filled_or_none(tool, tmp_path, monkeypatch):
+    tool.ROOT, tool.FILES = str(tmp_path), ("a.md", "b.md")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/results.yaml").write_text(yaml.safe_dump({"d": [ROW]}))
     (tmp_path / "configs/published.yaml").write_text("")
@@ -121,21 +115,15 @@ def test_all_files_are_filled_or_none(root, tmp_path, monkeypatch):
     (tmp_path / "b.md").write_text(block.replace("<!-- end -->", ""))
     monkeypatch.setattr(sys, "argv", ["make_tables.py"])
     with pytest.raises(UsageError, match=r"b\.md: block d_classes has no"):
-        loaded.main()
+        tool.main()
     assert (tmp_path / "a.md").read_text() == block
     (tmp_path / "b.md").write_text(block)
-    loaded.main()
-    assert all("| DNL " in (tmp_path / name).read_text() for name in loaded.FILES)
+    tool.main()
+    assert all("| DNL " in (tmp_path / name).read_text() for name in tool.FILES)
 
 
 def test_readmes_are_up_to_date(root):
-    result = subprocess.run(
-        [sys.executable, "tools/make_tables.py", "--check"],
-        cwd=root,
-        env=with_root(root),
-        capture_output=True,
-        text=True,
-    )
+    result = start(root, "make_tables", "--check")
     assert result.returncode == 0, result.stderr
 
 
