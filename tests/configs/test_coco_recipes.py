@@ -20,16 +20,12 @@ PLACES = {
     ("c4-c5", "_4conv1fc"): ("after_add", {"RES4": [-2], "RES5": [-2, -1, 0]}),
 }
 BLOCKS = {
-    (None, None): {"NAME": ""},
-    ("gc_r16", None): {"NAME": "gc", "RATIO": 1 / 16},
-    ("gc_r4", None): {"NAME": "gc", "RATIO": 1 / 4},
-    ("gc_r16", "_4conv1fc"): {"NAME": "gc", "RATIO": 1 / 16},
-    ("gc_r4", "_4conv1fc"): {"NAME": "gc", "RATIO": 1 / 4},
-    ("nl", None): {"NAME": "nl", "REDUCTION": 2},
-    ("nl", "_4conv1fc"): {"NAME": "nl", "REDUCTION": 4},
-    ("snl", None): {"NAME": "snl"},
-    ("snl", "_4conv1fc"): {"NAME": "snl"},
-    ("dnl", "_4conv1fc"): {"NAME": "dnl", "PRESET": "paper-det"},
+    None: {"NAME": ""},
+    "gc_r16": {"NAME": "gc", "RATIO": 1 / 16},
+    "gc_r4": {"NAME": "gc", "RATIO": 1 / 4},
+    "nl": {"NAME": "nl", "REDUCTION": 2},
+    "snl": {"NAME": "snl"},
+    "dnl": {"NAME": "dnl", "PRESET": "paper-det"},
 }
 WEIGHTS = {
     "r50": "/resnet50-19c8e357.pth",
@@ -71,8 +67,9 @@ def test_a_recipe_says_what_its_name_says(name):
     assert {k: v for k, v in resnet.CONTEXT_STAGES.items() if v} == stages
     assert position in (None, resnet.CONTEXT_POSITION)
     block = {key: value for key, value in resnet.CONTEXT.items() if value is not None}
-    assert block == BLOCKS[parts["block"], parts["block"] and parts["conv_head"]]
     cascade, conv = bool(parts["cascade"]), bool(parts["conv_head"])
+    narrow = {"REDUCTION": 4} if parts["block"] == "nl" and conv else {}
+    assert block == BLOCKS[parts["block"]] | narrow
     assert model.ROI_HEADS.NAME == ("MeanCascadeROIHeads" if cascade else "StandardROIHeads")
     assert model.ROI_MASK_HEAD.NAME.startswith("MeanMask" if cascade else "MaskRCNNConvUpsample")
     box, norm = model.ROI_BOX_HEAD, "SyncBN" if conv else ""

@@ -7,6 +7,7 @@ from detectron2.utils.events import EventStorage
 
 from dnl_d2.engine import Trainer
 from tests.configs.coco import LEAVES, NAME, yaml_config
+from tests.engine.runs import as_yaml
 
 NARROW = {
     "MODEL.DEVICE": "cpu",
@@ -23,9 +24,8 @@ SIZE = (64, 96)
 
 
 def narrow(name):
-    options = [str(part) for pair in NARROW.items() for part in pair]
     width = 1 if "x101" in name else 8
-    return yaml_config(name, *options, "MODEL.RESNETS.WIDTH_PER_GROUP", str(width))
+    return yaml_config(name, *as_yaml(NARROW, MODEL__RESNETS__WIDTH_PER_GROUP=width))
 
 
 def batch():

@@ -15,6 +15,7 @@ from torch import nn
 from dnl_d2.config.rules import check_lazy, check_yaml
 from dnl_d2.engine import Trainer, load_config
 from tests.configs.coco import CONFIGS, LEAVES, meta_model, yaml_config
+from tests.configs.twins import check_twins
 
 # What both ways of building leave different without meaning: a dictionary with or without its
 # defaults, or sizes that only exports and figures read.
@@ -83,36 +84,18 @@ def test_a_twin_trains_alike(name):
     check_lazy(twin)
     solver = ours.SOLVER
     model = nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1), "norm": nn.BatchNorm2d(1)})
-    twin.optimizer.params.model = model
-    optimizers = Trainer.build_optimizer(ours, model), instantiate(twin.optimizer)
-    for mine, other in zip(*(o.param_groups for o in optimizers), strict=True):
-        assert len(mine["params"]) == len(other["params"])
-        for key in ("lr", "momentum", "weight_decay", "nesterov"):
-            assert mine[key] == other[key], key
-    multipliers = Trainer.build_lr_scheduler(ours, optimizers[0])._multiplier, twin.lr_multiplier
-    multipliers = multipliers[0], instantiate(multipliers[1])
+    optimizer = check_twins(ours, twin, model)
+    multiplier = Trainer.build_lr_scheduler(ours, optimizer)._multiplier
+    multipliers = multiplier, instantiate(twin.lr_multiplier)
     for iteration in (0, 1, 250, 499, 500, *solver.STEPS, solver.MAX_ITER - 1):
         for near in (iteration - 1, iteration, iteration + 1):
             where = max(near, 0) / solver.MAX_ITER
             assert multipliers[0](where) == pytest.approx(multipliers[1](where), rel=1e-9)
-    train, loaders = twin.train, twin.dataloader
-    assert train.clip_norm == solver.CLIP_GRADIENTS.CLIP_VALUE and solver.CLIP_GRADIENTS.ENABLED
-    assert train.max_iter == solver.MAX_ITER
-    assert train.seed == ours.SEED
-    assert train.amp == {"enabled": solver.AMP.ENABLED, "dtype": solver.AMP.DTYPE}
-    assert train.accumulate == solver.ACCUMULATE
-    assert train.reference_batch_size == solver.REFERENCE_BATCH_SIZE
-    assert train.init_checkpoint == ours.MODEL.WEIGHTS
-    assert train.eval_period == ours.TEST.EVAL_PERIOD
-    assert train.checkpointer.period == solver.CHECKPOINT_PERIOD
-    assert train.output_dir == ours.OUTPUT_DIR
-    assert loaders.train.total_batch_size == solver.IMS_PER_BATCH
-    assert loaders.train.num_workers == loaders.test.num_workers == ours.DATALOADER.NUM_WORKERS
-    assert loaders.train.get("aspect_ratio_grouping", True) == ours.DATALOADER.ASPECT_RATIO_GROUPING
+    clip, loaders = solver.CLIP_GRADIENTS, twin.dataloader
+    assert twin.train.clip_norm == clip.CLIP_VALUE and clip.ENABLED
+    assert loaders.test.num_workers == ours.DATALOADER.NUM_WORKERS
     empty = loaders.train.dataset.get("filter_empty", True)
     assert empty == ours.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    assert [loaders.train.dataset.names] == list(ours.DATASETS.TRAIN)
-    assert [loaders.test.dataset.names] == list(ours.DATASETS.TEST)
     assert loaders.evaluator.dataset_name == loaders.test.dataset.names
     assert described(DatasetMapper(ours, True)) == described(instantiate(loaders.train.mapper))
     tests = DatasetMapper(ours, False), instantiate(loaders.test.mapper)
