@@ -9,18 +9,18 @@ from detectron2.modeling import (
     SemanticSegmentor,
 )
 
-from dnl_d2.engine.spec import DetectorScales, MultiScale
+from dnl_d2.engine.spec import DetectorScales, RunSpec
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
-from dnl_d2.validation.task import Task
 
 
-def check_multi_scale(multi_scale: MultiScale, model_class: type | None, task: Task) -> None:
-    """Raises :class:`UsageError` for a model that knows nothing of several scales.
+def check_multi_scale(spec: RunSpec, model_class: type | None) -> None:
+    """Raises :class:`UsageError` for a test at several scales of a model that knows none.
 
     A class that cannot be told yet (None) passes.
     """
-    if model_class is None:
+    multi_scale, task = spec.multi_scale, spec.task
+    if multi_scale is None or model_class is None:
         return
     bases = model_class.__mro__
     if ContextSegmentor in bases and multi_scale.segmentors:

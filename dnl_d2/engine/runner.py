@@ -76,8 +76,8 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
             whatever a file or a value turns out to be.
     """
     spec = read_config(cfg, train=not args.eval_only)
-    if args.eval_only and spec.multi_scale:
-        check_multi_scale(spec.multi_scale, spec.model_class, spec.task)
+    if args.eval_only:
+        check_multi_scale(spec, spec.model_class)
     if not args.resume:
         resolve_weights(spec.weights, spec.keys.weights)
     set_up(spec.config, args, output_dir=spec.output_dir)
@@ -99,8 +99,7 @@ def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
     if spec.evaluate is None:
         raise UsageError("--eval-only: the config has no dataloader.test")
     model = build_model(spec)
-    if spec.multi_scale:
-        check_multi_scale(spec.multi_scale, type(model), spec.task)
+    check_multi_scale(spec, type(model))
     checkpointer = Checkpointer(
         model, spec.output_dir, key=spec.keys.weights, channel_order=spec.channel_order
     )

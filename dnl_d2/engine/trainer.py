@@ -103,8 +103,7 @@ class Trainer(DefaultTrainer):
             UsageError: a value that cannot be meant, or TEST.AUG for a model that ignores it.
         """
         spec = from_yaml(cfg, cls, train=False)
-        if spec.multi_scale:
-            check_multi_scale(spec.multi_scale, spec.model_class, spec.task)
+        check_multi_scale(spec, spec.model_class)
         return plain_batch_norm_if_alone(super().build_model(cfg), cfg.MODEL.DEVICE)
 
     @classmethod

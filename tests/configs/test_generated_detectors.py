@@ -4,10 +4,9 @@ import math
 import pathlib
 
 import pytest
-from detectron2.engine import default_argument_parser
 
 from dnl_d2.engine import load_config, run
-from dnl_d2.synthetic import generate_instances
+from tests.engine.runs import SMALL_DETECTOR, arguments, as_yaml, pictures  # noqa: F401
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 METHODS = {"": "", "gc_r4_c3-c5_": "gc", "nl_c4_": "nl", "dnl_c4_": "dnl"}
@@ -37,27 +36,11 @@ def test_leaves_differ_in_the_block_alone(method, block):
     assert cfg == baseline
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("datasets")
-    generate_instances(str(folder / "generated_instances"), train=4, val=2)
-    return folder
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_trains_and_evaluates(method, pictures, tmp_path, monkeypatch):
+def test_trains_and_evaluates(method, pictures, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setenv("DETECTRON2_DATASETS", str(pictures))
-    options = {
-        "MODEL.DEVICE": "cpu",
-        "OUTPUT_DIR": str(tmp_path),
-        "SOLVER.IMS_PER_BATCH": 2,
-        "SOLVER.MAX_ITER": 2,
-        "SOLVER.STEPS": (),
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,  # some detections to evaluate
-    }
-    cfg = load_config(leaf(method), [str(part) for pair in options.items() for part in pair])
-    flags = default_argument_parser().parse_args([])
-    results = run(cfg, flags)
+    options = as_yaml(SMALL_DETECTOR, output=tmp_path, MODEL__DEVICE="cpu")
+    results = run(load_config(leaf(method), options), arguments())
     for task in ("bbox", "segm"):
         assert 0 <= results[task]["AP"] <= 100
         assert {f"AP-{name}" for name in ("paired", "texture_a", "beacon_b")} <= set(results[task])

@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import logger
 
 from dnl_d2.engine import load_config
+from dnl_d2.synthetic import generate_instances
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs", "camvid")
 STEM = os.path.join(CONFIGS, "dnl_r18w32-d8_4k_camvid-240x320")
@@ -50,6 +51,15 @@ LAZY_OPTIONS = SMALL_LAZY | {
     "dataloader.train.mapper.dataset_ignore_label": 255,
     "model.sem_seg_head.num_classes": 8,
 }
+# Detectors on generated instances, with some detections to evaluate.
+SMALL_DETECTOR = {
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.MAX_ITER": 2,
+    "SOLVER.STEPS": "()",
+    "TEST.EVAL_PERIOD": 2,
+    "TEST.AUG.MIN_SIZES": "(64, 96)",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+}
 # Words for what the two config systems call differently: the YAML key and the LazyConfig key.
 KEYS = {
     "batch": ("SOLVER.IMS_PER_BATCH", "dataloader.train.total_batch_size"),
@@ -63,6 +73,14 @@ KEYS = {
     "weights": ("MODEL.WEIGHTS", "train.init_checkpoint"),
     "width": ("MODEL.SEM_SEG_HEAD.CONVS_DIM", "model.sem_seg_head.channels"),
 }
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A ``$DETECTRON2_DATASETS`` with a few generated instances."""
+    folder = tmp_path_factory.mktemp("datasets")
+    generate_instances(str(folder / "generated_instances"), train=4, val=2)
+    return folder
 
 
 @pytest.fixture

@@ -25,26 +25,19 @@ from dnl_d2.engine.spec import DetectorScales
 from dnl_d2.errors import UsageError, one_line
 from dnl_d2.synthetic import generate_instances
 from dnl_d2.validation.splits import check_datasets, check_splits
-from tests.engine.runs import arguments, as_lazy, as_yaml, environment, yaml_config  # noqa: F401
+from tests.engine.runs import (  # noqa: F401
+    SMALL_DETECTOR,
+    arguments,
+    as_lazy,
+    as_yaml,
+    environment,
+    pictures,
+    yaml_config,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 YAML = CONFIGS / "generated/mask_rcnn_r18w32_fpn_300_generated-instances.yaml"
 LAZY = CONFIGS / "coco/mask_rcnn_r50_fpn_syncbn_1x.py"
-TINY = {
-    "SOLVER.IMS_PER_BATCH": 2,
-    "SOLVER.MAX_ITER": 2,
-    "SOLVER.STEPS": "()",
-    "TEST.EVAL_PERIOD": 2,
-    "TEST.AUG.MIN_SIZES": "(64, 96)",
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
-}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("datasets")
-    generate_instances(str(folder / "generated_instances"), train=4, val=2)
-    return folder
 
 
 @pytest.fixture
@@ -53,7 +46,7 @@ def config(environment, pictures, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setenv("DETECTRON2_DATASETS", str(pictures))
 
     def load(**more):
-        return load_config(str(YAML), as_yaml(TINY | {"OUTPUT_DIR": tmp_path / "out"}, **more))
+        return load_config(str(YAML), as_yaml(SMALL_DETECTOR, output=tmp_path / "out", **more))
 
     return load
 
@@ -202,7 +195,7 @@ def test_lazy_evaluation_predicts_images_of_one_size_together():
     assert seen == [[(3, 4, 4)] * 2, [(3, 5, 5)]]
 
 
-def test_own_data_of_a_yaml_config(config, pictures, tmp_path):
+def test_own_data_of_a_yaml_config(config, pictures, tmp_path):  # noqa: F811
     """Declared in DATASETS.COCO, and lacking an image."""
     root = pictures / "generated_instances"
     content = json.loads((root / "annotations/instances_train.json").read_text())
@@ -215,7 +208,7 @@ def test_own_data_of_a_yaml_config(config, pictures, tmp_path):
 
 
 @pytest.fixture
-def own_split(pictures, tmp_path):
+def own_split(pictures, tmp_path):  # noqa: F811
     """Returns ``own_split(split, names)``: the generated split with other categories."""
 
     def register(split, names):
