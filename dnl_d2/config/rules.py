@@ -202,10 +202,9 @@ def _check_cascade(cfg: CfgNode) -> None:
 
 def _check_fixed_norm(cfg: CfgNode) -> None:
     """In a C4 model res5 is Detectron2's, which does not know fixBN."""
-    if cfg.MODEL.RESNETS.NORM != "fixBN":
-        return
-    detector = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
-    if detector and cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads":
+    model = cfg.MODEL
+    parts = model.META_ARCHITECTURE, model.ROI_HEADS.NAME, model.RESNETS.NORM
+    if parts == ("GeneralizedRCNN", "Res5ROIHeads", "fixBN"):
         raise UsageError(
             "MODEL.RESNETS.NORM fixBN: MODEL.ROI_HEADS.NAME Res5ROIHeads does not know it, use "
             "FrozenBN or BN"

@@ -115,8 +115,7 @@ def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
 
 
 def _train(spec: RunSpec, *, resume: bool) -> dict:
-    training = build_training(spec)
-    loop, checkpointer = training.step, training.checkpointer
+    loop, schedule, checkpointer = build_training(spec)
     model, results = loop.model, dict[str, Any]()
 
     def evaluate(test: Callable[..., dict]) -> dict:
@@ -126,7 +125,7 @@ def _train(spec: RunSpec, *, resume: bool) -> dict:
 
     test = partial(evaluate, spec.evaluate) if spec.evaluate else None
     writers = partial(default_writers, spec.output_dir, spec.max_iter)
-    loop.register_hooks(build_hooks(spec, model, checkpointer, training.schedule, test, writers))
+    loop.register_hooks(build_hooks(spec, model, checkpointer, schedule, test, writers))
     checkpointer.resume_or_load(spec.weights, resume=resume)
     # The checkpoint holds the iteration that it ended.
     start = loop.iter + 1 if resume and checkpointer.has_checkpoint() else 0

@@ -59,12 +59,9 @@ class Trainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         self.spec = from_yaml(cfg, self, train=True)
-        training = build_training(self.spec, loop=self)
+        self._trainer, self.scheduler, self.checkpointer = build_training(self.spec, loop=self)
         self.cfg = self.spec.config
         self.start_iter, self.max_iter = 0, self.spec.max_iter
-        self._trainer = training.step
-        self.scheduler = training.schedule
-        self.checkpointer = training.checkpointer
         self.register_hooks(self.build_hooks())
 
     def train(self) -> dict | None:

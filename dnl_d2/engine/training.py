@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.engine import SimpleTrainer, TrainerBase
 from torch import nn
@@ -20,26 +20,18 @@ from dnl_d2.modeling.backbone.padding import mask_only_visible_padding
 _log = logging.getLogger(__name__)
 
 
-class Training(NamedTuple):
-    """What a run trains with.
-
-    Attributes:
-        step: Detectron2's trainer, whose ``run_step`` trains on a batch.
-        schedule: of the learning rate.
-        checkpointer: of the model and the loop.
-    """
-
-    step: SimpleTrainer
-    schedule: Any
-    checkpointer: Checkpointer
-
-
-def build_training(spec: RunSpec, loop: TrainerBase | None = None) -> Training:
+def build_training(
+    spec: RunSpec, loop: TrainerBase | None = None
+) -> tuple[SimpleTrainer, Any, Checkpointer]:
     """Builds model, optimizer, loader, schedule and checkpointer of a run, in this order.
 
     Args:
         spec: the run.
         loop: runs the steps and holds the hooks; None for the step's own loop.
+
+    Returns:
+        Detectron2's trainer, whose ``run_step`` trains on a batch; the schedule of the learning
+        rate; the checkpointer of the model and the loop.
 
     Raises:
         UsageError: what the config's values lead to.
@@ -68,7 +60,7 @@ def build_training(spec: RunSpec, loop: TrainerBase | None = None) -> Training:
         trainer=LoopState(weakref.proxy(loop or step), nested=loop is not None),
         batch_size=SameBatchSize(spec.batch_size, scaled=spec.scaled),
     )
-    return Training(step, schedule, checkpointer)
+    return step, schedule, checkpointer
 
 
 def build_model(spec: RunSpec) -> nn.Module:
