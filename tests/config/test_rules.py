@@ -5,15 +5,14 @@ from detectron2.modeling import BACKBONE_REGISTRY
 
 from dnl_d2.config.rules import check_yaml
 from dnl_d2.errors import UsageError
+from tests.engine.runs import as_yaml
 from tests.modeling.configs import config
 
 
 def changed(**options):
     cfg = config("build_context_resnet_fpn_backbone")
     cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-    cfg.merge_from_list(
-        [part for key, value in options.items() for part in (key.replace("__", "."), value)]
-    )
+    cfg.merge_from_list(as_yaml({}, **options))
     return cfg
 
 

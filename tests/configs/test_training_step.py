@@ -8,6 +8,7 @@ from detectron2.config import instantiate
 
 from dnl_d2.engine import Trainer, load_config
 from dnl_d2.engine.environment import plain_batch_norm_if_alone
+from tests.engine.runs import as_yaml
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 FOLDERS = ("cityscapes", "ade20k", "voc12aug", "pascal-context")
@@ -49,7 +50,7 @@ def step(model, optimizer, num_classes):
 @pytest.mark.parametrize("file", LEAVES, ids=lambda f: f.stem)
 def test_a_step_changes_every_part(file):
     torch.manual_seed(0)
-    cfg = load_config(str(file), [str(part) for pair in NARROW.items() for part in pair])
+    cfg = load_config(str(file), as_yaml(NARROW))
     model = Trainer.build_model(cfg)
     optimizer = Trainer.build_optimizer(cfg, model)
     assert all(group["lr"] == cfg.SOLVER.BASE_LR for group in optimizer.param_groups)

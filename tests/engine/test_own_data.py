@@ -43,16 +43,15 @@ def entry(split, **changes):
 @pytest.fixture
 def write(tmp_path):
     def make(folders, classes=8):
-        text = f"""
+        path = tmp_path / "mine.yaml"
+        path.write_text(f"""
 _BASE_: {COMMON}/camvid_r18w32-d8.yaml
 DATASETS:
   FOLDERS: {json.dumps(folders)}
   TRAIN: [own_train]
   TEST: [own_val]
 MODEL: {{SEM_SEG_HEAD: {{NUM_CLASSES: {classes}}}}}
-"""
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
+""")
         return str(path)
 
     return make
