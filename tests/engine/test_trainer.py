@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torchvision.models import resnet18
 
-from dnl_d2.checkpoint import Checkpointer, convert_back, get_source
+from dnl_d2.checkpoint import convert_back, get_source
 from dnl_d2.data.datasets import folder
 from dnl_d2.engine import Trainer, read_config, run
 from dnl_d2.engine.training import build_model
@@ -52,16 +52,22 @@ def test_the_usual_idiom_starts_from_a_torchvision_file(tmp_path):
     assert (tmp_path / "out/model_final.pth").is_file()
 
 
-def test_the_usual_idiom_starts_from_an_mmsegmentation_file(tmp_path):
+def test_the_usual_idiom_starts_from_an_mmsegmentation_file(tmp_path, caplog):
+    """And the log says which key filled which parameter."""
     path, cfg = tmp_path / "mmseg.pth", yaml_config(tmp_path / "out")
     model = build_model(read_config(cfg, train=True))
     state = convert_back(model.state_dict(), get_source("mmseg")).state
     torch.save({"state_dict": {k: v + 1 for k, v in state.items()}}, path)
     trainer = Trainer(yaml_config(tmp_path / "out", MODEL__WEIGHTS=str(path)))
-    trainer.resume_or_load(resume=False)
+    with caplog.at_level(logging.DEBUG, logger="dnl_d2"):
+        trainer.resume_or_load(resume=False)
     assert trainer.checkpointer.unfilled == ()
     for key, value in trainer.model.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[key] + 1)
+    lines = caplog.text.splitlines()
+    assert "sem_seg_head.predictor.weight <- decode_head.conv_seg.weight" in lines
+    assert "backbone.res2.0.conv1.weight <- backbone.layer1.0.conv1.weight" in lines
+    assert sum(" <- " in line for line in lines) == len(model.state_dict())
 
 
 def test_a_wrong_file_is_named_by_the_usual_idiom(tmp_path):
@@ -121,27 +127,9 @@ def test_a_run_goes_on_however_it_is_started(first, second, tmp_path):
     assert len(momenta[0]) == len(momenta[1]) > 20
 
 
-def test_the_log_says_which_key_filled_which_parameter(tmp_path, caplog):
-    path = tmp_path / "mmseg.pth"
-    model = build_model(read_config(yaml_config(tmp_path), train=True))
-    state = convert_back(model.state_dict(), get_source("mmseg")).state
-    torch.save({"state_dict": state}, path)
-    with caplog.at_level(logging.DEBUG, logger="dnl_d2"):
-        Checkpointer(model).resume_or_load(str(path), resume=False)
-    lines = caplog.text.splitlines()
-    assert "sem_seg_head.predictor.weight <- decode_head.conv_seg.weight" in lines
-    assert "backbone.res2.0.conv1.weight <- backbone.layer1.0.conv1.weight" in lines
-    assert sum(" <- " in line for line in lines) == len(model.state_dict())
-
-
 def test_adamw_by_yaml_is_that_of_lazyconfig(root, tmp_path):
-    cfg = yaml_config(
-        tmp_path,
-        SOLVER__OPTIMIZER="AdamW",
-        SOLVER__BASE_LR=3e-3,
-        SOLVER__WEIGHT_DECAY=1e-3,
-        SOLVER__WEIGHT_DECAY_NORM=0.0,
-    )
+    options = {"SOLVER__WEIGHT_DECAY": 1e-3, "SOLVER__WEIGHT_DECAY_NORM": 0.0}
+    cfg = yaml_config(tmp_path, rate=3e-3, SOLVER__OPTIMIZER="AdamW", **options)
     model = build_model(read_config(cfg, train=True))
     twin = LazyConfig.load(str(root / "configs/common/optim.py")).adamw
     twin.params.model = model
