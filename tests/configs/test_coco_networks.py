@@ -12,6 +12,7 @@ from dnl_d2.checkpoint.convert import convert, fit_backbone
 from dnl_d2.checkpoint.sources import mmdet as source
 from dnl_d2.layers import FixedBatchNorm2d
 from tests.configs.coco import LEAVES, NAME, meta_model, yaml_config
+from tests.configs.networks import geometry, shapes
 
 
 def reference_file(name):
@@ -52,10 +53,6 @@ def build_theirs(config):
         return MODELS.build(model)
 
 
-def geometry(layer):
-    return layer.stride, layer.padding, layer.dilation, layer.groups, layer.kernel_size
-
-
 def test_enough_rows_have_a_reference():
     assert len(WITH_REFERENCE) == 22
 
@@ -68,9 +65,6 @@ def test_parameters_and_layers_are_the_reference_frameworks(name):
     converted = convert(state, source.SOURCE)
     assert not converted.unexpected and not converted.dropped
     state = fit_backbone(converted.state, ours.state_dict())
-
-    def shapes(values):
-        return {k: v.shape for k, v in values.items() if not k.endswith("num_batches_tracked")}
 
     assert shapes(state) == shapes(ours.state_dict())
     trained = {key for key, value in state.items() if value.requires_grad}

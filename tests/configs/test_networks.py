@@ -8,6 +8,7 @@ from torch import nn
 from dnl_d2.checkpoint.convert import convert
 from dnl_d2.checkpoint.sources import mmseg as source
 from dnl_d2.engine import load_config
+from tests.configs.networks import geometry, shapes
 from tests.configs.test_recipes import CONFIGS, NAME, PUBLISHED, reference
 
 WITH_REFERENCE = [name for name in PUBLISHED if reference(name) is not None]
@@ -35,10 +36,6 @@ def build_ours(name):
         return build_model(cfg)
 
 
-def geometry(conv):
-    return conv.stride, conv.padding, conv.dilation, conv.groups, conv.kernel_size
-
-
 def dropouts(head):
     return [m.p for m in head.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
 
@@ -52,9 +49,6 @@ def test_parameters_and_layers_are_the_reference_frameworks(name):
     state = dict(named.values())
     converted = convert(state, source.SOURCE)
     assert not converted.unexpected and not converted.dropped
-
-    def shapes(values):
-        return {k: v.shape for k, v in values.items() if not k.endswith("num_batches_tracked")}
 
     assert shapes(converted.state) == shapes(ours.state_dict())
     modules = dict(theirs.named_modules(remove_duplicate=False))
