@@ -1,13 +1,14 @@
 """From the content of a public file to our weights, and back to mmsegmentation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
 
 from dnl_d2.checkpoint.describe.words import name_unknown
-from dnl_d2.checkpoint.keymap import Converted, State, strip_prefix, to_ours, to_public
+from dnl_d2.checkpoint.keymap import Converted, State, to_ours, to_public, unwrapped
 from dnl_d2.checkpoint.source import Source
 from dnl_d2.checkpoint.sources import SOURCES
 from dnl_d2.errors import UsageError
@@ -60,7 +61,7 @@ def detect_source(state: State, among: str | None = None) -> Source:
     family = [s for s in SOURCES if among in (None, s.name) or s.name.startswith(f"{among}-")]
     if not family:
         raise UsageError(f"unknown source {among!r}; use one of {', '.join(source_names())}")
-    state = strip_prefix(state, "module.")
+    state = unwrapped(state, partial(is_known, among=family))
     for source in family:
         if source.recognises(state):
             return source
@@ -68,6 +69,11 @@ def detect_source(state: State, among: str | None = None) -> Source:
         return _BY_NAME[among]
     wanted = "a model this library knows" if among is None else f"a file of {among}"
     raise UsageError(f"not {wanted}: {name_unknown(state)}")
+
+
+def is_known(state: State, among: Sequence[Source] = SOURCES) -> bool:
+    """Whether the names of a file's parameters look like those of a source."""
+    return any(source.recognises(state) for source in among)
 
 
 def source_names() -> list[str]:
@@ -85,7 +91,7 @@ def convert(state: State, source: Source) -> Converted:
     Raises:
         UsageError: nothing in it is of ``source``, or it contradicts itself.
     """
-    state = source.prepare(strip_prefix(state, "module."))
+    state = source.prepare(unwrapped(state, source.recognises))
     converted = to_ours(state, source.rules(state))
     if not converted.state:
         raise UsageError(f"not a file of {source.title}: {name_unknown(state)}")

@@ -15,6 +15,8 @@ State = Mapping[str, Tensor]
 NORM = "{p:weight|bias|running_mean|running_var|num_batches_tracked}"
 PARAM = "{p:weight|bias}"
 
+# Of torch.compile, activation checkpointing and FullyShardedDataParallel.
+_WRAPPERS = re.compile(r"(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 _FIELD = re.compile(r"\{(\w+)([+-]\d+)?(?::([^}]*))?\}")
 
 
@@ -119,6 +121,29 @@ def strip_prefix(state: State, prefix: str) -> dict[str, Tensor]:
     if state and all(key.startswith(prefix) for key in state):
         return {key[len(prefix) :]: value for key, value in state.items()}
     return dict(state)
+
+
+def unwrapped(state: State, known: Callable[[State], bool]) -> dict[str, Tensor]:
+    """Takes off what trainers and compilers put before the names of a model.
+
+    Names that are known stay as they are. Else what PyTorch's wrappers put anywhere goes
+    (``_orig_mod.``), and then, one by one, the first parts that all names share (``module.``,
+    ``model.``), until the names are known. If they never are, only ``module.`` goes.
+
+    Args:
+        state: the parameters of a file.
+        known: whether names are those of a model.
+    """
+    if known(state):
+        return dict(state)
+    shorter = {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    plain = strip_prefix(shorter, "module.")
+    while shorter and not known(shorter):
+        first = next(iter(shorter)).partition(".")[0] + "."
+        if not all(key.startswith(first) for key in shorter):
+            return plain
+        shorter = strip_prefix(shorter, first)
+    return shorter
 
 
 def has(state: State, *templates: str) -> bool:

@@ -4,9 +4,8 @@ import codecs
 import json
 import os
 import pickle
-import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnl_d2.checkpoint.unpickling import RefusedPickle, load_arrays, safe_globals
+from dnl_d2.checkpoint.unpickling import (
+    INERT_PICKLE,
+    RefusedPickle,
+    inert_name,
+    load_arrays,
+    safe_globals,
+)
 from dnl_d2.errors import UsageError
 
-# Where code bases keep the weights inside a file.
-_CONTAINERS = ("state_dict", "model", "model_state", "blobs", "params")
+# Where code bases keep the weights inside a file, perhaps one in another.
+_CONTAINERS = (
+    "state_dict", "model", "model_state", "model_state_dict", "module", "net", "network", "blobs",
+    "params", "weights", "checkpoint", "ema", "model_ema", "ema_state_dict",
+)  # fmt: skip
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before PyTorch 1.6
 _NOT_WEIGHTS = (
     (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the file itself"),
@@ -55,7 +63,7 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
 
     Raises:
         UsageError: no such file, not a weights file (and what it is instead), truncated, holding
-            code that is not trusted, or weights that are not finite numbers.
+            code in place of weights, or weights that are not finite numbers.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -78,6 +86,12 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # zipfile, pickle, torch and safetensors raise anything
+        if trust_pickle and isinstance(error, ImportError | AttributeError):
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"{path}: names what cannot be imported here ({reason}): install it, or read the "
+                "file without --trust-pickle"
+            ) from error
         raise UsageError(
             f"{path}: truncated or damaged ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:120]}); download or copy it again"
@@ -142,14 +156,13 @@ def _read_zip(path: str, trust: bool) -> Any:
 
 
 def _read_torch(path: str, trust: bool) -> Any:
+    if trust:
+        return torch.load(path, map_location="cpu", weights_only=False)
     try:
         with torch.serialization.safe_globals(safe_globals()):
-            return torch.load(path, map_location="cpu", weights_only=not trust)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        if named is None:
-            raise
-        raise RefusedPickle(named[1].rstrip(".,")) from error
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # it names other classes than those of tensors
+        return torch.load(path, "cpu", INERT_PICKLE, weights_only=False)
 
 
 def _read_safetensors(path: str, trust: bool) -> Any:
@@ -173,17 +186,47 @@ def _split(content: Any) -> WeightsFile:
     """Finds the weights in what the file holds."""
     if isinstance(content, torch.nn.Module):
         return WeightsFile(_tensors(content.state_dict()))
+    if inert_name(content):
+        raise RefusedPickle(inert_name(content))
     if not isinstance(content, Mapping):
         raise UsageError(f"holds a {type(content).__name__}, not a dict of weights")
-    for name in _CONTAINERS:
-        if isinstance(content.get(name), Mapping) and _tensors(content[name]):
-            rest = {str(k): v for k, v in content.items() if k != name}
-            return WeightsFile(_tensors(content[name]), rest)
+    found = _in_container(content)
+    if found is not None:
+        return found
     state = _tensors(content)
     if not state:
+        for value in content.values():
+            if inert_name(value):
+                raise RefusedPickle(inert_name(value))
         known = ", ".join(map(str, list(content)[:5])) or "nothing"
         raise UsageError(f"holds no weights (top level: {known})")
-    return WeightsFile(state, {str(k): v for k, v in content.items() if str(k) not in state})
+    return WeightsFile(state, _rest(content, state))
+
+
+def _in_container(content: Mapping) -> WeightsFile | None:
+    for name in _CONTAINERS:
+        inner = content.get(name)
+        if not isinstance(inner, Mapping):
+            continue
+        state = _tensors(inner)
+        found = WeightsFile(state) if state else _in_container(inner)
+        if found is None:
+            continue
+        if state:
+            for value in inner.values():
+                if inert_name(value):
+                    raise RefusedPickle(inert_name(value))
+        found.rest |= _rest(content, (name,))
+        return found
+    return None
+
+
+def _rest(content: Mapping, taken: Container) -> dict[str, Any]:
+    return {
+        str(key): value
+        for key, value in content.items()
+        if str(key) not in taken and not inert_name(value)
+    }
 
 
 def _tensors(mapping: Mapping) -> dict[str, Tensor]:

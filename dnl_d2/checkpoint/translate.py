@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dnl_d2.checkpoint.convert import convert, detect_source, fit_backbone
+from dnl_d2.checkpoint.convert import convert, detect_source, fit_backbone, is_known
 from dnl_d2.checkpoint.describe.architecture import describe
 from dnl_d2.checkpoint.describe.words import group_dropped, shorten
 from dnl_d2.checkpoint.input_format import adapt_input, published_format
-from dnl_d2.checkpoint.keymap import State, strip_prefix
+from dnl_d2.checkpoint.keymap import State, strip_prefix, unwrapped
 from dnl_d2.checkpoint.reading import WeightsFile
 from dnl_d2.checkpoint.source import InputFormat, Source
 from dnl_d2.errors import UsageError
@@ -52,10 +52,10 @@ def to_model(
         UsageError: the file is of no model known here, or shares no parameter with ``model``.
     """
     state = {k: v for k, v in weights.state.items() if not k.endswith("_momentum")}
-    state = strip_prefix(state, "module.")
+    own = strip_prefix(model.state_dict(), "module.")
+    state = unwrapped(state, lambda names: any(key in own for key in names) or is_known(names))
     if heuristics or weights.rest.get("matching_heuristics"):
         return _matched("a file whose names Detectron2's heuristics match", state)
-    own = strip_prefix(model.state_dict(), "module.")
     source, origin = None, dict[str, str]()
     if not any(key in own for key in state):
         try:

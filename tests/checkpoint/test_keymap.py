@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, strip_prefix, to_ours, to_public
+from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, strip_prefix, to_ours, to_public, unwrapped
 from dnl_d2.errors import UsageError
 from tests.checkpoint.models import assert_equal
 
@@ -82,3 +82,16 @@ def test_a_prefix_is_taken_off_only_if_all_keys_have_it():
     assert set(strip_prefix({"module.a": one, "module.b": one}, "module.")) == {"a", "b"}
     assert set(strip_prefix({"module.a": one, "b": one}, "module.")) == {"module.a", "b"}
     assert strip_prefix({}, "module.") == {}
+
+
+def test_wrappers_come_off_where_the_rest_is_known():
+    def names(*keys):
+        return list(unwrapped(dict.fromkeys(keys, torch.zeros(1)), lambda s: "backbone.a" in s))
+
+    for wrapper in ("", "module.", "_orig_mod.", "model.", "module._orig_mod.", "x.y.module."):
+        assert names(f"{wrapper}backbone.a", f"{wrapper}head.b") == ["backbone.a", "head.b"]
+    assert names("backbone._orig_mod.a", "head.b") == ["backbone.a", "head.b"]
+    assert names("model.backbone.a", "loss.b") == ["model.backbone.a", "loss.b"]
+    assert names("model.other.a", "model.head.b") == ["model.other.a", "model.head.b"]
+    assert names("module.other.a", "module.other.b") == ["other.a", "other.b"]
+    assert names() == []

@@ -121,6 +121,91 @@ def test_files_that_would_run_code_are_refused(kind, tmp_path):
     assert proof.exists()
 
 
+class Logs:
+    """As training frameworks save beside the weights: with attributes, items and elements."""
+
+    def __init__(self):
+        self.values = np.ones(3)
+
+
+class Config(dict):
+    pass
+
+
+class Steps(list):
+    pass
+
+
+def others():
+    return {
+        "logs": Logs(),
+        "config": Config(lr=0.1),
+        "steps": Steps([1]),
+        "function": assert_is_state,
+    }
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+def test_classes_that_are_not_there_do_not_matter(kind, tmp_path, monkeypatch):
+    path = tmp_path / ("w.pkl" if kind == "pickle" else "w.pth")
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"model": arrays(), "epoch": 3, "hub": others(), **others()}))
+    else:
+        content = {"state_dict": STATE, "epoch": 3, "hub": others(), **others()}
+        path.write_bytes(torch_bytes(content, _use_new_zipfile_serialization=kind == "zip"))
+    for name in ("Logs", "Config", "Steps"):
+        monkeypatch.delattr(f"{__name__}.{name}")
+    weights = read_weights(path)
+    assert_is_state(weights)
+    assert weights.rest.pop("hub").keys() == {"logs", "config", "steps", "function"}
+    assert weights.rest == {"epoch": 3}
+    with pytest.raises(UsageError, match=r"cannot be imported here .*without --trust-pickle"):
+        read_weights(path, trust_pickle=True)
+
+
+def test_a_training_checkpoint_of_mmengine(tmp_path):
+    from mmengine.logging import MessageHub
+
+    hub = MessageHub("reading")
+    hub.update_scalar("train/loss", 0.5)
+    hub.update_info("dataset_meta", {"classes": ("a", "b")})
+    content = {"meta": {"iter": 4}, "state_dict": STATE, "message_hub": hub.state_dict()}
+    torch.save(content, tmp_path / "iter_4.pth")
+    weights = read_weights(tmp_path / "iter_4.pth")
+    assert_is_state(weights)
+    assert weights.rest["meta"] == {"iter": 4}
+
+
+def test_weights_that_are_objects_are_not_lost_without_a_word(tmp_path):
+    odd = dict(STATE, scale=Logs())
+    for content in ({"model": odd}, {"model": Logs(), "epoch": 3}, Logs()):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(UsageError, match=r"would run code \(.*Logs\)"):
+            read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "model_state_dict",
+        "module",
+        "net",
+        "ema",
+        "checkpoint.state_dict",
+        "state_dict.model",
+        "model.model",
+    ],
+)
+def test_containers(keys, tmp_path):
+    content = STATE
+    for key in reversed(keys.split(".")):
+        content = {key: content, f"beside_{key}": 1}
+    torch.save(content, tmp_path / "w.pth")
+    weights = read_weights(tmp_path / "w.pth")
+    assert_is_state(weights)
+    assert weights.rest == {f"beside_{key}": 1 for key in keys.split(".")}
+
+
 def bad_files() -> dict[str, tuple[bytes, str]]:
     """Name -> content and what must be said about it."""
     zipped, legacy = torch_bytes(STATE), torch_bytes(STATE, _use_new_zipfile_serialization=False)

@@ -28,7 +28,7 @@ SOURCES = (
     Source(
         name="detectron2",
         title="Detectron2 or this library",
-        signature=("{path:*}.stem.conv1.weight", "{path:*}.res2.0.conv1.weight"),
+        signature=("backbone{path:*}stem.conv1.weight", "backbone{path:*}res2.0.conv1.weight"),
         rules=_rules,
         input_format=None,
     ),
