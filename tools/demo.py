@@ -62,7 +62,9 @@ def train(method: str, args: argparse.Namespace) -> tuple[dict, torch.nn.Module]
             f"train.log_period={max(args.iterations // 8, 1)}",
         ],
     )
-    flags = argparse.Namespace(eval_only=False, resume=False, config_file=CONFIG.format(method))
+    flags = argparse.Namespace(
+        eval_only=False, resume=False, overwrite=True, config_file=CONFIG.format(method)
+    )
     start = time.perf_counter()
     with quiet_but_progress():
         figures = run(cfg, flags)["sem_seg"]

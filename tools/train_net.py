@@ -26,8 +26,17 @@ def main(args: argparse.Namespace) -> dict:
 
 def command(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; a mistake ends in ``SystemExit`` with one line."""
-    args = default_argument_parser(epilog=__doc__).parse_args(arguments)
+    parser = default_argument_parser(epilog=__doc__)
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete the checkpoints and figures of an earlier run in the output folder",
+    )
+    args = parser.parse_args(arguments)
     try:
+        if args.overwrite and (args.resume or args.eval_only):
+            other = "--resume" if args.resume else "--eval-only"
+            raise UsageError(f"--overwrite and {other} exclude each other: leave one of them out")
         if args.num_gpus > 1 and torch.cuda.device_count() < args.num_gpus:
             raise UsageError(
                 f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()} CUDA "

@@ -27,6 +27,7 @@ from dnl_d2.validation.task import Task
 
 KEYS = ConfigKeys(
     weights="train.init_checkpoint",
+    output_dir="train.output_dir",
     train_sets="dataloader.train.dataset.names",
     test_sets="dataloader.test.dataset.names",
     amp_dtype="train.amp.dtype",

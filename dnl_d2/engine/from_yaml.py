@@ -21,6 +21,7 @@ from dnl_d2.validation.task import Task
 
 KEYS = ConfigKeys(
     weights="MODEL.WEIGHTS",
+    output_dir="OUTPUT_DIR",
     train_sets="DATASETS.TRAIN",
     test_sets="DATASETS.TEST",
     amp_dtype="SOLVER.AMP.DTYPE",

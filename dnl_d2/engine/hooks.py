@@ -1,5 +1,8 @@
 """The hooks of every run."""
 
+import logging
+import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +13,11 @@ from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
+from dnl_d2.checkpoint import read_weights
 from dnl_d2.checkpoint.checkpointer import BEST, Checkpointer
 from dnl_d2.engine.spec import RunSpec
+
+_log = logging.getLogger(__name__)
 
 # By evaluator_type: figures of which the first that an evaluation reports decides.
 _METRICS = {
@@ -25,7 +31,10 @@ _METRICS = {
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """Detectron2's hook, which here remembers the best figure when a run is resumed.
+    """Detectron2's hook, which here notes the figure in ``model_best.pth`` itself.
+
+    A run that is resumed reads it there. The checkpoint it goes on from was written before the
+    evaluation of its iteration, and knows nothing of its figures.
 
     Args:
         eval_period: iterations between evaluations.
@@ -36,17 +45,44 @@ class BestCheckpointer(hooks.BestCheckpointer):
     def __init__(self, eval_period: int, checkpointer: Checkpointer, metrics: Sequence[str]):
         super().__init__(eval_period, checkpointer, metrics[-1], file_prefix=BEST)
         self._metrics = metrics
+        self._decided_by = ""
+
+    def before_train(self) -> None:
+        path = os.path.join(self._checkpointer.save_dir, f"{BEST}.pth")
+        if self.trainer.start_iter == 0 or not os.path.isfile(path):
+            self._decided_by = ""
+            return
+        best = read_weights(path).rest
+        if best.get("metric") in self._metrics:
+            self._decided_by = best["metric"]
+            self.best_metric, self.best_iter = best["figure"], best["iteration"]
 
     def _best_checking(self) -> None:
         known = self.trainer.storage.latest()
-        self._val_metric = next((m for m in self._metrics if m in known), self._metrics[-1])
-        super()._best_checking()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+        metric = next((m for m in self._metrics if m in known), None)
+        if metric is None:
+            _log.warning(
+                f"{BEST}.pth is not written: the evaluation reports no {self._metrics[-1]}"
+            )
+            return
+        figure, iteration = known[metric]
+        if not math.isfinite(figure):
+            return
+        if metric == self._decided_by and figure <= self.best_metric:
+            _log.info(
+                f"{BEST}.pth stays that of iteration {self.best_iter} with {metric} "
+                f"{self.best_metric:.4f}: now it is {figure:.4f}"
+            )
+            return
+        self.best_metric, self.best_iter, self._decided_by = figure, iteration, metric
+        self._checkpointer.save(BEST, iteration=iteration, metric=metric, figure=figure)
+        _log.info(f"{BEST}.pth: {metric} {figure:.4f} at iteration {iteration}")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+        """Takes the best figure from a checkpoint of a version that noted it there."""
+        if state["best_metric"] is not None:
+            self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+            self._decided_by = self._metrics[0]
 
 
 def build_hooks(

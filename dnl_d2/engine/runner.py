@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.engine import default_writers
 from detectron2.modeling import GeneralizedRCNN
+from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from dnl_d2.checkpoint import Checkpointer
@@ -22,6 +23,7 @@ from dnl_d2.engine.from_lazy import from_lazy
 from dnl_d2.engine.from_yaml import from_yaml
 from dnl_d2.engine.hooks import build_hooks
 from dnl_d2.engine.multi_scale import check_multi_scale, detector_at_scales
+from dnl_d2.engine.output_folder import clear, require_room
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.engine.trainer import Trainer
 from dnl_d2.engine.training import build_model, build_training
@@ -67,6 +69,9 @@ def read_config(cfg: CfgNode | DictConfig, *, train: bool) -> RunSpec:
 def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
     """Trains, or evaluates with ``args.eval_only``; ``args.resume`` goes on where a run ended.
 
+    A folder that holds the weights of a run is trained in again only with ``args.resume``, or with
+    ``args.overwrite``, which deletes them.
+
     Returns:
         The figures of the last evaluation.
 
@@ -80,6 +85,10 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
         check_multi_scale(spec, spec.model_class)
     if not args.resume:
         resolve_weights(spec.weights, spec.keys.weights)
+    overwrite = getattr(args, "overwrite", False)
+    if not (args.resume or args.eval_only):
+        key = spec.keys.output_dir
+        require_room(spec.output_dir, key=key, weights=spec.weights, overwrite=overwrite)
     set_up(spec.config, args, output_dir=spec.output_dir)
     for note in spec.notes:
         _log.info(note)
@@ -92,7 +101,9 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
                 task=spec.task,
                 max_files=spec.max_checked_files,
             )
-        return (_evaluate if args.eval_only else _train)(spec, resume=args.resume)
+        if args.eval_only:
+            return _evaluate(spec, resume=args.resume)
+        return _train(spec, resume=args.resume, overwrite=overwrite)
 
 
 def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
@@ -114,8 +125,12 @@ def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
     return results
 
 
-def _train(spec: RunSpec, *, resume: bool) -> dict:
+def _train(spec: RunSpec, *, resume: bool, overwrite: bool) -> dict:
     loop, schedule, checkpointer = build_training(spec)
+    if not resume:
+        checkpointer.resume_or_load(spec.weights, resume=False)
+        if overwrite and comm.is_main_process():  # before the files of this run are opened
+            clear(spec.output_dir)
     model, results = loop.model, dict[str, Any]()
 
     def evaluate(test: Callable[..., dict]) -> dict:
@@ -126,7 +141,8 @@ def _train(spec: RunSpec, *, resume: bool) -> dict:
     test = partial(evaluate, spec.evaluate) if spec.evaluate else None
     writers = partial(default_writers, spec.output_dir, spec.max_iter)
     loop.register_hooks(build_hooks(spec, model, checkpointer, schedule, test, writers))
-    checkpointer.resume_or_load(spec.weights, resume=resume)
+    if resume:  # the hooks too
+        checkpointer.resume_or_load(spec.weights, resume=True)
     # The checkpoint holds the iteration that it ended.
     start = loop.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     with explaining_failures():

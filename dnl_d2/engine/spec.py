@@ -18,6 +18,7 @@ class ConfigKeys:
     """How a config system calls what messages name."""
 
     weights: str
+    output_dir: str
     train_sets: str
     test_sets: str
     amp_dtype: str

@@ -34,10 +34,13 @@ from dnl_d2.engine.from_yaml import from_yaml, is_segmentor
 from dnl_d2.engine.hooks import build_hooks
 from dnl_d2.engine.multi_scale import check_multi_scale
 from dnl_d2.engine.optimizer import clip_total_norm, without_decay
+from dnl_d2.engine.output_folder import weights_in
 from dnl_d2.engine.schedule import PolyParamScheduler
 from dnl_d2.engine.training import build_training
 from dnl_d2.evaluation import build_evaluator
 from dnl_d2.modeling import SameSizeBatches
+
+_log = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
@@ -70,6 +73,12 @@ class Trainer(DefaultTrainer):
         Raises:
             UsageError: the loss diverged, or a checkpoint cannot be written.
         """
+        earlier = weights_in(self.cfg.OUTPUT_DIR)
+        if self.start_iter == 0 and earlier:
+            _log.warning(
+                f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} holds the weights of another run ({earlier}), "
+                "which this one overwrites"
+            )
         with explaining_failures():
             return super().train()
 

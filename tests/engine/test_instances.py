@@ -1,10 +1,8 @@
 """Detectors in both engines: what is checked first, tests at several scales, the best weights."""
 
 import json
-import math
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +17,6 @@ from dnl_d2.data import register_coco_dataset
 from dnl_d2.engine import Trainer, load_config, run
 from dnl_d2.engine.from_lazy import _evaluate, task_of_lazy
 from dnl_d2.engine.from_yaml import task_of_yaml
-from dnl_d2.engine.hooks import BestCheckpointer, best_checkpoint_hook
 from dnl_d2.engine.multi_scale import detector_at_scales
 from dnl_d2.engine.spec import DetectorScales
 from dnl_d2.errors import UsageError, one_line
@@ -343,25 +340,3 @@ def test_cityscapes_masks_need_bitmasks(config, tmp_path, monkeypatch):
         check(**classes)
     with pytest.raises(UsageError, match=r"8 categories.* predicts 7: set MODEL.ROI_HEADS"):
         check()
-
-
-@pytest.mark.parametrize(
-    "reported, best",
-    [
-        ([{"bbox/AP": 3.0, "segm/AP": 1.0}, {"bbox/AP": 2.0, "segm/AP": 2.0}], 2.0),
-        ([{"bbox/AP": 3.0}, {"bbox/AP": 2.0}], 3.0),
-        ([{"bbox/AP": math.nan}, {"bbox/AP": 2.0, "segm/AP": 1.0}], 1.0),
-    ],
-    ids=["masks", "boxes", "nothing found at first"],
-)
-def test_the_best_weights_are_those_of_the_best_masks(reported, best):
-    saved, latest = [], {}
-    checkpointer = SimpleNamespace(save=lambda name, **state: saved.append(name))
-    hook = best_checkpoint_hook(["generated_instances_val"], 1, checkpointer)
-    assert isinstance(hook, BestCheckpointer)
-    hook.trainer = SimpleNamespace(storage=SimpleNamespace(latest=lambda: latest))
-    for number, figures in enumerate(reported):
-        latest |= {key: (value, number) for key, value in figures.items()}
-        hook._best_checking()
-    assert hook.best_metric == best
-    assert set(saved) == {"model_best"}

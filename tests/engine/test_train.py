@@ -85,8 +85,12 @@ def test_resume_goes_on_where_it_stopped_and_keeps_the_best(kind, tmp_path, monk
     run(kind(tmp_path, length=4, period=2, eval_period=2), arguments())
     first = torch.load(tmp_path / "model_final.pth", weights_only=False)
     assert first["iteration"] == 3
-    hooks = first["trainer"]["hooks"] if "hooks" in first["trainer"] else first["trainer"]
-    assert "BestCheckpointer" in str(hooks)
+    best = torch.load(tmp_path / "model_best.pth", weights_only=False)
+    assert (best["metric"], best["figure"]) == max(
+        ("sem_seg/mIoU", line["sem_seg/mIoU"])
+        for line in metrics(tmp_path)
+        if "sem_seg/mIoU" in line
+    )
     run(kind(tmp_path, length=6, period=2, eval_period=2), arguments(resume=True))
     assert torch.load(tmp_path / "model_final.pth", weights_only=False)["iteration"] == 5
     assert starts == [(0, 4), (4, 6)]

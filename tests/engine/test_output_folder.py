@@ -1,0 +1,68 @@
+"""A folder that holds a run: no weights are lost, and figures of two runs do not mix."""
+
+import json
+
+import pytest
+
+from dnl_d2.engine import Trainer, run
+from dnl_d2.errors import UsageError
+from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("environment")
+SHORT = {"length": 2, "period": 1}
+
+
+def iterations(folder):
+    lines = (folder / "metrics.json").read_text().splitlines()
+    return [json.loads(line)["iteration"] for line in lines]
+
+
+def contents(folder):
+    files = (path for path in folder.iterdir() if path.is_file() and path.name != "log.txt")
+    return {path: path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [(yaml_config, "OUTPUT_DIR"), (lazy_config, "train.output_dir")]
+)
+def test_a_second_run_needs_a_word(kind, key, tmp_path):
+    run(kind(tmp_path, **SHORT), arguments())
+    before = contents(tmp_path)
+    message = rf"{key} .* \(.*model_final.pth\): --resume .*--overwrite"
+    with pytest.raises(UsageError, match=message):
+        run(kind(tmp_path, **SHORT), arguments())
+    assert contents(tmp_path) == before
+    run(kind(tmp_path, **SHORT, rate=0.001), arguments(overwrite=True))
+    assert (tmp_path / "model_final.pth").read_bytes() != before[tmp_path / "model_final.pth"]
+    assert len(iterations(tmp_path)) == len(set(iterations(tmp_path)))
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+    run(kind(tmp_path, **SHORT, weights=tmp_path / "model_final.pth"), arguments(eval_only=True))
+
+
+def test_mistakes_delete_nothing(tmp_path):
+    run(yaml_config(tmp_path, **SHORT), arguments())
+    final = tmp_path / "model_final.pth"
+    kept = sorted(tmp_path.glob("*.*"))
+    with pytest.raises(UsageError, match=r"--overwrite would delete .*model_final.pth"):
+        run(yaml_config(tmp_path, **SHORT, weights=final), arguments(overwrite=True))
+    moved = tmp_path.parent / "other" / "moved.pth"
+    moved.parent.mkdir()
+    moved.write_bytes(final.read_bytes()[:1000])
+    with pytest.raises(UsageError, match=r"moved.pth: truncated"):
+        run(yaml_config(tmp_path, **SHORT, weights=moved), arguments(overwrite=True))
+    assert sorted(tmp_path.glob("*.*")) == kept
+
+
+def test_a_run_that_left_no_weights_stands_in_nobodys_way(tmp_path):
+    (tmp_path / "metrics.json").write_text("")
+    run(yaml_config(tmp_path, **SHORT), arguments())
+
+
+def test_a_trainer_of_ones_own_says_what_it_overwrites(tmp_path, caplog):
+    """As Detectron2's does it without a word."""
+    for said in (False, True):
+        trainer = Trainer(yaml_config(tmp_path, **SHORT))
+        trainer.resume_or_load(resume=False)
+        trainer.train()
+        assert ("which this one overwrites" in caplog.text) == said
+    assert "model_final.pth" in caplog.text
