@@ -45,10 +45,15 @@ def judge(summary: SetSummary, training: SetSummary) -> list[Finding]:
         for code, text in texts.items():
             if summary.files[code]:
                 findings.append(Finding(level, code, text, summary.files[code]))
-    findings += [*_colored(summary), *_values(summary, training), *_ignored(summary)]
+    findings += [*_colored(summary), *judge_labels(summary, training)]
     if not summary.source.pairs and not any(f.level == "error" for f in findings):
         findings.append(Finding("error", "empty", "there is no image with a label"))
     return sorted(findings, key=lambda finding: finding.level)
+
+
+def judge_labels(summary: SetSummary, training: SetSummary) -> list[Finding]:
+    """What is to say about the values of labels; see :func:`judge` for the arguments."""
+    return [*_values(summary, training), *_ignored(summary)]
 
 
 def judge_classes(summaries: Sequence[SetSummary], num_classes: int) -> list[tuple[str, Finding]]:
@@ -179,7 +184,7 @@ def _colored(summary: SetSummary) -> list[Finding]:
 
 def _values(summary: SetSummary, training: SetSummary) -> list[Finding]:
     findings = []
-    invalid = summary.invalid()
+    invalid, num_classes = summary.invalid(), summary.num_classes or 0
     if invalid:
         known = summary.num_classes
         text = "labels hold values that are no class"
@@ -193,7 +198,7 @@ def _values(summary: SetSummary, training: SetSummary) -> list[Finding]:
             "write 1 for white"
         )
         # Classes that are nowhere in the training set; elsewhere they may be missing by chance.
-        lost = is_binary(training) and (summary.num_classes or 0) > 1
+        lost = is_binary(training) and num_classes > 1
         findings.append(Finding("error" if lost else "warning", "binary", text))
     elif has_gaps(summary):
         seen = first_of(sorted(summary.seen()), _SHOWN)
@@ -202,6 +207,9 @@ def _values(summary: SetSummary, training: SetSummary) -> list[Finding]:
             "them 0, 1, 2, ..."
         )
         findings.append(Finding("warning", "gaps", text))
+    elif summary is training and not invalid and len(summary.seen()) == 1 < num_classes:
+        text = f"labels hold the class {min(summary.seen())} alone, so nothing else is learned"
+        findings.append(Finding("error", "one_class", text))
     ignore = summary.source.ignore_label
     if summary.num_classes is not None and 0 <= ignore < summary.num_classes:
         text = f"the ignored value {ignore} is one of the classes: it is never learned"

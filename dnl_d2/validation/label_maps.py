@@ -10,6 +10,10 @@ from dnl_d2.data.images import image_size, load_picture
 from dnl_d2.data.labels import checked_label
 from dnl_d2.data.mapper import require_same_size
 from dnl_d2.errors import UsageError
+from dnl_d2.validation.judgements import judge_labels
+from dnl_d2.validation.labelled_sets import LabelledSet
+from dnl_d2.validation.scan import LabelFacts, count_values
+from dnl_d2.validation.summary import SetSummary
 
 _logger = logging.getLogger(__name__)
 
@@ -20,33 +24,39 @@ def check_sem_seg_dataset(
     num_classes: int,
     ignore_label: int,
     name: str,
+    test: bool = False,
     max_label_files: int = 2000,
     max_image_files: int = 500,
 ) -> None:
-    """Fails now, in one line, on what would otherwise fail in the middle of training.
+    """Fails now, in one line, on what would fail in the middle of training or make it mean nothing.
 
     The sizes of every image and label are compared by their headers; labels and images are decoded
-    up to a number, evenly spaced over the dataset where it has more.
+    up to a number, evenly spaced over the dataset where it has more. What the labels hold is judged
+    as by :func:`~dnl_d2.validation.inspect_sets`; warnings are logged.
 
     Args:
         dicts: detectron2 dataset dicts with file_name and sem_seg_file_name.
         num_classes: number of classes of the model.
         ignore_label: the value the dataset ignores; 255 is ignored as well.
         name: name of the dataset, for the messages.
+        test: whether the dataset is for evaluation, where labels of one class do no harm.
         max_label_files: how many labels are decoded and their values checked.
         max_image_files: how many images are decoded.
 
     Raises:
         UsageError: the dataset is empty, or a file is missing, unreadable, of the wrong size or
-            holds a value that is no class; names the first such file and the number of others.
+            holds a value that is no class; names the first such file and the number of others. Or
+            nothing can be learned from the labels: they hold one class, or none.
     """
     if not dicts:
         raise UsageError(f"dataset {name} is empty: give it at least one image with its label")
 
+    counted: dict[str, LabelFacts] = {}
+
     def check_values(record: dict) -> None:
-        checked_label(
-            record["sem_seg_file_name"], num_classes=num_classes, ignore_label=ignore_label
-        )
+        path = record["sem_seg_file_name"]
+        label = checked_label(path, num_classes=num_classes, ignore_label=ignore_label)
+        counted[path] = LabelFacts(size=label.shape, values=dict(count_values(label)))
 
     def check_pixels(record: dict) -> None:
         load_picture(record["file_name"])
@@ -66,6 +76,22 @@ def check_sem_seg_dataset(
     if found:
         others = f" (and {len(found) - 1} more to correct)" if len(found) > 1 else ""
         raise UsageError(f"dataset {name}: {found[0]}{others}")
+    source = LabelledSet(name, [], [str(value) for value in range(num_classes)], ignore_label)
+    empty, summary = (SetSummary(source, num_classes) for _ in range(2))
+    for path in sorted(counted):
+        summary.add_label(path, counted[path])
+    _judge(summary, empty if test else summary, len(counted), every=len(labels) == len(dicts))
+
+
+def _judge(summary: SetSummary, training: SetSummary, count: int, *, every: bool) -> None:
+    """Raises on what makes figures meaningless; in some of the labels only, it may be chance."""
+    for finding in judge_labels(summary, training):
+        if finding.level == "error" and every:
+            raise UsageError(f"dataset {summary.source.name}: {finding.text}")
+        _logger.warning(
+            "dataset %s%s: %s",
+            summary.source.name, "" if every else f" ({count} labels)", finding.text,
+        )  # fmt: skip
 
 
 def _check_sizes(record: dict) -> None:

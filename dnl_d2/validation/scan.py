@@ -133,12 +133,13 @@ def _values(array: np.ndarray) -> tuple[Counter, bool]:
 
     Classes form areas. Lossy compression and smoothing fill the borders with values in between.
     """
-    totals, alone = _count(array), _count(array[_alone(array)])
+    totals, alone = count_values(array), count_values(array[_alone(array)])
     scattered = sum(2 * pixels >= totals[value] for value, pixels in alone.items())
     return totals, scattered >= _SMEARED
 
 
-def _count(array: np.ndarray) -> Counter:
+def count_values(array: np.ndarray) -> Counter[int]:
+    """Pixels per value of a label map."""
     if array.dtype == np.uint8:
         counts = np.bincount(array.ravel(), minlength=256)
         found = counts.nonzero()[0]

@@ -182,6 +182,7 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
             num_classes=task.num_classes,
             ignore_label=split.meta.get("ignore_label", 255),
             name=split.name,
+            test=split.test,
             max_label_files=split.max_files,
         )
 

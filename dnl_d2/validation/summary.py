@@ -49,7 +49,7 @@ class SetSummary:
             if not self.source.prediction_only:
                 self.files["unlabelled"].append(image)
             return
-        self._add_label(label, facts.label)
+        self.add_label(label, facts.label)
         if not facts.image.error and not facts.label.error and facts.image.size != facts.label.size:
             sizes = "{1}x{0} and {3}x{2}".format(*facts.image.size, *facts.label.size)
             swapped = facts.image.turned and facts.image.size == facts.label.size[::-1]
@@ -90,7 +90,8 @@ class SetSummary:
         if first != path:
             self.files["repeated"].append(f"{path} = {first}")
 
-    def _add_label(self, path: str, facts: LabelFacts) -> None:
+    def add_label(self, path: str, facts: LabelFacts) -> None:
+        """Counts a label in; what is said of images stays as it was."""
         if facts.error:
             self.files["broken"].append(facts.error)
             return

@@ -58,6 +58,15 @@ def only_inputs(folder, *names):
     assert sorted(os.listdir(folder)) == sorted(names)
 
 
+def test_a_binary_model_of_mmsegmentation_is_refused(public, tmp_path):
+    """It has one output, with a sigmoid, for two classes."""
+    one = {"decode_head.conv_seg.weight": torch.ones(1, 32, 1, 1)}
+    one["decode_head.conv_seg.bias"] = torch.ones(1)
+    with pytest.raises(UsageError, match=r"public.pth: .*mmsegmentation's binary ones, are not"):
+        convert_file(public(**one), str(tmp_path / "ours.pth"))
+    only_inputs(tmp_path, "public.pth")
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_converted_file_holds_the_model(model, public, tmp_path, suffix):
     output = str(tmp_path / f"ours{suffix}")

@@ -207,3 +207,9 @@ def test_bad_options_are_one_clear_line(build, message):
 def test_misspelt_option_is_no_option():
     with pytest.raises(TypeError, match="num_clases"):
         context_head(num_clases=3)
+
+
+@pytest.mark.parametrize("head", [context_head, asymmetric_head])
+def test_a_single_class_is_refused(head):
+    with pytest.raises(UsageError, match=r"NUM_CLASSES\) is 1: .*predict 2 classes"):
+        head(num_classes=1)

@@ -109,3 +109,46 @@ def test_sizes_are_checked_beyond_the_sample(records, save):
     save("label5.png", np.zeros((2, 2), np.uint8))
     with pytest.raises(UsageError, match=r"label5\.png is 2x2"):
         check(records, max_label_files=1, max_image_files=1)
+
+
+def relabelled(records, save, *values):
+    for record in records:
+        label = np.full((20, 30), values[0], np.uint8)
+        label[:8] = values[-1]
+        save(record["sem_seg_file_name"].rsplit("/", 1)[1], label)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0, 255), r"dataset streets: labels hold 0 and 255 only.*write 1 for white"),
+        ((255, 7), r"dataset streets: every pixel of every label is ignored"),
+        ((2, 2), r"dataset streets: labels hold the class 2 alone"),
+        ((2, 7), r"dataset streets: labels hold the class 2 alone"),
+    ],
+)
+def test_labels_from_which_nothing_is_learned(records, save, caplog, values, message):
+    relabelled(records, save, *values)
+    with pytest.raises(UsageError, match=message):
+        check(records)
+    check(records, max_label_files=4)  # the others may differ
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.match(message.replace("streets", r"streets \(4 labels\)"), warned[0])
+
+
+def test_a_test_set_may_hold_one_class_but_not_none(records, save, caplog):
+    for values in ((0, 255), (2, 2)):
+        relabelled(records, save, *values)
+        check(records, test=True)
+    relabelled(records, save, 255, 7)
+    with pytest.raises(UsageError, match="every pixel of every label is ignored"):
+        check(records, test=True)
+
+
+def test_much_that_is_ignored_is_said(records, save, caplog):
+    for record in records:
+        label = np.full((20, 30), 255, np.uint8)
+        label[:2], label[2:4] = 0, 1
+        save(record["sem_seg_file_name"].rsplit("/", 1)[1], label)
+    check(records)
+    assert "80% of the pixels are ignored" in caplog.text

@@ -40,7 +40,7 @@ class SegmentationHead(nn.Module):
         input_shape: the backbone's features.
         in_features: the ones this head reads.
         channels: width of what :meth:`decode` returns.
-        num_classes: number of classes K.
+        num_classes: number of classes K, 2 or more.
         loss: module of (logits, targets) with an ``ignore_value``, such as those of
             :mod:`dnl_d2.modeling.losses`, whose ``terms`` are logged one by one; default cross
             entropy.
@@ -70,6 +70,13 @@ class SegmentationHead(nn.Module):
         self._check_features(in_features, input_shape)
         if align_corners and not half_pixel_centers:
             raise UsageError("half_pixel_centers=False has no meaning with align_corners=True")
+        if num_classes < 2:
+            raise UsageError(
+                f"num_classes (MODEL.SEM_SEG_HEAD.NUM_CLASSES) is {num_classes}: the softmax of a "
+                "single output is always 1. Count the background as a class too (label it 0, the "
+                "object 1, and predict 2 classes); models of one output with a sigmoid, such as "
+                "mmsegmentation's binary ones, are not supported"
+            )
         self.in_features = list(in_features)
         self.common_stride = input_shape[self.in_features[-1]].stride
         self.num_classes = num_classes
