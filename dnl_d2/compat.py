@@ -4,12 +4,14 @@
 | --- | --- |
 | lvis 0.5.3, the last release | calls ``np.float``, which NumPy dropped in 1.24 |
 | cityscapesScripts 2.3.0 | calls ``np.in1d``, which NumPy dropped in 2.4 |
+| Pillow | takes pictures of more than 179 million pixels, as in aerial surveys, for attacks |
 """
 
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+from PIL import Image
 
 from dnl_d2.errors import UsageError
 
@@ -45,6 +47,12 @@ def cityscapes_evaluation(name: str) -> ModuleType:
     except ValueError as error:  # it reads CITYSCAPES_EXPORT_DIR
         raise UsageError(f"cityscapesscripts: {error}") from error
     return _with_numpy(script, in1d=np.isin)
+
+
+def allow_large_pictures() -> None:
+    """Raises Pillow's limit, unless it is off, to 2**30 pixels; from 2**29 on it warns."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, 2**29)
 
 
 def _with_numpy(module: ModuleType, **names: object) -> ModuleType:

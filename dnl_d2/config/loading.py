@@ -4,10 +4,13 @@ import difflib
 import importlib.util
 import inspect
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.utils.registry import locate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from dnl_d2.config.keys import add_dnl_config
@@ -75,8 +78,30 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
             text += " (write the number with a point, such as 3.0)"
         if "tag:yaml.org,2002:python/" in text:
             text += " (code in a config is not run: write the value out)"
-        raise UsageError(f"{where}: {text}") from error
+        raise UsageError(f"{where}: {text}{_closest(text)}") from error
     return cfg
+
+
+def _closest(text: str) -> str:
+    """The keys that may be meant where yacs does not know one."""
+    unknown = re.search(r"Non-existent (?:config )?key: (\S+)", text)
+    if unknown is None:
+        return ""
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    keys = list(_names(cfg))
+    wrong = unknown[1]
+    close = difflib.get_close_matches(wrong, keys, n=1, cutoff=0.8)
+    name = wrong.rpartition(".")[2]
+    close += [key for key in keys if key.rpartition(".")[2] == name and key not in close]
+    return f"; did you mean {' or '.join(close[:3])}?" if close else ""
+
+
+def _names(cfg: CfgNode, start: str = "") -> Iterator[str]:
+    for name, value in cfg.items():
+        yield start + name
+        if isinstance(value, CfgNode):
+            yield from _names(value, f"{start}{name}.")
 
 
 def _load_lazy(path: str, overrides: list[str]) -> DictConfig:
@@ -92,10 +117,26 @@ def _load_lazy(path: str, overrides: list[str]) -> DictConfig:
             raise UsageError(f"overrides of a LazyConfig are key=value, got {override!r}")
         if not key.startswith(("+", "~")):
             _check_key(cfg, key)
+    for override in overrides:
+        try:
+            cfg = _overridden(cfg, override)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"command line: {override!r} cannot be used: {reason}") from error
+    return cfg
+
+
+def _overridden(cfg: DictConfig, override: str) -> DictConfig:
+    """By Hydra's grammar; a value that it cannot read, such as a path with ``=``, is a text."""
+    key, _, text = override.partition("=")
     try:
-        return LazyConfig.apply_overrides(cfg, overrides)
-    except Exception as error:
-        raise UsageError(f"command line: {' '.join(str(error).split())}") from error
+        is_text = OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        is_text = not text.startswith(("[", "{", "'", '"'))  # these are mistakes
+    if not is_text:
+        return LazyConfig.apply_overrides(cfg, [override])
+    OmegaConf.update(cfg, key.lstrip("+"), text, force_add=key.startswith("+"))
+    return cfg
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:

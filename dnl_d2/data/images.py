@@ -9,6 +9,7 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
+from dnl_d2.compat import allow_large_pictures
 from dnl_d2.errors import UsageError
 
 # What Pillow is known to raise on files that are not, or not completely, a picture.
@@ -33,6 +34,7 @@ def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -
     Raises:
         UsageError: the file is missing, truncated or no picture.
     """
+    allow_large_pictures()
     try:
         with PathManager.open(path, "rb") as file:
             picture = Image.open(file)
@@ -43,6 +45,8 @@ def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -
         raise UsageError(
             f"{kind} {path} does not exist: restore the file or take it off the dataset"
         ) from error
+    except Image.DecompressionBombError as error:
+        raise UsageError(f"{kind} {path} has more than 2**30 pixels: cut it into tiles") from error
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # whose own text shows Python's file object

@@ -152,18 +152,47 @@ def test_lazy_overrides_that_exist_or_are_meant(override):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "epoch=3-step=100",
+        "my runs/a (1)",
+        "a,b",
+        "it's",
+        "x #1",
+        "x{1}",
+        "[1]/x",
+        "50%",
+        "ünï",
+        "C:\\x",
+    ],
+)
+def test_either_kind_takes_any_path(text):
+    """Also what Hydra's grammar has other uses for."""
+    folder = f"/tmp/{text}"
+    assert load_config(path(DNL + ".py"), [f"train.output_dir={folder}"]).train.output_dir == folder
+    assert folder == load_config(path(DNL + ".yaml"), ["OUTPUT_DIR", folder]).OUTPUT_DIR
+
+
+@pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
         ("", [], "name a config"),
         ("nowhere.yaml", [], "nowhere.yaml: no such file"),
         (DNL + ".yaml", ["MODEL.SEM_SEG_HEAD.CONTEXT.TEMPRATURE", "1"], "TEMPRATURE"),
         (DNL + ".yaml", ["MODEL.NOTHING", "1"], "Non-existent key: MODEL.NOTHING"),
+        (DNL + ".yaml", ["SOLVER.MAX_ITR", "1"], r"did you mean SOLVER.MAX_ITER\?"),
+        (
+            DNL + ".yaml",
+            ["SOLVER.NUM_CLASSES", "1"],
+            "did you mean .*MODEL.SEM_SEG_HEAD.NUM_CLASSES",
+        ),
         (DNL + ".yaml", ["SOLVER.MAX_ITER"], "KEY value pairs"),
         (DNL + ".yaml", ["SOLVER.MAX_ITER", "many"], "MAX_ITER"),
         (DNL + ".py", ["train.max_itr=3"], "did you mean 'max_iter'"),
         (DNL + ".py", ["model.sem_seg_head.context_block.temprature=3"], "'temperature'"),
         (DNL + ".py", ["model.head.dropout=3"], "there is no 'model.head'"),
         (DNL + ".py", ["SOLVER.MAX_ITER", "3"], "key=value"),
+        (DNL + ".py", ["train.max_iter=[1,2"], r"'train.max_iter=\[1,2' cannot be used: "),
     ],
 )
 def test_mistakes_are_one_clear_line(name, overrides, message):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dnl_d2.data import read_image
-from dnl_d2.data.images import image_size
+from dnl_d2.data.images import image_size, load_picture
 from dnl_d2.errors import UsageError
 from tests.pictures import truncate
 
@@ -95,3 +95,13 @@ def test_file_that_is_no_picture_is_named(tmp_path, content, reason):
 def test_folder_in_place_of_a_file_is_named(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         read_image(str(tmp_path), "RGB")
+
+
+def test_aerial_pictures_are_read(save):
+    """Pillow takes 15,000 x 12,500 pixels for an attack."""
+    path = save("a.png", Image.new("1", (15000, 12500)))
+    assert image_size(path) == (12500, 15000)
+    assert load_picture(path).size == (15000, 12500)
+    larger = save("b.png", Image.new("1", (40000, 27000)))
+    with pytest.raises(UsageError, match=r"b.png has more than 2\*\*30 pixels: cut it into tiles"):
+        image_size(larger)
