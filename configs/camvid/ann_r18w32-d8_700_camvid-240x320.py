@@ -5,6 +5,5 @@ from ..common.models.asymmetric_head import asymmetric
 
 model.sem_seg_head = asymmetric(model.sem_seg_head)
 model.sem_seg_head.project_channels = 64
-lr_multiplier.warmup_length = 100 / 700
 train.max_iter = 700
 train.output_dir = "output/camvid/ann_r18w32-d8_700_camvid-240x320"

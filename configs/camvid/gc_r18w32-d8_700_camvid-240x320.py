@@ -4,6 +4,5 @@ from ..common.blocks import gc
 from ..common.camvid_r18w32_d8 import dataloader, lr_multiplier, model, optimizer, train
 
 model.sem_seg_head.context_block = gc
-lr_multiplier.warmup_length = 100 / 700
 train.max_iter = 700
 train.output_dir = "output/camvid/gc_r18w32-d8_700_camvid-240x320"

@@ -1,8 +1,12 @@
 """CamVid on a small machine, from scratch; twin of camvid_r18w32-d8.yaml."""
 
+from detectron2.config import LazyCall as L
+
+from dnl_d2.engine import warmed_up
+
 from .data.sem_seg import dataloader
 from .models.segmentor_r18w32_d8 import model
-from .optim import lr_multiplier, optimizer, warmed_up
+from .optim import lr_multiplier, optimizer
 from .train import train
 
 model.sem_seg_head.num_classes = 11
@@ -19,7 +23,9 @@ dataloader.test.dataset.names = "camvid_sem_seg_val"
 dataloader.test.num_workers = 1
 
 optimizer.lr = 0.02
-lr_multiplier = warmed_up(lr_multiplier, factor=0.001, length=100 / 4000)
+lr_multiplier = L(warmed_up)(
+    scheduler=lr_multiplier, factor=0.001, iterations=100, max_iter="${train.max_iter}"
+)
 
 train.max_iter = 4000
 train.seed = 1

@@ -3,6 +3,7 @@
 from detectron2.config import LazyCall as L
 
 from dnl_d2.config.loading import zoo_config
+from dnl_d2.engine import multi_step, warmed_up
 from dnl_d2.evaluation import build_evaluator
 
 from .models.mask_rcnn_r50_fpn import model
@@ -27,10 +28,12 @@ dataloader.test_augmentation = dict(
 
 optimizer.lr = 0.02
 optimizer.weight_decay = 1e-4
-# Steps at 6/9 and 8/9 of the schedule, whatever its length.
-lr_multiplier = zoo_config("common/coco_schedule.py").lr_multiplier_1x
-lr_multiplier.warmup_length = 500 / 90000
-lr_multiplier.warmup_factor = 1 / 3
+lr_multiplier = L(warmed_up)(
+    scheduler=L(multi_step)(milestones=[60000, 80000], max_iter="${train.max_iter}"),
+    factor=1 / 3,
+    iterations=500,
+    max_iter="${train.max_iter}",
+)
 
 train.init_checkpoint = "https://download.pytorch.org/models/resnet50-19c8e357.pth"
 train.clip_norm = 35.0

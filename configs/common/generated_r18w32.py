@@ -1,9 +1,13 @@
 """The generated dataset with a narrow ResNet-18 that ends at res3, for minutes on a CPU."""
 
+from detectron2.config import LazyCall as L
+
+from dnl_d2.engine import warmed_up
+
 from .data.sem_seg import dataloader
 from .models.segmentor_r50_d8 import model
 from .optim import adamw as optimizer
-from .optim import lr_multiplier, warmed_up
+from .optim import lr_multiplier
 from .train import train
 
 model.backbone.depth = 18
@@ -29,7 +33,9 @@ dataloader.train.mapper.augmentations.photometric = False
 dataloader.test.dataset.names = "generated_sem_seg_val"
 dataloader.test.num_workers = 0
 
-lr_multiplier = warmed_up(lr_multiplier, factor=0.02, length=50 / 800)
+lr_multiplier = L(warmed_up)(
+    scheduler=lr_multiplier, factor=0.02, iterations=50, max_iter="${train.max_iter}"
+)
 
 train.max_iter = 800
 train.seed = 1

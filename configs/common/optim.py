@@ -2,8 +2,6 @@
 
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.solver import WarmupParamScheduler
-from omegaconf import DictConfig
 
 from dnl_d2.engine import PolyParamScheduler, optimizer_params
 
@@ -15,14 +13,6 @@ optimizer = L(torch.optim.SGD)(
     weight_decay=5e-4,
 )
 lr_multiplier = L(PolyParamScheduler)(power=0.9, end_value=0.01)  # 1e-4 / 0.01
-
-
-def warmed_up(schedule: DictConfig, *, factor: float, length: float) -> DictConfig:
-    """A schedule that begins at ``factor`` of its rate; ``length`` is the share of the training."""
-    return L(WarmupParamScheduler)(
-        scheduler=schedule, warmup_factor=factor, warmup_length=length, warmup_method="linear"
-    )
-
 
 # For training from scratch in a short time.
 adamw = L(torch.optim.AdamW)(

@@ -5,7 +5,7 @@ k, so that a run sees the same number of images, warms up, saves and evaluates a
 them. Afterwards the batch size counts as the reference: a scaled config does not scale again.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dnl_d2.errors import UsageError
@@ -77,7 +77,7 @@ def scale_schedule(
 
 
 def _scaled(value: Any, factor: float, *, rate: bool) -> Any:
-    if isinstance(value, tuple | list):
+    if isinstance(value, Sequence):
         return tuple(_scaled(v, factor, rate=rate) for v in value)
     if rate:
         return value * factor

@@ -3,7 +3,7 @@
 import dnl_d2.needs_detectron2  # noqa: F401
 from dnl_d2.engine.optimizer import optimizer_params
 from dnl_d2.engine.runner import load_config, read_config, run
-from dnl_d2.engine.schedule import PolyParamScheduler
+from dnl_d2.engine.schedule import PolyParamScheduler, multi_step, warmed_up
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.engine.trainer import Trainer
 
@@ -12,7 +12,9 @@ __all__ = [
     "RunSpec",
     "Trainer",
     "load_config",
+    "multi_step",
     "optimizer_params",
     "read_config",
     "run",
+    "warmed_up",
 ]

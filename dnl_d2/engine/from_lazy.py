@@ -19,6 +19,7 @@ from dnl_d2.config.rules import check_lazy, select_lazy
 from dnl_d2.data.naming_mapper import NamingMapper
 from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
 from dnl_d2.engine.optimizer import clip_total_norm
+from dnl_d2.engine.schedule import never_reached
 from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
 from dnl_d2.errors import UsageError, building
 from dnl_d2.modeling import SameSizeBatches
@@ -35,8 +36,9 @@ KEYS = ConfigKeys(
     pixel_mean="model.pixel_mean",
 )
 _BATCH_SIZE = "dataloader.train.total_batch_size"
-# lr_multiplier is a function of progress: nothing in it counts iterations.
 _RATES = ("optimizer.lr",)
+# Where multi_step and warmed_up count iterations; else lr_multiplier is a function of progress.
+_WARMUP, _STEPS = "lr_multiplier.iterations", "lr_multiplier.scheduler.milestones"
 _ITERATIONS = ("train.max_iter", "train.checkpointer.period", "train.eval_period")
 _CLASSES = ("model.roi_heads.num_classes", "model.num_classes")
 _MAPPER = "dataloader.train.mapper"
@@ -71,6 +73,11 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         output_dir=settings.output_dir,
         device=settings.device,
         notes=(note,) if note else (),
+        warnings=never_reached(
+            ("train.max_iter", settings.max_iter),
+            (_WARMUP, select_lazy(cfg, _WARMUP)),
+            (_STEPS, select_lazy(cfg, _STEPS)),
+        ),
         model_class=_model_class(cfg),
         build_model=lambda: _build_model(cfg),
         weights=settings.init_checkpoint,
@@ -109,14 +116,15 @@ def scale_lazy(cfg: DictConfig) -> str:
     Raises:
         UsageError: a negative reference, or a key to scale is missing.
     """
+    counted = [key for key in (_WARMUP, _STEPS) if select_lazy(cfg, key) is not None]
     changes, note = scale_schedule(
-        {key: select_lazy(cfg, key) for key in (*_RATES, *_ITERATIONS)},
+        {key: select_lazy(cfg, key) for key in (*_RATES, *_ITERATIONS, *counted)},
         rates=_RATES,
         size=(_BATCH_SIZE, select_lazy(cfg, _BATCH_SIZE)),
         reference=("train.reference_batch_size", cfg.train.reference_batch_size),
     )
     for key, value in changes.items():
-        OmegaConf.update(cfg, key, value)
+        OmegaConf.update(cfg, key, list(value) if isinstance(value, tuple) else value)
     return note
 
 

@@ -14,6 +14,7 @@ from dnl_d2.config.batch_size import scale_schedule
 from dnl_d2.config.rules import check_yaml, select_yaml
 from dnl_d2.data.datasets.configured import register_configured
 from dnl_d2.engine.environment import usable_device
+from dnl_d2.engine.schedule import never_reached
 from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.instances import InstanceTask
@@ -75,6 +76,11 @@ def from_yaml(
         output_dir=cfg.OUTPUT_DIR,
         device=cfg.MODEL.DEVICE,
         notes=(note,) if note else (),
+        warnings=never_reached(
+            ("SOLVER.MAX_ITER", solver.MAX_ITER),
+            ("SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS),
+            ("SOLVER.STEPS", solver.STEPS if "MultiStep" in solver.LR_SCHEDULER_NAME else ()),
+        ),
         model_class=_model_class(cfg),
         build_model=lambda: builder.build_model(cfg),
         weights=cfg.MODEL.WEIGHTS,

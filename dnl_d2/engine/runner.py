@@ -92,6 +92,8 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
     set_up(spec.config, args, output_dir=spec.output_dir)
     for note in spec.notes:
         _log.info(note)
+    for warning in () if args.eval_only else spec.warnings:
+        _log.warning(warning)
     with listed_once():
         if spec.max_checked_files is not None:
             check_splits(

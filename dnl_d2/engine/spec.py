@@ -69,6 +69,7 @@ class RunSpec:
         output_dir: folder for logs, checkpoints and results.
         device: where the model runs.
         notes: lines for the log on how the config was fitted to this run.
+        warnings: lines on what of the config may not be meant.
 
         model_class: class of the model; None if it cannot be told before the model is built.
         build_model: the model, on its device, with initial weights.
@@ -105,6 +106,7 @@ class RunSpec:
     output_dir: str
     device: str
     notes: tuple[str, ...]
+    warnings: Sequence[str]
 
     model_class: type | None
     build_model: Callable[[], nn.Module]

@@ -3,6 +3,7 @@
 import copy
 import os
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg, instantiate
@@ -10,11 +11,12 @@ from detectron2.solver import LRMultiplier
 from torch import nn
 
 from dnl_d2 import add_dnl_config
-from dnl_d2.engine import Trainer, load_config, optimizer_params
+from dnl_d2.engine import Trainer, load_config, optimizer_params, read_config
 from dnl_d2.engine.optimizer import clip_total_norm
 from dnl_d2.errors import UsageError
 from dnl_d2_parity import comparison
 from dnl_d2_parity.references import mmseg
+from tests.engine.runs import as_lazy, as_yaml
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
 
@@ -239,6 +241,53 @@ def yaml_schedule(iterations):
 def lazy_schedule(iterations):
     multiplier = instantiate(load_config(os.path.join(CONFIGS, "common", "optim.py")).lr_multiplier)
     return lambda optimizer: LRMultiplier(optimizer, multiplier, max_iter=iterations)
+
+
+SCHEDULES = {
+    "poly": "camvid/dnl_r18w32-d8_4k_camvid-240x320",
+    "steps": "coco/mask_rcnn_r50_fpn_syncbn_2x",
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(("length", "images"), [(100, None), (130000, None), (None, 32), (3000, 8)])
+def test_twins_agree_under_overrides(name, length, images):
+    stem = os.path.join(CONFIGS, SCHEDULES[name])
+    changes = {"length": length, "batch": images, "reference": images and 16}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    specs = [
+        read_config(load_config(f"{stem}.yaml", as_yaml({}, **changes)), train=True),
+        read_config(load_config(f"{stem}.py", as_lazy({}, **changes)), train=True),
+    ]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    yaml, lazy = (spec.build_schedule(optimizer) for spec in specs)
+    assert specs[0].max_iter == specs[1].max_iter
+    for where in np.linspace(0, 1, 2001, endpoint=False):
+        assert lazy(where) == pytest.approx(yaml._multiplier(where), rel=1e-9)
+    assert [line.split(" ", 1)[1] for line in specs[0].warnings] == [
+        line.split(" ", 1)[1].replace("train.max_iter", "SOLVER.MAX_ITER")
+        for line in specs[1].warnings
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "warnings"),
+    [
+        ("poly", 101, []),
+        ("poly", 100, ["SOLVER.WARMUP_ITERS 100: the warm-up takes all of SOLVER.MAX_ITER 100 "]),
+        ("steps", 180000, []),
+        ("steps", 160000, ["SOLVER.STEPS 160000: not before the end, SOLVER.MAX_ITER 160000"]),
+        ("steps", 400, ["SOLVER.WARMUP_ITERS 500: ", "SOLVER.STEPS 120000, 160000: not before"]),
+    ],
+)
+def test_what_lies_behind_the_end_is_named(name, length, warnings):
+    stem = os.path.join(CONFIGS, SCHEDULES[name])
+    found = read_config(
+        load_config(f"{stem}.yaml", as_yaml({}, length=length)), train=True
+    ).warnings
+    assert len(found) == len(warnings)
+    for line, start in zip(found, warnings, strict=True):
+        assert line.startswith(start)
 
 
 def mmengine_schedule(end):
