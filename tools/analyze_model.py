@@ -10,6 +10,7 @@ Examples:
 import argparse
 
 from dnl_d2.analysis import Regions, analyze, as_json, as_text
+from dnl_d2.config.imports import add_import_option, import_modules
 from dnl_d2.errors import ending_in_one_line
 from dnl_d2.files import check_folder, write_text
 from dnl_d2.modeling.from_config import build_from_config
@@ -20,6 +21,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", metavar="FILE", required=True, help="YAML or LazyConfig")
+    add_import_option(parser)
     parser.add_argument(
         "--size",
         type=int,
@@ -53,6 +55,7 @@ def main(args: argparse.Namespace) -> None:
     """Prints the table; the file is written before it, whole or not at all."""
     if args.json:
         check_folder(args.json)
+    import_modules(args.imports)
     model = build_from_config(args.config_file, args.opts, device="meta")
     regions = Regions(args.proposals, args.detections)
     analysis = analyze(model, tuple(args.size), regions)

@@ -22,6 +22,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
+from dnl_d2.config.imports import add_import_option, import_modules
 from dnl_d2.data.datasets.configured import (
     check_class_names,
     read_class_names,
@@ -91,6 +92,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--pictures", type=int, default=12, help="per set on the contact sheet")
     parser.add_argument("--workers", type=int, help="threads (default: one per core, up to 16)")
+    add_import_option(parser)
     args = parser.parse_args(arguments)
     check_args(parser, args)
     return args
@@ -113,6 +115,7 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 
 def main(args: argparse.Namespace) -> int:
+    import_modules(args.imports)
     base = load_base(args) if args.images is not None else None
     sets, num_classes = find_sets(args)
     prepare_folder(args.output)

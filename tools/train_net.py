@@ -5,6 +5,7 @@ Examples:
     tools/train_net.py --config-file X.yaml SOLVER.MAX_ITER 100
     tools/train_net.py --config-file X.py train.max_iter=100
     tools/train_net.py --config-file X.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
+    tools/train_net.py --import mypackage.blocks --config-file X.yaml
 """
 
 import argparse
@@ -15,12 +16,14 @@ import torch
 from detectron2.engine import default_argument_parser, launch
 from torch.multiprocessing import ProcessRaisedException
 
+from dnl_d2.config.imports import add_import_option, import_modules
 from dnl_d2.engine import load_config, run
 from dnl_d2.errors import UsageError, one_line
 
 
 def main(args: argparse.Namespace) -> dict:
     """Of each process: what the run's last evaluation has found."""
+    import_modules(args.imports)
     return run(load_config(args.config_file, args.opts), args)
 
 
@@ -32,6 +35,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="delete the checkpoints and figures of an earlier run in the output folder",
     )
+    add_import_option(parser)
     args = parser.parse_args(arguments)
     try:
         if args.overwrite and (args.resume or args.eval_only):
@@ -42,6 +46,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
                 f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()} CUDA "
                 "devices; without any, leave the option out to train on the CPU"
             )
+        import_modules(args.imports)
         load_config(args.config_file, args.opts)  # mistakes show before processes start
         launch(
             main,
