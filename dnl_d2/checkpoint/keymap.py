@@ -126,16 +126,14 @@ def strip_prefix(state: State, prefix: str) -> dict[str, Tensor]:
 def unwrapped(state: State, known: Callable[[State], bool]) -> dict[str, Tensor]:
     """Takes off what trainers and compilers put before the names of a model.
 
-    Names that are known stay as they are. Else what PyTorch's wrappers put anywhere goes
-    (``_orig_mod.``), and then, one by one, the first parts that all names share (``module.``,
-    ``model.``), until the names are known. If they never are, only ``module.`` goes.
+    What PyTorch's wrappers put anywhere goes (``_orig_mod.``), and then, one by one, the first
+    parts that all names share (``module.``, ``model.``), until the names are known. If they never
+    are, only ``module.`` goes.
 
     Args:
         state: the parameters of a file.
         known: whether names are those of a model.
     """
-    if known(state):
-        return dict(state)
     shorter = {_WRAPPERS.sub("", key): value for key, value in state.items()}
     plain = strip_prefix(shorter, "module.")
     while shorter and not known(shorter):
@@ -144,6 +142,11 @@ def unwrapped(state: State, known: Callable[[State], bool]) -> dict[str, Tensor]
             return plain
         shorter = strip_prefix(shorter, first)
     return shorter
+
+
+def is_wrapped(key: str) -> bool:
+    """Whether one of PyTorch's wrappers has put its name into a key."""
+    return _WRAPPERS.search(key) is not None
 
 
 def has(state: State, *templates: str) -> bool:

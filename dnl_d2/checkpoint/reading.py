@@ -195,12 +195,17 @@ def _split(content: Any) -> WeightsFile:
         return found
     state = _tensors(content)
     if not state:
-        for value in content.values():
-            if inert_name(value):
-                raise RefusedPickle(inert_name(value))
+        _require_tensors(content)
         known = ", ".join(map(str, list(content)[:5])) or "nothing"
         raise UsageError(f"holds no weights (top level: {known})")
+    _require_tensors({key: value for key, value in content.items() if "." in str(key)})
     return WeightsFile(state, _rest(content, state))
+
+
+def _require_tensors(state: Mapping) -> None:
+    for value in state.values():
+        if inert_name(value):
+            raise RefusedPickle(inert_name(value))
 
 
 def _in_container(content: Mapping) -> WeightsFile | None:
@@ -213,9 +218,7 @@ def _in_container(content: Mapping) -> WeightsFile | None:
         if found is None:
             continue
         if state:
-            for value in inner.values():
-                if inert_name(value):
-                    raise RefusedPickle(inert_name(value))
+            _require_tensors(inner)
         found.rest |= _rest(content, (name,))
         return found
     return None

@@ -11,7 +11,7 @@ from dnl_d2.checkpoint.convert import convert, detect_source, fit_backbone, is_k
 from dnl_d2.checkpoint.describe.architecture import describe
 from dnl_d2.checkpoint.describe.words import group_dropped, shorten
 from dnl_d2.checkpoint.input_format import adapt_input, published_format
-from dnl_d2.checkpoint.keymap import State, strip_prefix, unwrapped
+from dnl_d2.checkpoint.keymap import State, is_wrapped, strip_prefix, unwrapped
 from dnl_d2.checkpoint.reading import WeightsFile
 from dnl_d2.checkpoint.source import InputFormat, Source
 from dnl_d2.errors import UsageError
@@ -53,7 +53,8 @@ def to_model(
     """
     state = {k: v for k, v in weights.state.items() if not k.endswith("_momentum")}
     own = strip_prefix(model.state_dict(), "module.")
-    state = unwrapped(state, lambda names: any(key in own for key in names) or is_known(names))
+    if not any(key in own and is_wrapped(key) for key in state):  # a compiled model's own file
+        state = unwrapped(state, lambda names: any(key in own for key in names) or is_known(names))
     if heuristics or weights.rest.get("matching_heuristics"):
         return _matched("a file whose names Detectron2's heuristics match", state)
     source, origin = None, dict[str, str]()

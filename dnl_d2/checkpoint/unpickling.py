@@ -8,8 +8,9 @@ import collections
 import importlib
 import pickle
 from collections.abc import Mapping
+from inspect import isroutine
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ _PLAIN = {
     ("collections", "Counter"): collections.Counter,
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
+    ("torch.storage", "UntypedStorage"): torch.UntypedStorage,
     _TORCHCV_CONFIG: collections.OrderedDict,
     **{("torch._utils", name): getattr(torch._utils, name) for name in _REBUILD_TENSORS},
     **{(m, kind.__name__): kind for kind in _BUILTINS for m in ("builtins", "__builtin__")},
@@ -79,7 +81,28 @@ def inert_name(value: Any) -> str:
     return f"{kind.__module__}.{kind.__name__}" if issubclass(kind, Inert) else ""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # in Python, of which two steps can be watched
+    dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        """Sets the state of an object; that of a class or function would outlive the reading."""
+        target = self.stack[-2]
+        if isinstance(target, type) or isroutine(target):
+            raise RefusedPickle(f"the state of {target.__name__}")
+        super().load_build()
+
+    def load_reduce(self) -> None:
+        """Calls what was found; nothing is rebuilt from what is not there."""
+        function, arguments = self.stack[-2:]
+        if isroutine(function):
+            for argument in arguments:
+                if inert_name(argument):
+                    raise RefusedPickle(inert_name(argument))
+        super().load_reduce()
+
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.REDUCE[0]] = load_reduce
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]

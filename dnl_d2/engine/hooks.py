@@ -16,6 +16,7 @@ from torch import nn
 from dnl_d2.checkpoint import read_weights
 from dnl_d2.checkpoint.checkpointer import BEST, Checkpointer
 from dnl_d2.engine.spec import RunSpec
+from dnl_d2.errors import UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -45,17 +46,22 @@ class BestCheckpointer(hooks.BestCheckpointer):
     def __init__(self, eval_period: int, checkpointer: Checkpointer, metrics: Sequence[str]):
         super().__init__(eval_period, checkpointer, metrics[-1], file_prefix=BEST)
         self._metrics = metrics
-        self._decided_by = ""
+        self._decided_by: str | None = None  # None where only the figure is known
 
     def before_train(self) -> None:
         path = os.path.join(self._checkpointer.save_dir, f"{BEST}.pth")
         if self.trainer.start_iter == 0 or not os.path.isfile(path):
-            self._decided_by = ""
+            self.best_metric = None
             return
-        best = read_weights(path).rest
-        if best.get("metric") in self._metrics:
+        try:
+            best = read_weights(path).rest
+        except UsageError as error:
+            _log.warning(f"{error}; the next evaluation's weights take its place")
+            self.best_metric = None
+            return
+        if best.get("metric") in self._metrics and isinstance(best.get("figure"), float):
             self._decided_by = best["metric"]
-            self.best_metric, self.best_iter = best["figure"], best["iteration"]
+            self.best_metric, self.best_iter = best["figure"], best.get("iteration")
 
     def _best_checking(self) -> None:
         known = self.trainer.storage.latest()
@@ -68,7 +74,8 @@ class BestCheckpointer(hooks.BestCheckpointer):
         figure, iteration = known[metric]
         if not math.isfinite(figure):
             return
-        if metric == self._decided_by and figure <= self.best_metric:
+        same = self.best_metric is not None and self._decided_by in (None, metric)
+        if same and figure <= self.best_metric:
             _log.info(
                 f"{BEST}.pth stays that of iteration {self.best_iter} with {metric} "
                 f"{self.best_metric:.4f}: now it is {figure:.4f}"
@@ -80,9 +87,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the best figure from a checkpoint of a version that noted it there."""
-        if state["best_metric"] is not None:
-            self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
-            self._decided_by = self._metrics[0]
+        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
 
 
 def build_hooks(

@@ -86,9 +86,14 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
     if not args.resume:
         resolve_weights(spec.weights, spec.keys.weights)
     overwrite = getattr(args, "overwrite", False)
-    if not (args.resume or args.eval_only):
-        key = spec.keys.output_dir
-        require_room(spec.output_dir, key=key, weights=spec.weights, overwrite=overwrite)
+    if not args.eval_only:
+        require_room(
+            spec.output_dir,
+            key=spec.keys.output_dir,
+            weights=spec.weights,
+            resume=args.resume,
+            overwrite=overwrite,
+        )
     set_up(spec.config, args, output_dir=spec.output_dir)
     for note in spec.notes:
         _log.info(note)

@@ -56,6 +56,15 @@ def judge_labels(summary: SetSummary, training: SetSummary) -> list[Finding]:
     return [*_values(summary, training), *_ignored(summary)]
 
 
+def judge_variety(summaries: Sequence[SetSummary], num_classes: int) -> list[Finding]:
+    """Whether sets together hold a single class, unless that has been said in other words."""
+    seen = set[int]().union(*(summary.seen() for summary in summaries))
+    if len(seen) != 1 or num_classes < 2 or any(s.invalid() or is_binary(s) for s in summaries):
+        return []
+    text = f"labels hold the class {min(seen)} alone, so nothing else is learned"
+    return [Finding("error", "one_class", text)]
+
+
 def judge_classes(summaries: Sequence[SetSummary], num_classes: int) -> list[tuple[str, Finding]]:
     """What the classes of all sets together show, each with the name of the sets concerned."""
     everything = " + ".join(summary.source.name for summary in summaries)
@@ -63,7 +72,7 @@ def judge_classes(summaries: Sequence[SetSummary], num_classes: int) -> list[tup
     if not read:
         return []
     seen = set.union(*(summary.seen() for summary in read))
-    found = []
+    found = [(everything, finding) for finding in judge_variety(read, num_classes)]
     never = [value for value in range(num_classes) if value not in seen]
     if seen and min(seen) > 0 and len(never) == min(seen):
         text = (
@@ -207,9 +216,6 @@ def _values(summary: SetSummary, training: SetSummary) -> list[Finding]:
             "them 0, 1, 2, ..."
         )
         findings.append(Finding("warning", "gaps", text))
-    elif summary is training and not invalid and len(summary.seen()) == 1 < num_classes:
-        text = f"labels hold the class {min(summary.seen())} alone, so nothing else is learned"
-        findings.append(Finding("error", "one_class", text))
     ignore = summary.source.ignore_label
     if summary.num_classes is not None and 0 <= ignore < summary.num_classes:
         text = f"the ignored value {ignore} is one of the classes: it is never learned"

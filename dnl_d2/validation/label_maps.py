@@ -4,18 +4,35 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import compress
 
 from dnl_d2.data.images import image_size, load_picture
 from dnl_d2.data.labels import checked_label
 from dnl_d2.data.mapper import require_same_size
 from dnl_d2.errors import UsageError
-from dnl_d2.validation.judgements import judge_labels
+from dnl_d2.validation.findings import Finding
+from dnl_d2.validation.judgements import judge_labels, judge_variety
 from dnl_d2.validation.labelled_sets import LabelledSet
 from dnl_d2.validation.scan import LabelFacts, count_values
 from dnl_d2.validation.summary import SetSummary
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReadLabels:
+    """The labels of a dataset that were read.
+
+    Args:
+        summary: what they hold.
+        count: how many they are.
+        every: whether the dataset has no others.
+    """
+
+    summary: SetSummary
+    count: int
+    every: bool
 
 
 def check_sem_seg_dataset(
@@ -27,26 +44,27 @@ def check_sem_seg_dataset(
     test: bool = False,
     max_label_files: int = 2000,
     max_image_files: int = 500,
-) -> None:
+) -> ReadLabels:
     """Fails now, in one line, on what would fail in the middle of training or make it mean nothing.
 
     The sizes of every image and label are compared by their headers; labels and images are decoded
-    up to a number, evenly spaced over the dataset where it has more. What the labels hold is judged
-    as by :func:`~dnl_d2.validation.inspect_sets`; warnings are logged.
+    up to a number, evenly spaced over the dataset where it has more. What they hold is judged as
+    by :func:`~dnl_d2.validation.inspect_sets`; warnings are logged.
 
     Args:
         dicts: detectron2 dataset dicts with file_name and sem_seg_file_name.
         num_classes: number of classes of the model.
         ignore_label: the value the dataset ignores; 255 is ignored as well.
         name: name of the dataset, for the messages.
-        test: whether the dataset is for evaluation, where labels of one class do no harm.
+        test: whether the dataset is for evaluation, and its labels are judged here; those of
+            training sets are judged together by :func:`judge_training_labels`.
         max_label_files: how many labels are decoded and their values checked.
         max_image_files: how many images are decoded.
 
     Raises:
         UsageError: the dataset is empty, or a file is missing, unreadable, of the wrong size or
             holds a value that is no class; names the first such file and the number of others. Or
-            nothing can be learned from the labels: they hold one class, or none.
+            all labels for evaluation are ignored.
     """
     if not dicts:
         raise UsageError(f"dataset {name} is empty: give it at least one image with its label")
@@ -77,21 +95,39 @@ def check_sem_seg_dataset(
         others = f" (and {len(found) - 1} more to correct)" if len(found) > 1 else ""
         raise UsageError(f"dataset {name}: {found[0]}{others}")
     source = LabelledSet(name, [], [str(value) for value in range(num_classes)], ignore_label)
-    empty, summary = (SetSummary(source, num_classes) for _ in range(2))
+    summary, empty = (SetSummary(source, num_classes) for _ in range(2))
     for path in sorted(counted):
         summary.add_label(path, counted[path])
-    _judge(summary, empty if test else summary, len(counted), every=len(labels) == len(dicts))
+    read = ReadLabels(summary, len(counted), every=len(labels) == len(dicts))
+    if test:
+        _tell(read, judge_labels(summary, empty))
+    return read
 
 
-def _judge(summary: SetSummary, training: SetSummary, count: int, *, every: bool) -> None:
+def judge_training_labels(sets: Sequence[ReadLabels]) -> None:
+    """Judges what the labels of all training sets hold together: some may have one class alone.
+
+    Raises:
+        UsageError: nothing can be learned from them: they hold one class, or none.
+    """
+    first, *others = (read.summary for read in sets)
+    name = " + ".join(read.summary.source.name for read in sets)
+    total = SetSummary(replace(first.source, name=name), first.num_classes)
+    for summary in (first, *others):
+        total.values.update(summary.values)
+        total.pixels += summary.pixels
+        total.ignored += summary.ignored
+    read = ReadLabels(total, sum(read.count for read in sets), all(read.every for read in sets))
+    _tell(read, [*judge_labels(total, total), *judge_variety([total], first.num_classes or 0)])
+
+
+def _tell(read: ReadLabels, findings: Sequence[Finding]) -> None:
     """Raises on what makes figures meaningless; in some of the labels only, it may be chance."""
-    for finding in judge_labels(summary, training):
-        if finding.level == "error" and every:
-            raise UsageError(f"dataset {summary.source.name}: {finding.text}")
-        _logger.warning(
-            "dataset %s%s: %s",
-            summary.source.name, "" if every else f" ({count} labels)", finding.text,
-        )  # fmt: skip
+    name, where = read.summary.source.name, "" if read.every else f" ({read.count} labels)"
+    for finding in findings:
+        if finding.level == "error" and read.every:
+            raise UsageError(f"dataset {name}: {finding.text}")
+        _logger.warning("dataset %s%s: %s", name, where, finding.text)
 
 
 def _check_sizes(record: dict) -> None:

@@ -15,7 +15,11 @@ from dnl_d2.compat import lvis_evaluation
 from dnl_d2.data.datasets.cityscapes_instances import list_cityscapes_instances
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.instances import check_class_count, check_coco_dataset
-from dnl_d2.validation.label_maps import check_sem_seg_dataset
+from dnl_d2.validation.label_maps import (
+    ReadLabels,
+    check_sem_seg_dataset,
+    judge_training_labels,
+)
 from dnl_d2.validation.task import Task
 
 _logger = logging.getLogger(__name__)
@@ -31,6 +35,7 @@ class _Split:
     what: str
     test: bool
     max_files: int
+    read: list[ReadLabels]  # labels of training sets, which are judged together
 
     @property
     def meta(self) -> Metadata:
@@ -64,12 +69,14 @@ def check_datasets(
 
     Raises:
         UsageError: no dataset, an unregistered name, another number of classes, or what
-            :func:`dnl_d2.validation.label_maps.check_sem_seg_dataset` or
+            :func:`dnl_d2.validation.label_maps.check_sem_seg_dataset`,
+            :func:`dnl_d2.validation.label_maps.judge_training_labels` or
             :func:`dnl_d2.validation.instances.check_coco_dataset` finds.
     """
     if not names:
         raise UsageError(f"{what} names no dataset")
     detected: dict[str, list[str]] = {}
+    read: list[ReadLabels] = []
     for name in names:
         if name not in DatasetCatalog.list():
             close = difflib.get_close_matches(name, DatasetCatalog.list(), n=6, cutoff=0.3)
@@ -77,11 +84,13 @@ def check_datasets(
                 f"{what}: dataset {name!r} is not registered; the closest names are "
                 f"{', '.join(close) or 'none'}"
             )
-        split = _Split(name, what, test, max_files)
+        split = _Split(name, what, test, max_files, read)
         check = _CHECKS.get(split.meta.get("evaluator_type", None), _only_load)
         classes = check(split, task)
         if classes:
             detected[name] = classes
+    if read:
+        judge_training_labels(read)
     return detected
 
 
@@ -177,7 +186,7 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
             f"{task.ignore_key}={task.ignore_label}, but {split.name} ignores {stated}"
         )
     if split.max_files > 0 and not (split.test and not _any_has(_LABELS, records)):
-        check_sem_seg_dataset(
+        read = check_sem_seg_dataset(
             records,
             num_classes=task.num_classes,
             ignore_label=split.meta.get("ignore_label", 255),
@@ -185,6 +194,8 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
             test=split.test,
             max_label_files=split.max_files,
         )
+        if not split.test:
+            split.read.append(read)
 
 
 def _any_has(key: str, records: Sequence[Mapping]) -> bool:

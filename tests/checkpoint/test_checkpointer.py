@@ -202,3 +202,26 @@ def test_an_unknown_model_is_called_one():
     gone = {k: v for k, v in state.items() if "fpn_output" not in k}
     assert describe(gone).startswith("an unknown model (the weights lack 'backbone.fpn_output2")
     assert describe({}).startswith("an unknown model (a ResNet with 0, 0, 0, 0 blocks")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.", "model.module."])
+def test_files_of_wrapped_models_are_loaded_whole(prefix, tmp_path):
+    model = build(SEGMENTOR)
+    state = {f"{prefix}{key}": value + 1 for key, value in model.state_dict().items()}
+    torch.save({"model_state_dict": state}, tmp_path / "wrapped.pth")
+    checkpointer = load(model, tmp_path / "wrapped.pth")
+    assert checkpointer.unfilled == ()
+
+
+def test_a_file_with_a_compiled_part_is_loaded_whole(tmp_path):
+    model = build(SEGMENTOR)
+    state = model.state_dict()
+    compiled = {key.replace("backbone.", "backbone._orig_mod."): v for key, v in state.items()}
+    torch.save({"model": compiled}, tmp_path / "part.pth")
+    assert load(model, tmp_path / "part.pth").unfilled == ()
+
+
+def test_a_compiled_model_loads_its_own_file(tmp_path):
+    model = torch.compile(build(SEGMENTOR))
+    Checkpointer(model, str(tmp_path)).save("own")
+    assert load(model, tmp_path / "own.pth").unfilled == ()

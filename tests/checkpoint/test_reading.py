@@ -5,7 +5,7 @@ import pickle
 import sys
 import types
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -177,11 +177,30 @@ def test_a_training_checkpoint_of_mmengine(tmp_path):
 
 
 def test_weights_that_are_objects_are_not_lost_without_a_word(tmp_path):
-    odd = dict(STATE, scale=Logs())
-    for content in ({"model": odd}, {"model": Logs(), "epoch": 3}, Logs()):
+    odd = dict(STATE, **{"conv.scale": Logs()})
+    for content in ({"model": odd}, odd, {"model": Logs(), "epoch": 3}, Logs()):
         torch.save(content, tmp_path / "w.pth")
         with pytest.raises(UsageError, match=r"would run code \(.*Logs\)"):
             read_weights(tmp_path / "w.pth")
+
+
+def test_a_plain_pickle_of_tensors_needs_trust(tmp_path):
+    (tmp_path / "own.pkl").write_bytes(pickle.dumps(STATE))
+    with pytest.raises(UsageError, match=r"would run code \(torch.storage._load_from_bytes\)"):
+        read_weights(tmp_path / "own.pkl")
+    assert_is_state(read_weights(tmp_path / "own.pkl", trust_pickle=True))
+
+
+@pytest.mark.parametrize("name", ["collections\nCounter", "numpy.core.numeric\n_frombuffer"])
+def test_reading_changes_no_class_or_function(name, tmp_path):
+    """As the state that a pickle sets would."""
+    state = b"(N}Vupdate\ncbuiltins\nlist\nst"
+    (tmp_path / "w.pkl").write_bytes(b"\x80\x02c" + name.encode() + b"\n" + state + b"b.")
+    before = Counter.update
+    with pytest.raises(UsageError, match="would run code"):
+        read_weights(tmp_path / "w.pkl")
+    assert Counter.update is before
+    assert not hasattr(np._core.numeric._frombuffer, "update")
 
 
 @pytest.mark.parametrize(

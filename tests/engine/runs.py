@@ -40,6 +40,7 @@ SMALL_LAZY = {
     "model.sem_seg_head.input_shape.res4.channels": 64,
     "model.sem_seg_head.input_shape.res5.channels": 128,
     "model.sem_seg_head.channels": 32,
+    "lr_multiplier.iterations": 0,
     "train.max_iter": 20,
     "train.amp.enabled": "false",
     "train.eval_period": 0,

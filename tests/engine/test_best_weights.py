@@ -73,18 +73,28 @@ def test_a_resumed_run_keeps_better_weights_of_before(run):
     assert run(3, {"segm/AP": 34.5}) == (3, "segm/AP", 34.5)
 
 
+@pytest.mark.parametrize("content", [b"", b"broken", None])
+def test_broken_best_weights_stop_no_run(run, tmp_path, caplog, content):
+    run(0, {"segm/AP": 34.46})
+    whole = (tmp_path / "model_best.pth").read_bytes()
+    (tmp_path / "model_best.pth").write_bytes(whole[:-900] if content is None else content)
+    assert run(2, {"segm/AP": 3.0}) == (2, "segm/AP", 3.0)
+    assert f"{tmp_path}/model_best.pth: " in caplog.text and "take its place" in caplog.text
+
+
 def test_a_new_run_does_not_ask_what_lies_there(run):
     run(0, {"segm/AP": 34.46})
     assert run(0, {"segm/AP": 3.0}) == (0, "segm/AP", 3.0)
 
 
-def test_figures_in_checkpoints_of_earlier_versions_count(dataset, tmp_path):
+@pytest.mark.parametrize("metric", ["segm/AP", "bbox/AP"])
+def test_figures_in_checkpoints_of_earlier_versions_count(dataset, tmp_path, metric):
     checkpointer = Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
     checkpointer.save("model_best", iteration=1)
     before = (tmp_path / "model_best.pth").read_bytes()
     hook = best_checkpoint_hook([NAME], 1, checkpointer)
     hook.load_state_dict({"best_metric": 3.0, "best_iter": 1})
-    latest = {"segm/AP": (2.0, 5)}
+    latest = {metric: (2.0, 5)}
     storage = SimpleNamespace(latest=lambda: latest)
     hook.trainer = SimpleNamespace(storage=storage, start_iter=5)
     hook.before_train()

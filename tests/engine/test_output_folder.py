@@ -53,6 +53,19 @@ def test_mistakes_delete_nothing(tmp_path):
     assert sorted(tmp_path.glob("*.*")) == kept
 
 
+@pytest.mark.parametrize("kind", [yaml_config, lazy_config])
+def test_a_run_is_resumed_only_from_what_it_names(kind, tmp_path):
+    """Else it would start at iteration 0, over the weights that are there."""
+    run(kind(tmp_path, **SHORT), arguments())
+    (tmp_path / "last_checkpoint").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match=r"model_final.pth\), but no last_checkpoint: write into"):
+        run(kind(tmp_path, **SHORT), arguments(resume=True))
+    assert contents(tmp_path) == before
+    (tmp_path / "model_gone.pth").symlink_to(tmp_path / "nowhere")
+    run(kind(tmp_path, **SHORT, weights=""), arguments(overwrite=True))
+
+
 def test_a_run_that_left_no_weights_stands_in_nobodys_way(tmp_path):
     (tmp_path / "metrics.json").write_text("")
     run(yaml_config(tmp_path, **SHORT), arguments())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dnl_d2.errors import UsageError
-from dnl_d2.validation.label_maps import check_sem_seg_dataset
+from dnl_d2.validation.label_maps import check_sem_seg_dataset, judge_training_labels
 from tests.pictures import truncate
 
 
@@ -28,7 +28,7 @@ def records(save, rng):
 
 def check(records, **options):
     arguments = {"num_classes": 3, "ignore_label": 7, "name": "streets", **options}
-    check_sem_seg_dataset(records, **arguments)
+    return check_sem_seg_dataset(records, **arguments)
 
 
 def spoil(record, save, value):
@@ -130,10 +130,20 @@ def relabelled(records, save, *values):
 def test_labels_from_which_nothing_is_learned(records, save, caplog, values, message):
     relabelled(records, save, *values)
     with pytest.raises(UsageError, match=message):
-        check(records)
-    check(records, max_label_files=4)  # the others may differ
+        judge_training_labels([check(records)])
+    judge_training_labels([check(records, max_label_files=4)])  # the others may differ
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert re.match(message.replace("streets", r"streets \(4 labels\)"), warned[0])
+
+
+@pytest.mark.parametrize("values", [(0, 255), (2, 2), (255, 7)])
+def test_training_sets_are_judged_together(records, save, values):
+    """One of them may hold background alone, or nothing."""
+    sound = check(records)
+    relabelled(records, save, *values)
+    judge_training_labels([check(records, name="more"), sound])
+    with pytest.raises(UsageError, match=r"dataset more \+ less: "):
+        judge_training_labels([check(records, name="more"), check(records, name="less")])
 
 
 def test_a_test_set_may_hold_one_class_but_not_none(records, save, caplog):
@@ -150,5 +160,5 @@ def test_much_that_is_ignored_is_said(records, save, caplog):
         label = np.full((20, 30), 255, np.uint8)
         label[:2], label[2:4] = 0, 1
         save(record["sem_seg_file_name"].rsplit("/", 1)[1], label)
-    check(records)
+    judge_training_labels([check(records)])
     assert "80% of the pixels are ignored" in caplog.text
