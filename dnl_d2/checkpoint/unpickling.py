@@ -81,8 +81,12 @@ def inert_name(value: Any) -> str:
     return f"{kind.__module__}.{kind.__name__}" if issubclass(kind, Inert) else ""
 
 
-class _Unpickler(pickle._Unpickler):  # in Python, of which two steps can be watched
-    dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
+# The one in Python, of which two steps can be watched.
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class _Unpickler(_PythonUnpickler):
+    dispatch: ClassVar[dict] = dict(_PythonUnpickler.dispatch)
 
     def load_build(self) -> None:
         """Sets the state of an object; that of a class or function would outlive the reading."""
