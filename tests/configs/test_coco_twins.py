@@ -1,6 +1,5 @@
 """The COCO recipes in LazyConfig are those in YAML."""
 
-import inspect
 import sys
 
 import numpy as np
@@ -9,43 +8,16 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetMapper
 from detectron2.data.transforms import AugInput
-from omegaconf import ListConfig
 from torch import nn
 
 from dnl_d2.config.rules import check_lazy, check_yaml
 from dnl_d2.engine import Trainer, load_config
 from tests.configs.coco import CONFIGS, LEAVES, meta_model, yaml_config
-from tests.configs.twins import check_twins
-
-# What both ways of building leave different without meaning: a dictionary with or without its
-# defaults, or sizes that only exports and figures read.
-UNSAID = {"loss_weight": {"loss_cls": 1.0, "loss_box_reg": 1.0}}
+from tests.configs.twins import check_same_network, check_twins, described
 
 
 def lazy_config(name):
     return load_config(str(CONFIGS / f"{name}.py"))
-
-
-def described(value):
-    """A value as it compares: settings of objects by name, without tensors and submodules."""
-    if isinstance(value, dict):
-        return {key: described(v) for key, v in value.items()}
-    if isinstance(value, list | tuple | ListConfig):
-        return [described(v) for v in value]
-    if isinstance(value, torch.Tensor | nn.Module | type) or inspect.isroutine(value):
-        return type(value)
-    if hasattr(value, "__dict__"):
-        return type(value), described(vars(value))
-    return value
-
-
-def settings(module):
-    """Everything about a module that is not a parameter, buffer or submodule."""
-    own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-    for key, defaults in UNSAID.items():
-        if isinstance(own.get(key), dict):
-            own[key] = defaults | own[key]
-    return type(module), described(own)
 
 
 def test_every_leaf_has_a_twin():
@@ -65,16 +37,7 @@ def test_a_twin_is_the_same_network(name):
     ours = meta_model(name)
     with torch.device("meta"):
         twin = instantiate(lazy_config(name).model)
-    mine, other = (
-        {key: (v.shape, v.dtype) for key, v in m.state_dict().items()} for m in (ours, twin)
-    )
-    assert list(mine) == list(other) and mine == other
-    trained = [{k for k, p in m.named_parameters() if p.requires_grad} for m in (ours, twin)]
-    assert trained[0] == trained[1]
-    modules = dict(twin.named_modules())
-    assert list(modules) == [key for key, _ in ours.named_modules()]
-    for key, module in ours.named_modules():
-        assert settings(module) == settings(modules[key]), key
+    check_same_network(ours, twin)
 
 
 @pytest.mark.parametrize("name", LEAVES)

@@ -1,5 +1,6 @@
 """``--import`` registers a block of one's own before the config is read."""
 
+import os
 import sys
 
 import pytest
@@ -40,7 +41,7 @@ def test_a_block_of_ones_own_trains_from_a_yaml_config(root, package, datasets, 
         root,
         "train_net",
         *["--import", "import_option.blocks", "--config-file", CONFIG, *options, *NAMED],
-        PYTHONPATH=f"{root}:{package}",
+        PYTHONPATH=os.pathsep.join([str(root), str(package), os.environ.get("PYTHONPATH", "")]),
         DETECTRON2_DATASETS=str(datasets),
     )
     assert result.returncode == 0, result.stderr[-2000:]
