@@ -120,7 +120,7 @@ def test_every_kind_of_file_is_found_out_and_complete(name, tmp_path):
     content, source, words = FILES[name]
     path = tmp_path / ("in.pdparams" if name.startswith("paddle") else "in.pth")
     if name.startswith("paddle"):
-        path.write_bytes(pickle.dumps(content(), protocol=2))
+        path.write_bytes(pickle.dumps(content(), protocol=4))  # as paddle.save does
     else:
         torch.save(content(), path)
     assert detect_source(read_weights(path).state).name == source
