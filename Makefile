@@ -22,8 +22,10 @@ help:
 demo: $(READY)
 	@$(BIN)/python tools/demo.py $(ARGS)
 
-# Tests of one file share fixtures: a worker takes neighbours, and another's when it is done.
-WORKERS = $(shell $(BIN)/python -c 'import os; print(min(8, os.cpu_count() or 1))')
+# Tests of one file share fixtures: a worker takes neighbours, and another's when it is done. It may
+# need 7 GB.
+WORKERS = $(shell $(BIN)/python -c 'import os; memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"); \
+	print(max(1, min(8, os.cpu_count() or 1, int(memory / 7e9))))')
 # glibc keeps what a test has freed for the next network. To return it and have it cleared anew, page
 # by page, took a fifth of the time.
 test: export MALLOC_MMAP_MAX_ = 0
