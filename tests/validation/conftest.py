@@ -1,3 +1,3 @@
 """Shared by the tests of checks."""
 
-from tests.data.conftest import catalogs  # noqa: F401
+from tests.data.conftest import catalogs, folder  # noqa: F401

@@ -1,4 +1,4 @@
-"""Datasets in COCO's form: registration, and what is found wrong with them before training."""
+"""What is found wrong with datasets in COCO's form before training."""
 
 import json
 import logging
@@ -6,37 +6,17 @@ import logging
 import numpy as np
 import pytest
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data.build import get_detection_dataset_dicts
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dnl_d2.config.keys import add_dnl_config
 from dnl_d2.data import register_coco_dataset
-from dnl_d2.data.datasets.configured import register_configured
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.instances import InstanceTask, check_coco_dataset
+from tests.data.coco_form import NAME, SQUARE, content
 
-NAME = "data_test_coco"
-SQUARE = [5.0, 5.0, 25.0, 5.0, 25.0, 25.0, 5.0, 25.0]
 RUNS = {"size": [40, 60], "counts": [100, 200, 2100]}
-
-
-def content():
-    """Three images, six objects; category ids with a gap."""
-    return {
-        "images": [
-            {"id": n, "file_name": f"{n}.png", "height": 40, "width": 60} for n in (1, 2, 3)
-        ],
-        "categories": [{"id": 9, "name": "b"}, {"id": 3, "name": "a"}],
-        "annotations": [
-            {
-                "id": n, "image_id": n % 3 + 1, "category_id": 3 + 6 * (n % 2), "iscrowd": 0,
-                "bbox": [5.0, 5.0, 20.0, 20.0], "area": 400.0, "segmentation": [SQUARE],
-            }
-            for n in range(1, 7)
-        ],
-    }  # fmt: skip
 
 
 def task(**changes):
@@ -45,13 +25,6 @@ def task(**changes):
         "mask_format": "polygon", "format_key": "FORMAT",
     }  # fmt: skip
     return InstanceTask(**(values | changes))
-
-
-@pytest.fixture
-def folder(tmp_path, save):
-    for number in (1, 2, 3):
-        save(f"{number}.png", np.full((40, 60, 3), 60 * number, np.uint8))
-    return tmp_path
 
 
 @pytest.fixture
@@ -306,14 +279,6 @@ def test_an_image_of_another_size(folder, check):
     check(data)
 
 
-def test_grey_images_are_read_as_colour(folder, check):
-    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(folder / "1.png")
-    check(content())
-    register_coco_dataset(NAME, images=str(folder), json=str(folder / "file.json"))
-    mapped = DatasetMapper(get_cfg(), False)(DatasetCatalog.get(NAME)[0])
-    assert mapped["image"].shape[0] == 3 and (mapped["image"] == 90).all()
-
-
 def test_a_missing_file_says_where_it_was_looked_for(folder, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", "/data")
     with pytest.raises(UsageError, match=r"none.json: there is no such file .*=/data"):
@@ -322,61 +287,9 @@ def test_a_missing_file_says_where_it_was_looked_for(folder, monkeypatch):
         )
 
 
-def test_registered_paths_follow_the_environment_and_the_file(folder, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", "/nowhere")
-    register_coco_dataset(NAME, images="", json="file.json")
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(folder))
-    (folder / "file.json").write_text(json.dumps(content()))
-    records = DatasetCatalog.get(NAME)
-    meta = MetadataCatalog.get(NAME)
-    assert [r["file_name"] for r in records] == [str(folder / f"{n}.png") for n in (1, 2, 3)]
-    assert meta.json_file == str(folder / "file.json") and meta.evaluator_type == "coco"
-    assert meta.thing_classes == ["a", "b"]  # by their ids
-    assert [a["category_id"] for a in records[0]["annotations"]] == [1, 0]  # 9, 3
-    data = content()
-    data["categories"].append({"id": 20, "name": "c"})
-    (folder / "file.json").write_text(json.dumps(data))
-    DatasetCatalog.get(NAME)
-    assert meta.thing_classes == ["a", "b", "c"]
-
-
-@pytest.fixture
-def configured():
-    cfg = get_cfg()
-    add_dnl_config(cfg)
-    return cfg.DATASETS
-
-
-def test_a_config_declares_datasets(folder, configured):
-    (folder / "file.json").write_text(json.dumps(content()))
-    entry = {"NAME": NAME, "IMAGES": str(folder), "JSON": str(folder / "file.json")}
-    configured.COCO = [entry]
-    register_configured(configured)
-    register_configured(configured)  # a config may be loaded twice
-    assert len(DatasetCatalog.get(NAME)) == 3
-
-
-@pytest.mark.parametrize(
-    "entries, message",
-    [
-        ("x", "DATASETS.COCO is a list of mappings"),
-        (["x"], r"DATASETS.COCO\[0\] is a mapping with NAME, IMAGES, JSON"),
-        ([{"NAME": "x"}], r"COCO\[0\] lacks IMAGES, JSON"),
-        ([{"NAME": "x", "IMAGES": "", "JSON": "y"}], r"COCO\[0\].IMAGES is a text"),
-        ([{"NAME": "x", "IMAGES": "y", "JSN": "y"}], r"no key 'JSN'; did you mean JSON\?"),
-        ([{"NAME": "coco_2017_val", "IMAGES": "y", "JSON": "y"}], "there is a dataset"),
-        (2 * [{"NAME": NAME, "IMAGES": "y", "JSON": "y"}], r"COCO\[1\].*is there twice"),
-    ],
-)
-def test_wrong_entries_of_a_config(configured, entries, message):
-    configured.COCO = entries
-    with pytest.raises(UsageError, match=message):
-        register_configured(configured)
-    assert NAME not in DatasetCatalog.list()
-
-
-def test_folders_and_coco_share_their_names(configured):
-    configured.FOLDERS = [{"NAME": NAME, "IMAGES": "x", "LABELS": "y", "CLASSES": ["z"]}]
-    configured.COCO = [{"NAME": NAME, "IMAGES": "x", "JSON": "y"}]
-    with pytest.raises(UsageError, match=r"DATASETS.COCO\[0\].NAME: .* is there twice"):
-        register_configured(configured)
+def test_grey_images_are_read_as_colour(folder, check):
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(folder / "1.png")
+    check(content())
+    register_coco_dataset(NAME, images=str(folder), json=str(folder / "file.json"))
+    mapped = DatasetMapper(get_cfg(), False)(DatasetCatalog.get(NAME)[0])
+    assert mapped["image"].shape[0] == 3 and (mapped["image"] == 90).all()
