@@ -1,6 +1,5 @@
 """Twin of the YAML file of the same name."""
 
-from ..common.blocks import gc_in_c3_to_c5
 from ..common.coco_cascade_mask_rcnn_x101_32x4d_fpn import (
     dataloader,
     lr_multiplier,
@@ -10,5 +9,6 @@ from ..common.coco_cascade_mask_rcnn_x101_32x4d_fpn import (
 )
 
 model.backbone.bottom_up.deform_on = ["res3", "res4", "res5"]
-gc_in_c3_to_c5(model, ratio=1 / 4)
+model.backbone.bottom_up.context = dict(name="gc", ratio=1 / 4)
+model.backbone.bottom_up.inserts = dict(res3="all", res4="all", res5="all")
 train.output_dir = "output/coco/cascade_mask_rcnn_x101-32x4d_fpn_dconv_c3-c5_gc_r4_c3-c5_syncbn_1x"

@@ -1,7 +1,7 @@
 """Twin of the YAML file of the same name."""
 
-from ..common.blocks import gc_in_c3_to_c5
 from .mask_rcnn_r50_fpn_syncbn_2x import dataloader, lr_multiplier, model, optimizer, train
 
-gc_in_c3_to_c5(model, ratio=1 / 4)
+model.backbone.bottom_up.context = dict(name="gc", ratio=1 / 4)
+model.backbone.bottom_up.inserts = dict(res3="all", res4="all", res5="all")
 train.output_dir = "output/coco/mask_rcnn_r50_fpn_gc_r4_c3-c5_syncbn_2x"

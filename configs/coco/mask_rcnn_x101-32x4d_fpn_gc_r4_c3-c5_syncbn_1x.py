@@ -1,6 +1,5 @@
 """Twin of the YAML file of the same name."""
 
-from ..common.blocks import gc_in_c3_to_c5
 from ..common.coco_mask_rcnn_x101_32x4d_fpn import (
     dataloader,
     lr_multiplier,
@@ -9,5 +8,6 @@ from ..common.coco_mask_rcnn_x101_32x4d_fpn import (
     train,
 )
 
-gc_in_c3_to_c5(model, ratio=1 / 4)
+model.backbone.bottom_up.context = dict(name="gc", ratio=1 / 4)
+model.backbone.bottom_up.inserts = dict(res3="all", res4="all", res5="all")
 train.output_dir = "output/coco/mask_rcnn_x101-32x4d_fpn_gc_r4_c3-c5_syncbn_1x"

@@ -1,7 +1,5 @@
 """What dnl_d2.engine reads of a LazyConfig's ``train``."""
 
-from omegaconf import DictConfig
-
 train = dict(
     output_dir="output",
     init_checkpoint="",
@@ -22,9 +20,3 @@ train = dict(
     check_labels=2000,  # labels per split to read and check before training; 0 for none
     device="cuda",
 )
-
-
-def run_for(train: DictConfig, iterations: int) -> None:
-    """Sets the length of a published run, with ten checkpoints and evaluations on the way."""
-    train.max_iter = iterations
-    train.checkpointer.period = train.eval_period = iterations // 10

@@ -2,8 +2,9 @@
 
 from ..common.blocks import dnl
 from ..common.pascal_context_59_480x480 import dataloader, lr_multiplier, model, optimizer, train
-from ..common.train import run_for
 
 model.sem_seg_head.context_block = dnl
-run_for(train, iterations=40000)
+train.max_iter = 40000
+train.checkpointer.period = 4000
+train.eval_period = 4000
 train.output_dir = "output/pascal-context/dnl_r50-d8_40k_pascal-context-59-480x480"

@@ -1,7 +1,8 @@
 """Twin of the YAML file of the same name."""
 
 from ..common.pascal_context_60_480x480 import dataloader, lr_multiplier, model, optimizer, train
-from ..common.train import run_for
 
-run_for(train, iterations=40000)
+train.max_iter = 40000
+train.checkpointer.period = 4000
+train.eval_period = 4000
 train.output_dir = "output/pascal-context/fcn_r50-d8_40k_pascal-context-60-480x480"
