@@ -78,14 +78,22 @@ class ContextBlock(nn.Module):
             return self.attention_maps(x, self._flat_index(x, queries), key_padding_mask)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The block's function; inputs are already checked."""
-        raise NotImplementedError
+        """The block's function; inputs are already checked.
+
+        Raises:
+            UsageError: the class has neither this nor a ``forward`` of its own.
+        """
+        raise UsageError(f"{type(self).__name__} has no transform(x, mask): write what it computes")
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        """The maps of :meth:`attention` for flat query indices ``(Q,)``, or None for all."""
-        raise NotImplementedError
+        """The maps of :meth:`attention` for flat query indices ``(Q,)``, or None for all.
+
+        Raises:
+            UsageError: the class has none.
+        """
+        raise UsageError(f"{type(self).__name__} has no attention_maps: it cannot show them")
 
     def _check(self, x: Tensor, mask: Tensor | None) -> None:
         name = type(self).__name__

@@ -166,3 +166,14 @@ def test_dnl_variants_of_your_own():
     block = DisentangledNonLocalBlock(8, preset=variant, temperature=0.5, use_scale=False)
     assert (block.inter_channels, block.scale) == (2, 2.0)
     assert block.gamma is not None and block.project is not None
+
+
+def test_a_block_that_lacks_a_method_says_so():
+    class Empty(ContextBlock):
+        pass
+
+    x = torch.zeros(1, 2, 3, 3)
+    with pytest.raises(UsageError, match=r"Empty has no transform\(x, mask\)"):
+        Empty(2)(x)
+    with pytest.raises(UsageError, match="Empty has no attention_maps"):
+        Empty(2).attention(x)

@@ -1,5 +1,6 @@
 """What every segmentation head shares: classifier, resizing, loss, auxiliary head."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -30,7 +31,7 @@ def conv3x3(in_channels: int, out_channels: int, norm: str) -> Conv2d:
     return conv
 
 
-class SegmentationHead(nn.Module):
+class SegmentationHead(nn.Module, ABC):
     """Base of the heads, with the interface of Detectron2's semantic-segmentation heads.
 
     Subclasses implement :meth:`decode`. :class:`detectron2.modeling.SemanticSegmentor` calls
@@ -126,9 +127,9 @@ class SegmentationHead(nn.Module):
         """Label of pixels that take no part in the loss."""
         return cast(int, self.loss.ignore_value)
 
+    @abstractmethod
     def decode(self, features: list[Tensor]) -> Tensor:
         """The selected features -> ``(N, channels, H', W')``."""
-        raise NotImplementedError
 
     def layers(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features by name -> logits ``(N, K, H', W')`` at feature resolution."""

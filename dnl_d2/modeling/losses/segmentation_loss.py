@@ -1,12 +1,14 @@
 """What the losses of the segmentation heads have in common."""
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.functional import autocast_off, full_precision
 
 
-class SegmentationLoss(nn.Module):
+class SegmentationLoss(nn.Module, ABC):
     """A function of full-size logits and labels, computed in fp32 (fp64 for fp64 logits).
 
     Subclasses implement :meth:`compute`, which sees no autocast.
@@ -26,9 +28,9 @@ class SegmentationLoss(nn.Module):
         self.ignore_value = ignore_value
         self.loss_weight = loss_weight
 
+    @abstractmethod
     def compute(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss before ``loss_weight``."""
-        raise NotImplementedError
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """``(N, K, H, W)`` logits, ``(N, H, W)`` labels -> a scalar; 0 if nothing is labelled."""

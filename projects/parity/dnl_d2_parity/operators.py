@@ -18,7 +18,7 @@ class _Operators(types.ModuleType):
 
 
 def _no_operator(*_args, **_options):
-    raise NotImplementedError("mmcv-lite has no compiled operators")
+    raise RuntimeError("mmcv-lite has no compiled operators")
 
 
 def _nms(boxes, scores, iou_threshold, offset):
