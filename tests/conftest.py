@@ -1,5 +1,7 @@
 """Shared by all tests."""
 
+import itertools
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -67,6 +69,19 @@ def save(tmp_path: Path) -> Callable[..., str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(content) if isinstance(content, np.ndarray) else content
         picture.save(path, **options)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def write_json(tmp_path: Path) -> Callable[..., str]:
+    """Returns ``write_json(content) -> path``: a new file each time; a text is written as it is."""
+    numbers = itertools.count(1)
+
+    def write(content: object) -> str:
+        path = tmp_path / f"written-{next(numbers)}.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
         return str(path)
 
     return write

@@ -9,10 +9,13 @@ from importlib import import_module
 from itertools import chain
 
 from detectron2 import evaluation
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import coco_evaluation
 from detectron2.utils import comm
 
+from dnl_d2.data.datasets.coco_json import read_coco_json
 from dnl_d2.errors import UsageError
+from dnl_d2.evaluation.coco_truth import make_truth, source_ids
 from dnl_d2.evaluation.confusion_report import prepare_folder
 from dnl_d2.files import write_text
 
@@ -42,27 +45,38 @@ class COCOEvaluator(evaluation.COCOEvaluator):
 
     faster_coco_eval gives pycocotools' figures to the last bit.
 
-    As Detectron2 does in training, a missing ``iscrowd`` is taken for 0, and polygons without three
-    points are left out; an object that has no other keeps its box, and an empty mask. Without
-    annotations predictions are only written.
+    The truth is what :func:`dnl_d2.evaluation.coco_truth.make_truth` says; results have the ids of
+    the JSON file. Without annotations predictions are only written.
 
     Args:
         dataset_name: a registered dataset; without a ``json_file`` in its metadata it is converted.
         output_dir: gets ``coco_instances_results.json``, in COCO's format for submissions, and
             ``instances_predictions.pth``.
         kpt_oks_sigmas: one for each kind of keypoint; empty for those of COCO's 17.
+
+    Raises:
+        UsageError: the JSON file cannot be used.
     """
 
     def __init__(self, dataset_name: str, *, output_dir: str, kpt_oks_sigmas: Sequence[float] = ()):
+        meta = MetadataCatalog.get(dataset_name)
+        if hasattr(meta, "set_paths") and not hasattr(meta, "thing_dataset_id_to_contiguous_id"):
+            DatasetCatalog.get(dataset_name)  # which notes the classes, and the file to read
         # Detectron2's choice knows of no other implementation, and a cached conversion may be old.
         super().__init__(
             dataset_name, output_dir=output_dir, use_fast_impl=False, allow_cached_coco=False
         )
+        try:
+            form, _ = read_coco_json(meta.json_file)
+        except UsageError as error:
+            raise UsageError(f"dataset {dataset_name}: {meta.json_file}: {error}") from error
+        self._sources = {
+            "image_id": source_ids(form.images),
+            "category_id": source_ids(form.categories),
+        }
+        self._coco_api = make_truth(form)
         self._do_evaluation = bool(self._coco_api.anns)
         self._kpt_oks_sigmas = list(kpt_oks_sigmas)
-        for image, objects in self._coco_api.imgToAnns.items():
-            if image in self._coco_api.imgs:
-                _complete(objects, self._coco_api.imgs[image])
 
     def reset(self) -> None:
         """Starts anew.
@@ -85,7 +99,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         results = list(chain.from_iterable(part["instances"] for part in predictions))
         self._restore_category_ids(results)
         path = os.path.join(self._output_dir, "coco_instances_results.json")
-        write_text(path, json.dumps(results))
+        write_text(path, json.dumps([self._as_in_the_file(result) for result in results]))
         if not self._do_evaluation:
             _logger.info("The dataset has no annotations: predictions are in %s", path)
             return
@@ -122,17 +136,11 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         for result in results:
             result["category_id"] = ids[result["category_id"]]
 
-
-def _complete(objects: Sequence[dict], image: Mapping) -> None:
-    """Gives an image's annotations what pycocotools cannot do without."""
-    for truth in objects:
-        truth.setdefault("iscrowd", 0)
-        polygons = truth.get("segmentation")
-        if isinstance(polygons, list):
-            whole = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0]
-            truth["segmentation"] = whole or _empty_mask(image)
-
-
-def _empty_mask(image: Mapping) -> dict:
-    size = [image["height"], image["width"]]
-    return {"size": size, "counts": [size[0] * size[1]]}
+    def _as_in_the_file(self, result: Mapping) -> Mapping:
+        """With the ids that image and category have in the user's JSON file."""
+        ids = {
+            key: sources[result[key]]
+            for key, sources in self._sources.items()
+            if result[key] in sources
+        }
+        return {**result, **ids} if ids else result

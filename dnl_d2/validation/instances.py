@@ -1,35 +1,19 @@
 """A look through a dataset in COCO's or LVIS's form before a detector reads it."""
 
 import logging
-import math
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from dnl_d2.data.datasets.coco_json import CROWD, SAME_NAME, THIN, object_kind, read_coco_json
+from dnl_d2.data.datasets.coco_masks import RunLengths
+from dnl_d2.data.datasets.coco_schema import CocoAnnotation, CocoForm, CocoImage, Id
+from dnl_d2.data.listing import count_and_name
 from dnl_d2.errors import UsageError
-from dnl_d2.validation.coco_files import (
-    check_images,
-    class_names,
-    entries_by_id,
-    read_coco_form,
-    require_keys,
-)
-from dnl_d2.validation.instance_masks import check_mask
+from dnl_d2.validation.coco_boxes import judge_boxes
+from dnl_d2.validation.coco_images import check_images
 
 _logger = logging.getLogger(__name__)
-
-# What can be odd about an object, with what becomes of it in training and in evaluation.
-_CROWD = "crowd regions"
-_FLAT = "boxes without area"
-_OUTSIDE = "boxes outside of their image"
-_THIN = "objects whose polygons have no three points"
-_EVALUATED = {
-    _CROWD: "detections there do not count",
-    _FLAT: "count as missed",
-    _OUTSIDE: "count as missed",
-    _THIN: "count as missed by masks",
-}
 
 
 @dataclass(frozen=True)
@@ -66,6 +50,7 @@ def check_coco_dataset(
     test: bool,
     max_image_files: int,
     image_key: str = "file_name",
+    own_loader: bool = True,
 ) -> list[str]:
     """Fails now, in one line, on what would fail or be wrong later; logs what is left out.
 
@@ -80,6 +65,7 @@ def check_coco_dataset(
         test: whether they are for evaluation, for which there may be none.
         max_image_files: how many headers to read; 0 for none.
         image_key: where an image's entry has its path; LVIS has ``coco_url``.
+        own_loader: whether it is this library that loads the dataset, which bears more.
 
     Returns:
         The names of the categories in the order of their ids.
@@ -89,27 +75,23 @@ def check_coco_dataset(
             not fit the task; images are missing or of another size.
     """
     try:
-        content = read_coco_form(json_file)
-        images = entries_by_id(content, "images", ("id", image_key, "height", "width"))
-        classes = entries_by_id(content, "categories", ("id", "name"))
-        names = class_names(classes)
-        check_class_count(len(classes), "the file", task)
+        form, odd = read_coco_json(json_file, image_key=image_key)
+        if not own_loader:
+            _require_plain(odd)
+        names = [str(category.name) for category in sorted(form.categories, key=lambda c: c.id)]
+        check_class_count(len(names), "the file", task)
         if image_root is not None:
-            entries = list(images.values())
-            check_images(entries, image_root, key=image_key, max_files=max_image_files)
-        objects = content.get("annotations")
-        if not test and objects is None:
+            check_images(form.images, image_root, key=image_key, max_files=max_image_files)
+        if not test and form.annotations is None:
             raise UsageError("there are no 'annotations' to train with")
-        if not objects and test:
+        if not form.annotations and test:
             _logger.info("Dataset %s has no annotations: predictions are only written", name)
             return names
-        checker = _Objects(images, classes, task, test=test)
-        for entry in objects or ():
-            checker.add(entry)
-        twice = checker.repeated_id
-        if twice is not None and "minival" not in json_file:  # COCO's of 2014, as Detectron2 does
-            raise UsageError(f"two annotations have the id {twice!r}: number them anew")
-        _logger.info("Dataset %s: %s", name, checker.summary())
+        objects = _Objects(form, task, test=test)
+        doubts = [*_repeated_images(form, image_key), *judge_boxes(form), *objects.mostly_crowds()]
+        for doubt in doubts:
+            _logger.warning("Dataset %s: %s: %s", name, json_file, doubt)
+        _logger.info("Dataset %s: %s", name, objects.summary())
         return names
     except UsageError as error:
         raise UsageError(f"dataset {name}: {json_file}: {error}") from error
@@ -125,111 +107,100 @@ def check_class_count(count: int, what: str, task: InstanceTask) -> None:
 
 
 class _Objects:
-    """Checks annotations one by one, and counts those that are left out."""
+    """Checks that annotations suit a task, and counts those that are left out."""
 
-    def __init__(self, images: Mapping, classes: Mapping, task: InstanceTask, *, test: bool):
-        self._images, self._classes, self._task, self._test = images, classes, task, test
-        self._keys = ("id", "image_id", "category_id", "bbox", *(("area",) if test else ()))
-        self.repeated_id: Any = None
-        self._ids: set = set()
+    def __init__(self, form: CocoForm, task: InstanceTask, *, test: bool):
+        self._form, self._task, self._test = form, task, test
         self._odd: Counter[str] = Counter()
-        self._total = self._usable = 0
-        self._used_images: set = set()
+        self._usable = 0
+        self._used_images: set[Id] = set()
         self._has_keypoints = False
-
-    def add(self, entry: Any) -> None:
-        """Counts one; raises a UsageError if it is wrong."""
-        require_keys(entry, "an annotation", ("id",))
-        what = f"annotation {entry['id']}"
-        require_keys(entry, what, self._keys)
-        if entry["id"] in self._ids:
-            self.repeated_id = entry["id"]
-        self._ids.add(entry["id"])
-        for key, known in (("image_id", self._images), ("category_id", self._classes)):
-            value = entry[key]  # unhashable where it is a list or a mapping
-            if not isinstance(value, Hashable) or value not in known:
-                kind = key.removesuffix("_id")
-                raise UsageError(f"{what} has the {key} {value!r}: there is no such {kind}")
-        if entry.get("ignore"):
-            raise UsageError(f"{what} has 'ignore', which Detectron2 refuses: use 'iscrowd'")
-        self._total += 1
-        odd = self._kind(entry, what)
-        points = entry.get("keypoints")
-        self._has_keypoints |= isinstance(points, list) and any(points[2::3])
-        if odd is None:
-            self._usable += 1
-        else:
-            self._odd[odd] += 1
-        if odd not in (_CROWD, _THIN):  # by which Detectron2 chooses images
-            self._used_images.add(entry["image_id"])
+        images = {image.id: image for image in form.images}
+        for entry in form.annotations or ():
+            self._add(entry, images[entry.image_id])
 
     def summary(self) -> str:
         """What was counted, in a line; raises a UsageError if nothing is left."""
+        form, task = self._form, self._task
+        total = len(form.annotations or ())
         if not self._usable:
             odd = ", ".join(f"{kind}: {n}" for kind, n in self._odd.items()) or "there is none"
-            raise UsageError(f"no annotation can be used ({odd}): annotate an object")
-        if self._task.keypoints_key and not self._has_keypoints:
+            hint = (
+                "set their 'iscrowd' to 0"
+                if self._odd[CROWD] == total > 0
+                else "annotate an object"
+            )
+            raise UsageError(f"no annotation can be used ({odd}): {hint}")
+        if task.keypoints_key and not self._has_keypoints:
             raise UsageError(
                 "no annotation has a visible point in 'keypoints', which the model learns: set "
-                f"{self._task.keypoints_key} to false, or add keypoints"
+                f"{task.keypoints_key} to false, or add keypoints"
             )
-        parts = [
-            f"{len(self._images)} images, {self._total} annotations, {len(self._classes)} classes"
-        ]
+        parts = [f"{len(form.images)} images, {total} annotations, {len(form.categories)} classes"]
         for kind, count in self._odd.items():
-            fate = _EVALUATED[kind] if self._test else "left out"
+            crowd = self._test and kind == CROWD
+            fate = "detections there do not count" if crowd else "left out"
             parts.append(f"{kind}: {count} ({fate})")
-        empty = len(self._images) - len(self._used_images)
+        empty = len(form.images) - len(self._used_images)
         if empty:
-            left = "kept as background" if self._task.keeps_empty else "left out"
-            fate = "evaluated" if self._test else left
-            parts.append(f"images without an object: {empty} ({fate})")
+            left = "kept as background" if task.keeps_empty else "left out"
+            parts.append(
+                f"images without an object: {empty} ({'evaluated' if self._test else left})"
+            )
         return "; ".join(parts)
 
-    def _kind(self, entry: Mapping, what: str) -> str | None:
-        box = entry["bbox"]
-        if not _is_box(box):
-            raise UsageError(
-                f"{what} has the bbox {box!r}: it is [x, y, width, height] in pixels, none of the "
-                "last two negative"
-            )
-        image, shape = self._images[entry["image_id"]], entry.get("segmentation")
-        if shape:
-            check_mask(shape, image, what)
-        if entry.get("iscrowd", 0):
-            return _CROWD
-        if self._task.masks:
-            self._fits_model(shape, what)
-        if isinstance(shape, list) and shape and not any(map(_is_polygon, shape)):
-            return _THIN
-        x, y, width, height = box
-        if not (width and height):
-            return _FLAT
-        inside = x < image["width"] and y < image["height"] and x + width > 0 and y + height > 0
-        return None if inside else _OUTSIDE
+    def mostly_crowds(self) -> list[str]:
+        """A line if groups are more than objects, as where a tool has 1 for every brushed mask."""
+        crowds = self._odd[CROWD]
+        if crowds <= self._usable:
+            return []
+        return [
+            f"'iscrowd' is 1 for {crowds} of {len(self._form.annotations or ())} annotations, "
+            "which are neither learned nor evaluated: set it to 0 for single objects"
+        ]
 
-    def _fits_model(self, shape: Any, what: str) -> None:
+    def _add(self, entry: CocoAnnotation, image: CocoImage) -> None:
+        kind = object_kind(entry, image)
+        self._has_keypoints |= any(entry.keypoints[2::3]) if entry.keypoints else False
+        if kind != CROWD and self._task.masks:
+            self._require_mask(entry)
+        if kind is None:
+            self._usable += 1
+        else:
+            self._odd[kind] += 1
+        if kind not in (CROWD, THIN):  # by which Detectron2 chooses images
+            self._used_images.add(image.id)
+
+    def _require_mask(self, entry: CocoAnnotation) -> None:
         task = self._task
-        if not shape:
+        if entry.segmentation is None:
             raise UsageError(
-                f"{what} has no mask ('segmentation'), which the model learns: set "
+                f"annotation {entry.id} has no mask ('segmentation'), which the model learns: set "
                 f"{task.masks_key} to false, or add masks"
             )
-        if not self._test and task.mask_format == "polygon" and isinstance(shape, Mapping):
+        runs = isinstance(entry.segmentation, RunLengths)
+        if runs and task.mask_format == "polygon" and not self._test:
             raise UsageError(
-                f"{what} has its mask as run lengths, not polygons: set {task.format_key} to "
-                "bitmask"
+                f"annotation {entry.id} has its mask as run lengths, not polygons: set "
+                f"{task.format_key} to bitmask"
             )
 
 
-def _is_box(box: Any) -> bool:
-    try:
-        x, y, width, height = box
-        return width >= 0 and height >= 0 and math.isfinite(x + y + width + height)
-    except (TypeError, ValueError):
-        return False
+def _require_plain(odd: Mapping[str, str]) -> None:
+    for kind, example in odd.items():
+        if kind != SAME_NAME:
+            raise UsageError(
+                f"{kind} ({example}), which Detectron2's own reader takes otherwise: correct it, "
+                "or declare the dataset in DATASETS.COCO (dnl_d2.data.register_coco_dataset)"
+            )
 
 
-def _is_polygon(points: Any) -> bool:
-    """As Detectron2's loader judges."""
-    return isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
+def _repeated_images(form: CocoForm, key: str) -> list[str]:
+    counts = Counter(getattr(image, key) for image in form.images)
+    twice = [name for name, count in counts.items() if count > 1]
+    if not twice:
+        return []
+    return [
+        count_and_name(twice, len(counts), "images have several entries")
+        + ": in each the objects of the others count as background, give them one entry"
+    ]

@@ -217,7 +217,8 @@ def _require_label_maps(split: _Split, task: Task) -> None:
 
 def _check_coco(split: _Split, task: Task, *, image_key: str = "file_name") -> list[str] | None:
     meta = split.meta
-    meta.get("set_paths", lambda: None)()  # $DETECTRON2_DATASETS may have changed
+    set_paths = meta.get("set_paths", None)
+    paths = set_paths() if set_paths else {}  # $DETECTRON2_DATASETS may have changed
     if not os.path.isfile(meta.get("json_file", "")):
         split.load()  # which sets the file, says how to get it, or has none
     _require_label_maps(split, task)
@@ -230,12 +231,13 @@ def _check_coco(split: _Split, task: Task, *, image_key: str = "file_name") -> l
     if meta.get("json_file", None):
         of_file = check_coco_dataset(
             split.name,
-            meta.json_file,
+            paths.get("json_file", meta.json_file),
             meta.get("image_root", None),
             task=instances,
             test=split.test,
             max_image_files=split.max_files,
             image_key=image_key,
+            own_loader=set_paths is not None,
         )
         return classes or of_file
     return classes

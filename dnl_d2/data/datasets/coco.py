@@ -4,14 +4,16 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
+from dnl_d2.data.datasets.coco_json import readable_copy
 from dnl_d2.data.datasets.registration import register
 from dnl_d2.errors import UsageError
 
-# What Detectron2 notes as it reads a file; it refuses to note anything else later.
-_READ_FROM_FILE = ("thing_classes", "thing_dataset_id_to_contiguous_id")
+# What is noted as a file is read; Detectron2 refuses to note anything else later.
+_READ_FROM_FILE = ("thing_classes", "thing_dataset_id_to_contiguous_id", "json_file")
 
 
 def register_coco_dataset(
@@ -25,7 +27,9 @@ def register_coco_dataset(
 ) -> None:
     """Registers a dataset for detectors; a second call replaces the first.
 
-    Classes are the categories of the file in the order of their ids, which may have gaps.
+    Classes are the categories of the file in the order of their ids, which may have gaps. What
+    annotation tools write otherwise than COCO, text ids for instance, is taken as it is meant; then
+    ``json_file`` of the metadata is a copy without such things once the dataset is loaded.
 
     Args:
         name: the name for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
@@ -55,8 +59,12 @@ def register_coco_dataset(
                 + (f"; {hint}" if hint else "")
             )
         try:
-            return load_coco_json(json_file, image_root, name)
-        except AssertionError as error:  # other classes than told, or ids that are there twice
+            copy = readable_copy(json_file)
+            vars(MetadataCatalog.get(name))["json_file"] = copy  # which it refuses to change itself
+            return load_coco_json(copy, image_root, name)
+        except UsageError as error:
+            raise UsageError(f"dataset {name}: {json_file}: {error}") from error
+        except AssertionError as error:  # other classes than told
             reason = " ".join(str(error).split())
             raise UsageError(f"dataset {name}: {json_file} cannot be used ({reason})") from error
 
