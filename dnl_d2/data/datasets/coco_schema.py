@@ -135,7 +135,7 @@ def _explain(message: str, content: Any) -> str:
     place = _PLACE.search(message)
     key, number, name = place.groups() if place else (None, None, None)
     missing = _MISSING.search(message)
-    if key is None or number is None:
+    if place is None or key is None or number is None:
         if missing and key is None:
             return f"not in COCO's form: the file has no {missing[1]!r}"
         if key is None:
@@ -149,4 +149,6 @@ def _explain(message: str, content: Any) -> str:
         return f"not in COCO's form: {what} has no {missing[1]!r}"
     if name is None:
         return f"not in COCO's form: {what} is {_SHORT.repr(entry)}, no mapping"
-    return f"{what} has the {name} {_SHORT.repr(entry.get(name))}: it is {_MEANT[name]}"
+    found = f"{what} has the {name} {_SHORT.repr(entry.get(name))}"
+    reason = message[: place.start()].replace("`", "")
+    return f"{found} ({reason}): it is {_MEANT[name]}"
