@@ -77,6 +77,12 @@ def addresses() -> dict[str, str]:
     return {**caffe2, **starts, **trained}
 
 
+def config_path(name: str) -> str:
+    """The config file of a model, below the zoo's folder of configs."""
+    yaml = os.path.isfile(os.path.join(zoo_folder(), "configs", f"{name}.yaml"))
+    return f"{name}.yaml" if yaml else f"{name}.py"
+
+
 def _trained_models() -> dict[str, str]:
     """Config names and files of Detectron2's own table.
 

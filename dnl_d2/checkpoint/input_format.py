@@ -39,7 +39,8 @@ def adapt_input(
         channel_order: ``RGB`` or ``BGR`` as the model is fed; None to tell it from ``mean``.
 
     Returns:
-        The weights, what was done or is wrong (empty if nothing), whether it is wrong.
+        The weights; what was done, or the keys to set where nothing can be done (empty for
+        neither); whether nothing can be done.
     """
     first = next((key for key in _FIRST if key in state), None)
     if first is None or state[first].shape[1] != 3 or len(mean) != 3:
@@ -89,10 +90,9 @@ def _close(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _different_mean(published: InputFormat, mean: Sequence[float]) -> str:
     return (
-        f"the published network was fed {published.channel_order} images with mean "
-        f"{_numbers(published.mean)} and std {_numbers(published.std)}, this model subtracts "
-        f"{_numbers(mean)}: for its own outputs set MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and "
-        "INPUT.FORMAT (LazyConfig: model.pixel_mean, model.pixel_std and the mappers' image_format)"
+        f"INPUT.FORMAT (LazyConfig: the mappers' image_format) {published.channel_order}, "
+        f"MODEL.PIXEL_MEAN (LazyConfig: pixel_mean) {_numbers(published.mean)}, now "
+        f"{_numbers(mean)}, MODEL.PIXEL_STD (LazyConfig: pixel_std) {_numbers(published.std)}"
     )
 
 

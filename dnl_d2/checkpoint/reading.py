@@ -47,10 +47,12 @@ class WeightsFile:
     Args:
         state: parameter names and tensors, on the CPU, in the order of the file.
         rest: everything else at the top level, such as ``meta`` or ``optimizer``.
+        path: the file.
     """
 
     state: dict[str, Tensor]
     rest: dict[str, Any] = field(default_factory=dict)
+    path: str = ""
 
 
 def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> WeightsFile:
@@ -74,6 +76,7 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
             head = file.read(512)
         weights = _split(_reader(head, path)(path, trust_pickle))
         _check_values(weights.state)
+        weights.path = path
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except RefusedPickle as error:

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from dnl_d2.checkpoint.convert import convert, detect_source, fit_backbone, is_known
 from dnl_d2.checkpoint.describe.architecture import describe
 from dnl_d2.checkpoint.describe.words import group_dropped, shorten
+from dnl_d2.checkpoint.hidden_settings import differences
 from dnl_d2.checkpoint.input_format import adapt_input, published_format
 from dnl_d2.checkpoint.keymap import State, is_wrapped, strip_prefix, unwrapped
 from dnl_d2.checkpoint.reading import WeightsFile
-from dnl_d2.checkpoint.source import InputFormat, Source
+from dnl_d2.checkpoint.source import Source
+from dnl_d2.checkpoint.sources.detectron2 import BARE
+from dnl_d2.checkpoint.zoo_settings import TrainedWith, zoo_settings
 from dnl_d2.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -55,7 +58,8 @@ def to_model(
     own = strip_prefix(model.state_dict(), "module.")
     if not any(key in own and is_wrapped(key) for key in state):  # a compiled model's own file
         state = unwrapped(state, lambda names: any(key in own for key in names) or is_known(names))
-    if heuristics or weights.rest.get("matching_heuristics"):
+    flagged = weights.rest.get("matching_heuristics") and not _is_bare_resnet(state)
+    if heuristics or flagged:
         return _matched("a file whose names Detectron2's heuristics match", state)
     source, origin = None, dict[str, str]()
     if not any(key in own for key in state):
@@ -67,12 +71,13 @@ def to_model(
                 return _matched("a Caffe2 detector", state, __author__="Caffe2")
             raise
         state, origin = _translated(state, source, own)
-    settings = {} if source is None else source.settings_of(weights.rest, {})
-    _compare_corners(model, settings)
-    _compare_padding(model, settings, state)
-    published = published_format(weights.rest, source)
-    adapted = _adapted(model, state, published, channel_order)
+    adapted = _fitted(model, state, _trained_with(weights, state, source), channel_order)
     return ModelWeights(adapted, describe(state), origin)
+
+
+def _is_bare_resnet(state: State) -> bool:
+    """Whether the names are those of Detectron2's ResNet, as in its own ImageNet files."""
+    return is_known(state, [BARE])
 
 
 def _matched(described: str, state: dict[str, Tensor], **more: str) -> ModelWeights:
@@ -102,40 +107,56 @@ def _translated(
     return fitted, fit_backbone(converted.origin, own)
 
 
-def _adapted(
-    model: nn.Module, state: State, published: InputFormat | None, channel_order: str | None
-) -> dict[str, Tensor]:
-    mean, std = (getattr(model, name, None) for name in ("pixel_mean", "pixel_std"))
-    if published is None or mean is None or std is None:
-        return dict(state)
-    state, said, wrong = adapt_input(
-        state,
-        published,
-        mean=mean.flatten().tolist(),
-        std=std.flatten().tolist(),
-        channel_order=channel_order,
+def _trained_with(weights: WeightsFile, state: State, source: Source | None) -> TrainedWith | None:
+    """What is known of a file beside its parameters; None for nothing."""
+    known = zoo_settings(weights.path, weights.rest)
+    if known is not None:
+        return known
+    fed = published_format(weights.rest, source)
+    settings = (
+        {} if source is None else source.settings_of(weights.rest, _resnet_settings(state, source))
     )
-    if said:
-        _log.log(logging.WARNING if wrong else logging.INFO, said)
-    return state
+    title = "the published network" if source is None else f"a file of {source.title}"
+    return TrainedWith(title, fed, settings) if fed or settings else None
 
 
-def _compare_corners(model: nn.Module, settings: Mapping[str, Any]) -> None:
-    own = getattr(getattr(model, "sem_seg_head", None), "align_corners", None)
-    published = settings.get("MODEL.SEM_SEG_HEAD.ALIGN_CORNERS")
-    if None not in (own, published) and own != published:
-        _log.warning(
-            f"the published network has align_corners={published}, this model {own}: for its "
-            "own outputs set MODEL.SEM_SEG_HEAD.ALIGN_CORNERS (LazyConfig: align_corners)"
+def _resnet_settings(state: State, source: Source) -> dict[str, Any]:
+    """What the shapes show of a ResNet, and where it strides by default."""
+    if source.input_format is None:  # Detectron2's, which stride in either
+        return {}
+    weight = next((v for k, v in state.items() if k.endswith("res2.0.conv2.weight")), None)
+    groups = 1 if weight is None else weight.shape[0] // weight.shape[1]
+    norm = "BN" if any(key.endswith("norm.running_mean") for key in state) else "GN"
+    return {
+        "MODEL.RESNETS.STRIDE_IN_1X1": False,
+        "MODEL.RESNETS.NUM_GROUPS": groups,
+        "MODEL.RESNETS.NORM": norm,
+    }
+
+
+def _fitted(
+    model: nn.Module, state: State, trained: TrainedWith | None, channel_order: str | None
+) -> dict[str, Tensor]:
+    """Fits the first convolution to the model's input; warns of what else differs, in one line."""
+    if trained is None:
+        return dict(state)
+    wrong = differences(model, state, trained.settings)
+    mean, std = (getattr(model, name, None) for name in ("pixel_mean", "pixel_std"))
+    if trained.input_format is not None and mean is not None and std is not None:
+        state, said, unlike = adapt_input(
+            state,
+            trained.input_format,
+            mean=mean.flatten().tolist(),
+            std=std.flatten().tolist(),
+            channel_order=channel_order,
         )
-
-
-def _compare_padding(model: nn.Module, settings: Mapping[str, Any], state: State) -> None:
-    counted = settings.get("MODEL.RESNETS.CONTEXT_MASK_PADDING") is False
-    masked = any(getattr(module, "masks_padding", False) for module in model.modules())
-    if counted and masked and any(".context." in key for key in state):
+        if unlike:
+            wrong.insert(0, said)
+        elif said:
+            _log.info(said)
+    if wrong:
         _log.warning(
-            "the published network lets the padding of a batch take part in its context "
-            "blocks, this model does not: for its own outputs set "
-            "MODEL.RESNETS.CONTEXT_MASK_PADDING False (LazyConfig: mask_padding)"
+            f"{trained.title} was trained with other settings than this model has, which changes "
+            f"its outputs: set {', '.join(wrong)}"
         )
+    return dict(state)

@@ -41,12 +41,17 @@ def load_config_file(path: str, overrides: Sequence[str] = ()) -> CfgNode | Dict
     raise UsageError(f"--config-file {path}: a config ends in .yaml or .py")
 
 
-def zoo_config(path: str) -> DictConfig:
-    """A LazyConfig of Detectron2's model zoo, such as ``common/data/coco.py``.
+def zoo_config(path: str) -> CfgNode | DictConfig:
+    """A config of Detectron2's model zoo, such as ``common/data/coco.py``.
 
     As ``detectron2.model_zoo.get_config``, which in some versions needs pkg_resources.
     """
-    return LazyConfig.load(os.path.join(zoo_folder(), "configs", path))
+    file = os.path.join(zoo_folder(), "configs", path)
+    if path.endswith(".py"):
+        return LazyConfig.load(file)
+    cfg = get_cfg()
+    cfg.merge_from_file(file)  # one of them computes its anchors as it is read
+    return cfg
 
 
 def zoo_folder() -> str:

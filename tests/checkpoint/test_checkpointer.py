@@ -75,8 +75,10 @@ def test_another_mean_or_alignment_is_warned_about(tmp_path, caplog):
     ours = build(SEGMENTOR, seed=1, MODEL__PIXEL_MEAN=[127.5, 127.5, 127.5])
     path = mmseg_file(build(SEGMENTOR), tmp_path / "public.pth", config="align_corners=True")
     load(ours, path)
-    assert "was fed RGB images with mean [123.675, 116.28, 103.53]" in caplog.text
-    assert "align_corners=True, this model False" in caplog.text
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "INPUT.FORMAT (LazyConfig: the mappers' image_format) RGB" in warning
+    assert "[123.675, 116.28, 103.53], now [127.5, 127.5, 127.5]" in warning
+    assert "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS (LazyConfig: align_corners) True" in warning
 
 
 def test_the_files_own_normalisation_counts(tmp_path, caplog):

@@ -27,12 +27,15 @@ INSERT = {
 }
 IDENTITIES = [n for n in CONTEXT_BLOCKS if build_context_block(n, 8).identity_at_init]
 BLOCKS = {f"res3.{i}.context" for i in range(4)} | {"res4.4.context", "res5.2.context"}
+RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+PIXELS = {"MODEL.PIXEL_STD": [1.0, 1.0, 1.0]}  # as the zoo's
 SIZES = [(64, 80), (72, 64)]
 
 
 def build(name=MASK_RCNN, *settings, twin=True):
     torch.manual_seed(1)
-    return build_model(zoo_config(f"{name}.yaml", FPN_ANCHORS, *settings, twin=twin)).eval()
+    keys = (FPN_ANCHORS, PIXELS, *settings)
+    return build_model(zoo_config(f"{name}.yaml", *keys, twin=twin)).eval()
 
 
 def write(path, model, **rest):
@@ -75,7 +78,10 @@ def assert_same_bits(found, expected):
 @pytest.fixture(scope="module")
 def theirs():
     """Detectron2's own model, which stands for the trained one."""
-    return randomised(build(twin=False)).eval()
+    model = randomised(build(twin=False)).eval()
+    with torch.no_grad():
+        model.backbone.bottom_up.stem.conv1.weight.div_(64)  # pixels are not divided
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +176,9 @@ def test_deformable_weights_of_the_zoo_fill_the_model(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["MSRA", "torchvision"])
 def test_imagenet_files_fill_the_whole_resnet(kind, tmp_path, monkeypatch):
     name = f"ImageNetPretrained/{kind}/R-50"
-    plain = {"MODEL.PIXEL_STD": [1.0, 1.0, 1.0]}
+    plain = PIXELS
+    if kind == "torchvision":
+        plain = {"MODEL.PIXEL_MEAN": RGB_MEAN, "MODEL.PIXEL_STD": RGB_STD}
     source = randomised(build(MASK_RCNN, plain)).backbone.bottom_up.state_dict()
     if kind == "MSRA":  # statistics are part of scale and shift: mean 0, variance 1
         blobs = {blob_name(k): v for k, v in source.items() if "running" not in k}

@@ -16,6 +16,7 @@ def _rules(state: State) -> list[Rule]:
 
 def _bare_rules(state: State) -> list[Rule]:
     return [
+        Rule("stem.fc.{any:*}", None, why="ImageNet classifier"),
         Rule("stem.{rest:*}", "backbone.stem.{rest:*}"),
         Rule("res{s}.{rest:*}", "backbone.res{s}.{rest:*}"),
         Rule("fc{any:*}", None, why="ImageNet classifier"),
@@ -24,19 +25,17 @@ def _bare_rules(state: State) -> list[Rule]:
 
 
 # The input format of these is that of their config, which the file does not tell.
-SOURCES = (
-    Source(
-        name="detectron2",
-        title="Detectron2 or this library",
-        signature=("backbone{path:*}stem.conv1.weight", "backbone{path:*}res2.0.conv1.weight"),
-        rules=_rules,
-        input_format=None,
-    ),
-    Source(
-        name="detectron2-backbone",
-        title="a bare Detectron2 ResNet",
-        signature=("stem.conv1.weight", "res2.0.conv1.weight"),
-        rules=_bare_rules,
-        input_format=None,
-    ),
+WHOLE = Source(
+    name="detectron2",
+    title="Detectron2 or this library",
+    signature=("backbone{path:*}stem.conv1.weight", "backbone{path:*}res2.0.conv1.weight"),
+    rules=_rules,
+    input_format=None,
+)
+BARE = Source(
+    name="detectron2-backbone",
+    title="a bare Detectron2 ResNet",
+    signature=("stem.conv1.weight", "res2.0.conv1.weight"),
+    rules=_bare_rules,
+    input_format=None,
 )

@@ -3,12 +3,16 @@
 Most have their batch statistics multiplied into scale and shift.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from dnl_d2.checkpoint.keymap import Rule, State, matching
 from dnl_d2.checkpoint.source import CAFFE_BGR, Source
 
+_NORM = "MODEL.RESNETS.NORM"
 _PARTS = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
 _BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 
@@ -47,6 +51,12 @@ def _rules(state: State) -> list[Rule]:
     return rules
 
 
+def _told(rest: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """FAIR's ResNets, with groups of channels or group norm, stride in the 3x3 convolution."""
+    of_fair = shown.get("MODEL.RESNETS.NUM_GROUPS", 1) > 1 or shown.get(_NORM) == "GN"
+    return {"MODEL.RESNETS.STRIDE_IN_1X1": False} if of_fair else {}
+
+
 SOURCE = Source(
     name="msra",
     title="an MSRA (Caffe2) ResNet",
@@ -55,4 +65,5 @@ SOURCE = Source(
     input_format=CAFFE_BGR,
     prepare=_prepare,
     settings={"MODEL.RESNETS.STRIDE_IN_1X1": True},
+    told=_told,
 )
