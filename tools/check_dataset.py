@@ -5,6 +5,8 @@ Examples:
     tools/check_dataset.py --images data/train --labels data/train_labels --classes road,car
     tools/check_dataset.py --images data/train --labels data/train_labels --val-images data/val \\
         --val-labels data/val_labels --classes-file names.txt --write-config mine.yaml
+    tools/check_dataset.py --images data/all --labels data/labels --val-share 0.2 \\
+        --classes road,car --write-config mine.yaml
     tools/check_dataset.py --dataset camvid_sem_seg_train camvid_sem_seg_val
     tools/check_dataset.py --config-file configs/....yaml
 
@@ -14,6 +16,7 @@ The exit status is 1 if something would break training or evaluation, 0 for warn
 import argparse
 import json
 import os
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -23,6 +26,7 @@ from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
 from dnl_d2.config.imports import add_import_option, import_modules
+from dnl_d2.config.rules import select_lazy
 from dnl_d2.data.datasets.configured import (
     check_class_names,
     read_class_names,
@@ -31,6 +35,21 @@ from dnl_d2.data.datasets.configured import (
 from dnl_d2.engine import load_config, read_config
 from dnl_d2.errors import UsageError, ending_in_one_line
 from dnl_d2.files import check_folder, write_text
+from dnl_d2.own_data.schedule import (
+    BATCH_SIZE,
+    FEW_PICTURES,
+    SEGMENTOR_EPOCHS,
+    fitting_schedule,
+)
+from dnl_d2.own_data.segmentor_config import (
+    SegmentorRecipe,
+    check_base,
+    fitting_crop,
+    lazy_config,
+    weight_lines,
+    yaml_config,
+)
+from dnl_d2.own_data.split import NEAR_DUPLICATES, set_aside
 from dnl_d2.validation import (
     Inspection,
     LabelledSet,
@@ -40,21 +59,15 @@ from dnl_d2.validation import (
     registered_set,
 )
 from dnl_d2.validation.judgements import convertible_colors
-from dnl_d2.validation.suggestions import (
-    check_base,
-    conversion_script,
-    fitting_crop,
-    lazy_config,
-    weight_lines,
-    yaml_config,
-)
+from dnl_d2.validation.suggestions import conversion_script
 from dnl_d2.validation.tables import as_data, as_text
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASE = os.path.join("configs", "ade20k", "dnl_r50-d8_80k_ade20k-512x512")
 REPORT = ("report.json", "contact_sheet.png")
 FOLDER_OPTIONS = (
-    "labels", "val_images", "val_labels", "classes", "classes_file", "write_config", "base",
+    "labels", "val_images", "val_labels", "val_share", "classes", "classes_file", "write_config",
+    "base",
 )  # fmt: skip
 
 
@@ -74,6 +87,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     folders.add_argument("--labels", metavar="DIR", help="label PNGs of the same stems")
     folders.add_argument("--val-images", metavar="DIR", help="a second set, for validation")
     folders.add_argument("--val-labels", metavar="DIR", help="its labels")
+    folders.add_argument(
+        "--val-share",
+        type=float,
+        metavar="SHARE",
+        help="in place of a second set: set this share aside, by two lists beside the config",
+    )
     folders.add_argument("--classes", metavar="A,B,C", help="names of the classes 0, 1, ...")
     folders.add_argument("--classes-file", metavar="FILE", help="the same, one name a line")
     folders.add_argument(
@@ -85,6 +104,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     folders.add_argument(
         "--base", metavar="FILE", help=f"of that config (default: {BASE}.yaml, .py)"
+    )
+    folders.add_argument(
+        "--batch-size",
+        type=int,
+        default=BATCH_SIZE,
+        metavar="N",
+        help=f"of that config, for all GPUs together (default: {BATCH_SIZE})",
     )
     parser.add_argument("--opts", nargs="+", default=[], help="overrides of --config-file")
     parser.add_argument(
@@ -100,9 +126,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the program where options do not go together."""
-    for name in ("pictures", "workers"):
+    for name in ("pictures", "workers", "batch_size"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1")
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     given = [name for name in FOLDER_OPTIONS if vars(args)[name]]
     if args.images is None and given:
         parser.error(f"--{given[0].replace('_', '-')} goes with --images")
@@ -110,6 +136,13 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error("--images needs --labels")
     if (args.val_images is None) != (args.val_labels is None):
         parser.error("--val-images and --val-labels go together")
+    if args.val_share is not None:
+        if not 0 < args.val_share < 1:
+            parser.error(f"--val-share {args.val_share:g}: give a number between 0 and 1")
+        if args.val_images:
+            parser.error("--val-share takes its pictures from --images: leave out --val-images")
+        if not args.write_config:
+            parser.error("--val-share writes its lists beside the config: give --write-config")
     if args.classes and args.classes_file:
         parser.error("--classes and --classes-file say the same: give one of them")
 
@@ -142,9 +175,13 @@ def load_base(args: argparse.Namespace) -> CfgNode | DictConfig:
         check_folder(args.write_config)
         if os.path.exists(args.write_config):
             raise UsageError(f"--write-config {args.write_config}: exists, give another name")
-        for split in ("train", "val") if args.val_images else ("train",):
+        for split in ("train", "val") if args.val_images or args.val_share else ("train",):
             require_new_name(f"{args.name}_{split}", "--name")
+        for path in split_lists(args).values() if args.val_share else ():
+            if os.path.exists(path):
+                raise UsageError(f"--val-share: {path} exists, give another --name")
     written = args.write_config or "mine.yaml"
+    args.small = not args.base  # where there are few pictures
     args.base = args.base or os.path.join(ROOT, BASE) + os.path.splitext(written)[1]
     check_base(args.base, written)
     return load_config(args.base)
@@ -188,27 +225,76 @@ def give_config(
     args: argparse.Namespace, inspection: Inspection, base: CfgNode | DictConfig
 ) -> None:
     """Writes the config that trains on the folders, or prints it."""
-    sets = [summary.source for summary in inspection.summaries]
-    sizes = list(inspection.summaries[0].sizes.elements())
-    size = [int(statistics.median(map(side, sizes))) for side in (max, min)]
-    height_width = [int(statistics.median(sides)) for sides in zip(*sizes, strict=True)]
+    train, test = choose_sets(args, inspection)
     written = args.write_config or "mine.yaml"
     make = lazy_config if written.endswith(".py") else yaml_config
-    text = make(
-        sets[0],
-        sets[1] if len(sets) > 1 else None,
-        base=os.path.relpath(args.base, os.path.dirname(args.write_config or "") or "."),
-        classes=inspection.classes,
-        base_size=size,
-        crop_size=fitting_crop(read_config(base, train=False).task.crop_size, height_width),
-        output_dir=f"output/{args.name}",
-        weights=inspection.weights,
-    )
+    text = make(train, test, recipe(args, inspection, base, images=len(train.pairs)))
+    if test is None:
+        print(
+            "\nwithout a set for validation the model is never evaluated, and no best checkpoint "
+            "kept: give --val-images and --val-labels, or --val-share 0.2"
+        )
     if not args.write_config:
         print(f"\nTo train on it (--write-config {written} writes this file):\n\n{text}")
         return
     write_text(args.write_config, text)
-    print(f"\nTo train on it: tools/train_net.py --config-file {args.write_config}")
+    command = shlex.join(["tools/train_net.py", "--config-file", args.write_config])
+    print(f"\nTo train on it: {command}")
+
+
+def recipe(
+    args: argparse.Namespace, inspection: Inspection, base: CfgNode | DictConfig, *, images: int
+) -> SegmentorRecipe:
+    """What to change of the base for these pictures."""
+    sizes = list(inspection.summaries[0].sizes.elements())
+    size = [int(statistics.median(map(side, sizes))) for side in (max, min)]
+    height_width = [int(statistics.median(sides)) for sides in zip(*sizes, strict=True)]
+    spec = read_config(base, train=False)
+    if isinstance(base, CfgNode):
+        rates, warms_up = [base.SOLVER.BASE_LR, base.SOLVER.MIN_LR], True
+    else:
+        rates = [base.optimizer.lr]
+        warms_up = select_lazy(base, "lr_multiplier.iterations") is not None
+    return SegmentorRecipe(
+        base=os.path.relpath(args.base, os.path.dirname(args.write_config or "") or "."),
+        classes=inspection.classes,
+        base_size=size,
+        crop_size=fitting_crop(spec.task.crop_size, height_width),
+        output_dir=f"output/{args.name}",
+        weights=inspection.weights,
+        schedule=fitting_schedule(
+            images,
+            epochs=SEGMENTOR_EPOCHS,
+            batch_size=args.batch_size,
+            base_batch_size=spec.batch_size,
+            base_max_iter=spec.max_iter,
+        ),
+        rates=rates,
+        warms_up=warms_up,
+        small=args.small and images < FEW_PICTURES,
+    )
+
+
+def split_lists(args: argparse.Namespace) -> dict[str, str]:
+    """Where the lists of ``--val-share`` go: beside the config."""
+    folder = os.path.dirname(os.path.abspath(args.write_config))
+    return {split: os.path.join(folder, f"{args.name}_{split}.txt") for split in ("train", "val")}
+
+
+def choose_sets(
+    args: argparse.Namespace, inspection: Inspection
+) -> tuple[LabelledSet, LabelledSet | None]:
+    """The sets for training and for validation; with ``--val-share`` by lists, which it writes."""
+    summary, *others = inspection.summaries
+    if args.val_share is None:
+        return summary.source, others[0].source if others else None
+    lists = split_lists(args)
+    train, test = set_aside(summary, args.val_share, lists, name=args.name)
+    print(
+        f"\nSet aside for validation: {len(test.pairs)} of {len(summary.held)} pictures, by "
+        f"{lists['train']} and {lists['val']}; {NEAR_DUPLICATES}"
+    )
+    return train, test
 
 
 def write_files(args: argparse.Namespace, inspection: Inspection) -> None:

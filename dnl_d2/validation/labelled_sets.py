@@ -29,6 +29,7 @@ class LabelledSet:
         ignore_label: value that is no class.
         colors: an RGB triple per class; None for made-up ones.
         folders: of images and labels, if the set is two folders.
+        stems_file: lists those of the two folders that count; None where all do.
         findings: what was wrong with the list of files.
         prediction_only: no image has a label, nor needs one.
     """
@@ -39,6 +40,7 @@ class LabelledSet:
     ignore_label: int = 255
     colors: list[Sequence[int]] | None = None
     folders: tuple[str, str] | None = None
+    stems_file: str | None = None
     findings: list[Finding] = field(default_factory=list)
     prediction_only: bool = False
 
@@ -75,7 +77,7 @@ def folder_set(
         findings.append(Finding("error", "label_without_image", text + hint, lone_labels))
     pairs: list[Pair] = [(images[s], labels[s]) for s in sorted(images) if s in labels]
     folders = os.path.abspath(image_dir), os.path.abspath(label_dir)
-    return LabelledSet(name, pairs, classes, ignore_label, None, folders, findings)
+    return LabelledSet(name, pairs, classes, ignore_label, folders=folders, findings=findings)
 
 
 def registered_set(name: str, *, for_training: bool = True) -> LabelledSet:

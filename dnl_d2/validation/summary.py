@@ -1,5 +1,6 @@
 """What the pairs of one set add up to, in memory that hardly grows with their number."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -24,6 +25,7 @@ class SetSummary:
         pixels: label pixels in all; ignored: how many of them are.
         digests: of the images' pixels -> the first image with them.
         files: reason -> the files it holds for, in order.
+        held: stem of each image -> the classes on its label.
     """
 
     def __init__(self, source: LabelledSet, num_classes: int | None):
@@ -40,6 +42,8 @@ class SetSummary:
         self.ignored = 0
         self.digests: dict[bytes, str] = {}
         self.files: dict[str, list[str]] = defaultdict(list)
+        self.held: dict[str, frozenset[int]] = {}
+        self._kinds: dict[frozenset[int], frozenset[int]] = {}  # one object for equal ones
 
     def add(self, facts: PairFacts) -> None:
         """Counts one pair in."""
@@ -50,6 +54,9 @@ class SetSummary:
                 self.files["unlabelled"].append(image)
             return
         self.add_label(label, facts.label)
+        kinds = frozenset(v for v in facts.label.values if not self.is_ignored(v))
+        stem = os.path.splitext(os.path.basename(image))[0]
+        self.held[stem] = self._kinds.setdefault(kinds, kinds)
         if not facts.image.error and not facts.label.error and facts.image.size != facts.label.size:
             sizes = "{1}x{0} and {3}x{2}".format(*facts.image.size, *facts.label.size)
             swapped = facts.image.turned and facts.image.size == facts.label.size[::-1]

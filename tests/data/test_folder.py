@@ -113,3 +113,32 @@ def test_camvid_is_registered_and_survives_a_reload(tmp_path, save, monkeypatch)
         assert len(meta.stuff_classes) == len(meta.stuff_colors) == 11
         assert meta.ignore_label == 11 and meta.evaluator_type == "sem_seg"
         assert meta.stuff_classes[3] == "road" and meta.stuff_colors[3] == (128, 64, 128)
+
+
+def test_a_list_of_stems_picks_pairs(folders, tmp_path, save):
+    save("train/lone.png", IMAGE)
+    (tmp_path / "val.txt").write_bytes("\ufeffc\r\na\r\n\r\n".encode())
+    records = load_sem_seg_folder(*folders, str(tmp_path / "val.txt"))
+    assert [os.path.basename(record["file_name"]) for record in records] == ["a.png", "c.JPEG"]
+    register_sem_seg_folder(NAME, *folders, classes=["x"], stems_file=str(tmp_path / "val.txt"))
+    try:
+        assert len(DatasetCatalog.get(NAME)) == 2
+    finally:
+        DatasetCatalog.remove(NAME)
+        MetadataCatalog.remove(NAME)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\nz\n", r"1 of 2 stems of .*val\.txt have no file in .*train: z$"),
+        ("\n", r"list of stems .*val\.txt is empty"),
+        (None, r"list of stems .*val\.txt cannot be read .*: give a text file"),
+    ],
+)
+def test_a_wrong_list_of_stems_is_named(folders, tmp_path, text, message):
+    path = tmp_path / "val.txt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_sem_seg_folder(*folders, str(path))

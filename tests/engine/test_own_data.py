@@ -10,8 +10,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dnl_d2.engine import load_config, read_config, run
 from dnl_d2.errors import UsageError
+from dnl_d2.own_data.segmentor_config import (
+    SegmentorRecipe,
+    fitting_crop,
+    lazy_config,
+    weight_lines,
+    yaml_config,
+)
 from dnl_d2.validation import folder_set
-from dnl_d2.validation.suggestions import fitting_crop, lazy_config, weight_lines, yaml_config
 from tests.engine.runs import (  # noqa: F401
     SMALL_LAZY,
     SMALL_YAML,
@@ -106,11 +112,13 @@ def test_the_lines_that_check_dataset_gives_train(datasets, tmp_path, make, vali
     text = make(
         sets[0],
         sets[1] if validate else None,
-        base=os.path.relpath(base, tmp_path),
-        classes=CLASSES,
-        base_size=[96, 72],
-        output_dir=str(tmp_path / "out"),
-        weights=[1.0] * 8,
+        SegmentorRecipe(
+            base=os.path.relpath(base, tmp_path),
+            classes=CLASSES,
+            base_size=[96, 72],
+            output_dir=str(tmp_path / "out"),
+            weights=[1.0] * 8,
+        ),
     )
     path = tmp_path / f"mine{base.suffix}"
     path.write_text(text)
@@ -163,6 +171,7 @@ def test_loading_twice_registers_anew(write):
         ({"COLORS": [[1, 2, 256]]}, r"FOLDERS\[1\]\.COLORS is a list of \[red"),
         ({"COLORS": [[1, 2, 3]]}, r"FOLDERS\[1\]\.COLORS has 1 colours for 8"),
         ({"IGNORE_LABEL": "255"}, r"FOLDERS\[1\]\.IGNORE_LABEL is a whole number"),
+        ({"STEMS": 3}, r"FOLDERS\[1\]\.STEMS is a text, not 3"),
         ({"NAME": "own_train"}, r"FOLDERS\[1\]\.NAME: 'own_train' is there twice"),
         ({"NAME": "camvid_sem_seg_val"}, r"FOLDERS\[1\]\.NAME: there is a dataset"),
     ],

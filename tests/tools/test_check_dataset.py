@@ -11,8 +11,17 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from dnl_d2.engine import load_config
-from tests.engine.runs import environment  # noqa: F401
+from dnl_d2.engine import load_config, read_config, run
+from dnl_d2.modeling.from_config import build_from_config
+from tests.engine import runs
+from tests.engine.runs import (  # noqa: F401
+    SMALL_LAZY,
+    SMALL_YAML,
+    as_lazy,
+    as_yaml,
+    environment,
+    forget,
+)
 from tests.tools.programs import load, start
 
 CLASSES = "background,texture_a,texture_b,paired,red,green,cyan,violet"
@@ -81,6 +90,54 @@ def test_sound_folders_give_a_config_a_sheet_and_figures(root, check, folders, t
         assert cfg.dataloader.test.dataset.names == "mine_val"
         assert list(cfg.dataloader.train.mapper.augmentations.crop_size) == [72, 96]
         assert list(cfg.model.pad_size) == [72, 96]
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".py"])
+def test_a_share_is_set_aside_and_the_config_trains(root, check, folders, tmp_path, suffix):
+    written = tmp_path / f"my config{suffix}"
+    arguments = [
+        *folders, "--val-share", 0.25, "--classes", CLASSES, "--base", root / BASES[suffix],
+        "--write-config", written,
+    ]  # fmt: skip
+    result = check(*arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Set aside for validation: 2 of 8 pictures" in result.stdout
+    assert "frames of one video" in result.stdout
+    assert f"tools/train_net.py --config-file '{written}'" in result.stdout
+    lists = [(tmp_path / f"mine_{split}.txt").read_text().split() for split in ("train", "val")]
+    assert [*map(len, lists)] == [6, 2] and not set(lists[0]) & set(lists[1])
+
+    tiny = as_yaml(SMALL_YAML, length=2, batch=2, MODEL__DEVICE="cpu")
+    if suffix == ".py":
+        tiny = as_lazy(SMALL_LAZY, length=2, batch=2, train__device="cpu")
+    out = "OUTPUT_DIR" if suffix == ".yaml" else "train.output_dir"
+    tiny += [out, str(tmp_path / "out")] if suffix == ".yaml" else [f"{out}={tmp_path / 'out'}"]
+    assert run(load_config(str(written), tiny), runs.arguments())["sem_seg"]["mIoU"] >= 0
+    assert len(DatasetCatalog.get("mine_train")) == 6 and len(DatasetCatalog.get("mine_val")) == 2
+
+    written.unlink()
+    forget("mine_train", "mine_val")
+    result = check(*arguments)
+    assert result.returncode == 1 and "mine_train.txt exists" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".py"])
+def test_few_pictures_get_a_small_network_and_a_short_run(check, folders, tmp_path, suffix):
+    written = tmp_path / f"mine{suffix}"
+    result = check(*folders, "--classes", CLASSES, "--write-config", written)
+    assert "never evaluated" in result.stdout and "--val-share 0.2" in result.stdout
+    spec = read_config(load_config(str(written)), train=True)
+    assert (spec.max_iter, spec.batch_size, spec.checkpoints["period"]) == (1000, 4, 100)
+    assert spec.checkpoints["max_to_keep"] == 3 and not spec.warnings
+    assert spec.weights.endswith("/resnet18-f37072fd.pth")
+    model = build_from_config(str(written), device="meta")
+    weights = {k: v.shape for k, v in model.state_dict().items()}
+    assert weights["backbone.res5.1.conv2.weight"] == (512, 512, 3, 3)
+    assert weights["sem_seg_head.predictor.weight"][:2] == (8, 128)
+    optimizer = spec.build_optimizer(model)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 4 / 16)
+    schedule = written.read_text()
+    assert ("WARMUP_ITERS: 50" if suffix == ".yaml" else "iterations=50") in schedule
 
 
 def test_the_printed_lines_are_a_config(root, check, folders, tmp_path):
@@ -185,6 +242,9 @@ def test_a_taken_name_is_refused_before_anything_is_read(check, folders, tmp_pat
         (["--images", "x", "--labels", "y", "--write-config", "a.txt"], "ends in .yaml or .py"),
         (["--images", "x", "--labels", "y", "--write-config", "a.py", "--base", "b.py"], "b.py"),
         (["--images", "x", "--labels", "y", "--write-config", "README.md"], "README.md: exists"),
+        (["--images", "x", "--labels", "y", "--val-share", "2"], "between 0 and 1"),
+        (["--images", "x", "--labels", "y", "--val-share", "0.2"], "give --write-config"),
+        (["--images", "x", "--labels", "y", "--batch-size", "0"], "--batch-size must be"),
         (["--dataset", "nope"], "'nope' is not registered"),
         (["--config-file", "nope.yaml"], "nope.yaml: no such file"),
         (["--dataset", "generated_sem_seg_val", "--workers", "0"], "--workers must be at least 1"),

@@ -13,7 +13,7 @@ from dnl_d2.data.datasets.registration import dataset_path
 from dnl_d2.errors import UsageError
 
 # Keys of an entry that it needs, and others that it may have.
-_FOLDER_KEYS = (("NAME", "IMAGES", "LABELS", "CLASSES"), ("COLORS", "IGNORE_LABEL"))
+_FOLDER_KEYS = (("NAME", "IMAGES", "LABELS", "CLASSES"), ("COLORS", "IGNORE_LABEL", "STEMS"))
 _COCO_KEYS = (("NAME", "IMAGES", "JSON"), ())
 _registered: set[str] = set()  # by this module: a config may be loaded twice
 
@@ -23,9 +23,10 @@ def register_configured(datasets: Mapping[str, Any]) -> None:
 
     Args:
         datasets: FOLDERS are mappings with NAME, IMAGES, LABELS, CLASSES (a list of names, or a
-            text file with one name a line), and if wanted COLORS (an RGB triple per class) and
-            IGNORE_LABEL; COCO are mappings with NAME, IMAGES (a folder) and JSON (a file).
-            Relative paths are taken from ``$DETECTRON2_DATASETS``.
+            text file with one name a line), and if wanted COLORS (an RGB triple per class),
+            IGNORE_LABEL and STEMS (a text file of the stems that count, one a line); COCO are
+            mappings with NAME, IMAGES (a folder) and JSON (a file). Relative paths are taken from
+            ``$DETECTRON2_DATASETS``.
 
     Raises:
         UsageError: an entry lacks a key, has another one or a value of the wrong type, two entries
@@ -100,7 +101,7 @@ def check_class_names(names: Sequence[str], key: str) -> list[str]:
 def _folder_arguments(entry: Any, key: str) -> dict[str, Any]:
     """An entry as the arguments of :func:`register_sem_seg_folder`."""
     _check_keys(entry, key, *_FOLDER_KEYS)
-    _check_texts(entry, key, "NAME", "IMAGES", "LABELS")
+    _check_texts(entry, key, "NAME", "IMAGES", "LABELS", *(["STEMS"] if "STEMS" in entry else []))
     ignore_label = entry.get("IGNORE_LABEL", 255)
     if not isinstance(ignore_label, int) or isinstance(ignore_label, bool):
         raise UsageError(f"{key}.IGNORE_LABEL is a whole number, not {ignore_label!r}")
@@ -112,6 +113,7 @@ def _folder_arguments(entry: Any, key: str) -> dict[str, Any]:
         "classes": classes,
         "colors": _colors(entry.get("COLORS"), len(classes), f"{key}.COLORS"),
         "ignore_label": ignore_label,
+        "stems_file": entry.get("STEMS"),
     }
 
 

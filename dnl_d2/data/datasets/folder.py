@@ -13,20 +13,23 @@ from dnl_d2.errors import UsageError
 SUFFIXES = {"image": (".jpg", ".jpeg", ".png"), "label": (".png",)}
 
 
-def load_sem_seg_folder(image_dir: str, label_dir: str) -> list[dict]:
+def load_sem_seg_folder(
+    image_dir: str, label_dir: str, stems_file: str | None = None
+) -> list[dict]:
     """Lists the pairs of a dataset kept as ``image_dir/*.{jpg,jpeg,png}`` + ``label_dir/*.png``.
 
     Args:
         image_dir: folder of images.
         label_dir: folder of label maps, one per image and with the same stem.
+        stems_file: text file of the stems that count, one a line; None for all.
 
     Returns:
         detectron2 dataset dicts with file_name, sem_seg_file_name, height and width (of the
         stored image), sorted by stem.
 
     Raises:
-        UsageError: a folder is missing or empty, a file has no counterpart or two of them, or an
-            image header cannot be read.
+        UsageError: a folder is missing or empty, a file has no counterpart or two of them, a stem
+            of the list has no file, or an image header cannot be read.
     """
     expected = (
         f"expected images {image_dir}/*.{{jpg,jpeg,png}} and labels {label_dir}/*.png of the same "
@@ -34,6 +37,12 @@ def load_sem_seg_folder(image_dir: str, label_dir: str) -> list[dict]:
     )
     images = _files_by_stem(image_dir, "image", expected)
     labels = _files_by_stem(label_dir, "label", expected)
+    if stems_file is not None:
+        stems = _read_stems(stems_file)
+        images, labels = (
+            _listed(files, stems, stems_file, folder)
+            for files, folder in ((images, image_dir), (labels, label_dir))
+        )
     _require_counterparts(images, labels, f"without a label in {label_dir}")
     _require_counterparts(labels, images, f"without an image in {image_dir}")
     stems = sorted(images)
@@ -48,6 +57,7 @@ def register_sem_seg_folder(
     classes: Sequence[str],
     colors: Sequence[Sequence[int]] | None = None,
     ignore_label: int = 255,
+    stems_file: str | None = None,
 ) -> None:
     """Registers a dataset of two folders; a second call replaces the first.
 
@@ -59,6 +69,7 @@ def register_sem_seg_folder(
         classes: names of the classes 0, 1, ...
         colors: an RGB triple per class for pictures.
         ignore_label: the label value that is no class; 255 is ignored as well.
+        stems_file: text file of the stems that count, one a line; relative paths likewise.
 
     Raises:
         UsageError: ``colors`` and ``classes`` differ in number, or the name is another's,
@@ -70,8 +81,11 @@ def register_sem_seg_folder(
         )
     register_dataset(
         name,
-        lambda image_root, sem_seg_root: load_sem_seg_folder(image_root, sem_seg_root),
-        {"image_root": image_dir, "sem_seg_root": label_dir},
+        lambda image_root, sem_seg_root, **more: load_sem_seg_folder(
+            image_root, sem_seg_root, **more
+        ),
+        {"image_root": image_dir, "sem_seg_root": label_dir}
+        | ({} if stems_file is None else {"stems_file": stems_file}),
         classes=classes,
         colors=colors,
         ignore_label=ignore_label,
@@ -92,6 +106,32 @@ def _files_by_stem(folder: str, kind: str, expected: str) -> dict[str, str]:
     if not files:
         raise UsageError(f"{kind} folder {folder} holds no {kind}s: {expected}")
     return files
+
+
+def _read_stems(path: str) -> list[str]:
+    try:
+        with PathManager.open(path, "rb") as file:
+            text = file.read().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"the list of stems {path} cannot be read ({reason}): give a text file with one a line"
+        ) from error
+    stems = [line.strip() for line in text.splitlines() if line.strip()]
+    if not stems:
+        raise UsageError(f"the list of stems {path} is empty")
+    return stems
+
+
+def _listed(
+    files: dict[str, str], stems: Sequence[str], stems_file: str, folder: str
+) -> dict[str, str]:
+    missing = without(stems, files)
+    if missing:
+        raise UsageError(
+            count_and_name(missing, len(stems), f"stems of {stems_file} have no file in {folder}")
+        )
+    return {stem: files[stem] for stem in stems}
 
 
 def _require_counterparts(files: dict[str, str], others: dict[str, str], lack: str) -> None:

@@ -1,0 +1,93 @@
+"""Setting pictures aside for validation."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from dnl_d2.errors import UsageError
+from dnl_d2.files import write_text
+from dnl_d2.validation import LabelledSet
+from dnl_d2.validation.summary import SetSummary
+
+NEAR_DUPLICATES = (
+    "pictures that resemble each other, such as frames of one video, may be in both sets, where "
+    "they make figures too good: set such pictures aside yourself"
+)
+
+
+def validation_share(classes: Mapping[str, Collection[Hashable]], share: float) -> list[str]:
+    """Which pictures to set aside: always the same ones, and with every class that can spare one.
+
+    A picture that alone holds a class stays for training. Starting from the rarest, classes give
+    their share, as in iterative stratification (Sechidis et al., ECML PKDD 2011), in an order by
+    the pictures' names that does not change as other pictures come or go.
+
+    Args:
+        classes: of each picture, by its name.
+        share: of all pictures, between 0 and 1.
+
+    Returns:
+        Names, sorted.
+
+    Raises:
+        UsageError: no picture can be set aside.
+    """
+    order = sorted(classes, key=_drawn)
+    count = Counter(kind for kinds in classes.values() for kind in kinds)
+    holders = defaultdict(list)
+    for name in order:
+        for kind in classes[name]:
+            holders[kind].append(name)
+    size = min(max(1, round(share * len(order))), len(order) - 1)
+    left, chosen, given = Counter(count), set[str](), Counter[Hashable]()
+
+    def choose(name: str) -> None:
+        if len(chosen) < size and name not in chosen and all(left[k] > 1 for k in classes[name]):
+            chosen.add(name)
+            left.subtract(classes[name])
+            given.update(classes[name])
+
+    for kind in sorted(count, key=lambda kind: (count[kind], str(kind))):
+        for name in holders[kind]:
+            if given[kind] >= max(1, round(share * count[kind])):
+                break
+            choose(name)
+    for name in order:
+        choose(name)
+    if not chosen:
+        raise UsageError(
+            f"of {len(order)} pictures none can be set aside: each is the only one with a class, "
+            "or the only one; label more"
+        )
+    return sorted(chosen)
+
+
+def set_aside(
+    summary: SetSummary, share: float, lists: Mapping[str, str], *, name: str
+) -> tuple[LabelledSet, LabelledSet]:
+    """Splits a set of two folders in two, by lists of stems that it writes.
+
+    Args:
+        summary: of the whole set.
+        share: see :func:`validation_share`.
+        lists: the files to write, by ``train`` and ``val``.
+        name: what the names of the two sets start with.
+
+    Raises:
+        UsageError: see :func:`validation_share`, or a list cannot be written.
+    """
+    chosen = set(validation_share(summary.held, share))
+    sets = []
+    for split, path in lists.items():
+        stems = [stem for stem in summary.held if (stem in chosen) == (split == "val")]
+        kept = set(stems)
+        pairs = [pair for pair in summary.source.pairs if Path(pair[0]).stem in kept]
+        write_text(path, "".join(f"{stem}\n" for stem in stems))
+        sets.append(replace(summary.source, name=f"{name}_{split}", pairs=pairs, stems_file=path))
+    return sets[0], sets[1]
+
+
+def _drawn(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
