@@ -48,8 +48,7 @@ def resolve_weights(name: str, key: str = "MODEL.WEIGHTS") -> str:
     config = name.endswith((".yaml", ".py"))  # stands for its weights, also where the file is here
     if not name or "://" in name or (os.path.isfile(name) and not config):
         return name
-    stem = re.sub(r"\.(yaml|py|pkl)$", "", name)
-    found = [stem] if stem in addresses() else _spellings().get(stem, [])
+    found = _names(name)
     if len(found) > 1:
         raise UsageError(
             f"{key}: there is no file {name!r}, and in Detectron2's model zoo it may be any of "
@@ -60,11 +59,38 @@ def resolve_weights(name: str, key: str = "MODEL.WEIGHTS") -> str:
         such = f", such as {os.path.join(name, inside[0])}" if inside else ""
         raise UsageError(f"{key}: {name!r} is a folder: name a weights file{such}")
     if not found:
-        close = _close_to(stem)
-        hint = f"; Detectron2's model zoo has {', '.join(close)}" if close else ""
-        raise UsageError(f"{key}: there is no weights file {name!r}{hint}")
+        raise UsageError(f"{key}: there is no weights file {name!r}{_hint(name)}")
     _log.info(f"{key}: {name} of Detectron2's model zoo, {addresses()[found[0]]}")
     return addresses()[found[0]]
+
+
+def resolve_model(name: str, key: str) -> str:
+    """The full name of a trained model; see :func:`resolve_weights` for what may be left out.
+
+    Raises:
+        UsageError: there is none of that name, or there are several.
+    """
+    found = [full for full in _names(name) if "/model_" in addresses()[full]]
+    if len(found) > 1:
+        raise UsageError(f"{key}: {name!r} may be any of {', '.join(found)}: write one of these")
+    if not found:
+        raise UsageError(f"{key}: Detectron2's model zoo has no trained {name!r}{_hint(name)}")
+    return found[0]
+
+
+def _names(name: str) -> list[str]:
+    """What a name, perhaps with an ending, may stand for."""
+    stem = _stem(name)
+    return [stem] if stem in addresses() else _spellings().get(stem, [])
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\.(yaml|py|pkl)$", "", name)
+
+
+def _hint(name: str) -> str:
+    close = _close_to(_stem(name))
+    return f"; Detectron2's model zoo has {', '.join(close)}" if close else ""
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import inspect
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,13 @@ def zoo_config(path: str) -> CfgNode | DictConfig:
     if path.endswith(".py"):
         return LazyConfig.load(file)
     cfg = get_cfg()
-    cfg.merge_from_file(file)  # one of them computes its anchors as it is read
+    reader = logging.getLogger("fvcore.common.config")
+    level = reader.level
+    reader.setLevel(logging.ERROR)  # it warns of RetinaNet's, which computes its anchors on reading
+    try:
+        cfg.merge_from_file(file)
+    finally:
+        reader.setLevel(level)
     return cfg
 
 

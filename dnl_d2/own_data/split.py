@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dnl_d2.errors import UsageError
 from dnl_d2.files import write_text
@@ -87,6 +88,30 @@ def set_aside(
         write_text(path, "".join(f"{stem}\n" for stem in stems))
         sets.append(replace(summary.source, name=f"{name}_{split}", pairs=pairs, stems_file=path))
     return sets[0], sets[1]
+
+
+def split_coco(content: Mapping[str, Any], share: float) -> tuple[dict, dict]:
+    """The content of a file in COCO's form as that of two, one for validation.
+
+    Args:
+        content: which has been checked.
+        share: see :func:`validation_share`.
+
+    Raises:
+        UsageError: see there.
+    """
+    held: dict[str, set] = {str(image["file_name"]): set() for image in content["images"]}
+    names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+    for entry in content["annotations"]:
+        held[names[entry["image_id"]]].add(entry["category_id"])
+    chosen = set(validation_share(held, share))
+    parts = []
+    for validation in (False, True):
+        images = [i for i in content["images"] if (names[i["id"]] in chosen) == validation]
+        ids = {image["id"] for image in images}
+        objects = [entry for entry in content["annotations"] if entry["image_id"] in ids]
+        parts.append({**content, "images": images, "annotations": objects})
+    return parts[0], parts[1]
 
 
 def _drawn(name: str) -> str:

@@ -45,7 +45,7 @@ def write_yaml(path: str, settings: Settings, source: Source, fed: InputFormat |
         }
     comments = [f"{title(settings)}, told from the names and shapes of its weights.", untold]
     head = "".join(f"# {comment}\n" for comment in comments if comment)
-    text = yaml.dump(nested(settings), Dumper=_PlainDumper, sort_keys=False)
+    text = yaml.dump(nested(settings), Dumper=PlainDumper, sort_keys=False)
     write_text(path, head + text)
     return [*([f"{path}: {untold}"] if untold else []), f"written: {path}"]
 
@@ -73,7 +73,7 @@ def _untold(settings: Settings, found: Source, fed: InputFormat | None) -> str:
     )
 
 
-class _PlainDumper(yaml.SafeDumper):
+class PlainDumper(yaml.SafeDumper):
     """Writes a list that is used twice twice, without anchors."""
 
     def ignore_aliases(self, data: object) -> bool:

@@ -1,0 +1,198 @@
+#!/usr/bin/env python
+"""Writes a config that trains a detector of the model zoo, with a context block, on your own data.
+
+Examples:
+    tools/new_config.py mine.yaml --json data/all.json --images data/images --val-share 0.2
+    tools/new_config.py mine.yaml --model COCO-Detection/faster_rcnn_R_50_FPN_3x --block dnl \\
+        --json data/train.json --images data/train --val-json data/val.json --val-images data/val
+
+The files are in COCO's form. They are checked first, and nothing is written over.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from dnl_d2.config.imports import add_import_option, import_modules
+from dnl_d2.data.datasets.configured import require_new_name
+from dnl_d2.engine import load_config, read_config
+from dnl_d2.errors import UsageError, ending_in_one_line
+from dnl_d2.files import check_folder, write_text
+from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
+from dnl_d2.own_data.detector_config import (
+    CocoFacts,
+    CocoSet,
+    ZooDetector,
+    as_config,
+    as_yaml,
+    coco_facts,
+)
+from dnl_d2.own_data.schedule import BATCH_SIZE
+from dnl_d2.own_data.split import NEAR_DUPLICATES, split_coco
+from dnl_d2.validation.coco_files import read_coco_form
+from dnl_d2.validation.splits import check_splits
+
+MODEL = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "new_config.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="FILE", help="the .yaml file to write")
+    parser.add_argument("--model", default=MODEL, help=f"of the model zoo (default: {MODEL})")
+    parser.add_argument("--block", default="gc", help="context block (default: gc)")
+    parser.add_argument("--json", required=True, metavar="FILE", help="annotations for training")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of their images")
+    parser.add_argument("--val-json", metavar="FILE", help="annotations for validation")
+    parser.add_argument("--val-images", metavar="DIR", help="folder of their images")
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        metavar="SHARE",
+        help="in place of these: set this share aside, by two JSON files beside the config",
+    )
+    parser.add_argument("--name", default="mine", help="of the dataset (default: mine)")
+    parser.add_argument(
+        "--batch-size", type=int, default=BATCH_SIZE, metavar="N",
+        help=f"for all GPUs together (default: {BATCH_SIZE})",
+    )  # fmt: skip
+    add_import_option(parser)
+    args = parser.parse_args(arguments)
+    check_args(parser, args)
+    return args
+
+
+def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program where options do not go together."""
+    if (args.val_json is None) != (args.val_images is None):
+        parser.error("--val-json and --val-images go together")
+    if args.val_share is not None and not 0 < args.val_share < 1:
+        parser.error(f"--val-share {args.val_share:g}: give a number between 0 and 1")
+    if args.val_share is not None and args.val_json:
+        parser.error("--val-share takes its images from --json: leave out --val-json")
+    if args.batch_size < 1:
+        parser.error("--batch-size must be at least 1")
+
+
+def main(args: argparse.Namespace) -> None:
+    import_modules(args.imports)
+    refuse_to_overwrite(args)
+    if args.block not in CONTEXT_BLOCKS:
+        raise UsageError(f"--block {args.block}: there is {', '.join(CONTEXT_BLOCKS)}")
+    detector = ZooDetector(args.model)
+    train = CocoSet(f"{args.name}_train", args.json, args.images)
+    test = None
+    if args.val_json:
+        test = CocoSet(f"{args.name}_val", args.val_json, args.val_images)
+    try:
+        content = read_coco_form(args.json)
+    except UsageError as error:
+        raise UsageError(f"--json {args.json}: {error}") from error
+    facts = coco_facts(content)
+    check(settings(args, detector, facts, train, test))
+    if args.val_share:
+        train, test, facts = set_aside(args, content)
+    written = settings(args, detector, facts, train, test)
+    write_text(args.config, as_yaml(written, f"{detector.name} with {args.block}, on own data."))
+    load_config(args.config)
+    report(args, detector, facts, validates=test is not None)
+
+
+def refuse_to_overwrite(args: argparse.Namespace) -> None:
+    """Raises a UsageError if a file or a dataset of that name is there already."""
+    if not args.config.endswith((".yaml", ".yml")):
+        raise UsageError(f"{args.config}: the config is a YAML file, whose name ends in .yaml")
+    check_folder(args.config)
+    for path in (args.config, *(split_files(args) if args.val_share else ())):
+        if os.path.exists(path):
+            raise UsageError(f"{path}: exists, give another name")
+    for split in ("train", "val"):
+        require_new_name(f"{args.name}_{split}", "--name")
+
+
+def settings(
+    args: argparse.Namespace,
+    detector: ZooDetector,
+    facts: CocoFacts,
+    train: CocoSet,
+    test: CocoSet | None,
+) -> dict:
+    """Keys and values of the config."""
+    schedule = detector.schedule(max(facts.images, 1), args.batch_size)
+    output_dir = f"output/{args.name}"
+    return detector.config(args.block, facts, train, test, schedule=schedule, output_dir=output_dir)
+
+
+def check(written: dict) -> None:
+    """Checks the datasets as a run of the config would."""
+    spec = read_config(as_config(written), train=True)
+    check_splits(
+        {"--json": spec.train_sets},
+        {"--val-json": spec.test_sets},
+        eval_only=False,
+        task=spec.task,
+        max_files=spec.max_checked_files or 0,
+    )
+
+
+def split_files(args: argparse.Namespace) -> list[str]:
+    """Where the files of ``--val-share`` go: beside the config."""
+    folder = os.path.dirname(args.config)
+    return [os.path.join(folder, f"{args.name}_{split}.json") for split in ("train", "val")]
+
+
+def set_aside(args: argparse.Namespace, content: dict) -> tuple[CocoSet, CocoSet, CocoFacts]:
+    """Writes two files for the one; returns their sets, and the facts of that for training."""
+    parts = split_coco(content, args.val_share)
+    for path, part in zip(split_files(args), parts, strict=True):
+        write_text(path, json.dumps(part))
+    print(
+        f"set aside for validation: {len(parts[1]['images'])} of {len(content['images'])} images, "
+        f"by {' and '.join(split_files(args))}; {NEAR_DUPLICATES}"
+    )
+    train, test = (
+        CocoSet(f"{args.name}_{split}", path, args.images)
+        for split, path in zip(("train", "val"), split_files(args), strict=True)
+    )
+    return train, test, coco_facts(parts[0])
+
+
+def report(
+    args: argparse.Namespace, detector: ZooDetector, facts: CocoFacts, *, validates: bool
+) -> None:
+    """Says what was chosen and what to run."""
+    schedule = detector.schedule(facts.images, args.batch_size)
+    print(
+        f"written: {args.config}: {facts.classes} classes, {schedule.max_iter} iterations, "
+        f"{schedule.remark}"
+    )
+    if detector.has_masks and not facts.masks:
+        print("no object has a mask: MODEL.MASK_ON is false")
+    if not build_context_block(args.block, 8).identity_at_init:
+        print(f"{args.block} changes the outputs of the trained model from the start")
+    if not validates:
+        print(
+            "without a set for validation the model is never evaluated, and no best checkpoint "
+            "kept: give --val-json and --val-images, or --val-share 0.2"
+        )
+    command = shlex.join(["tools/train_net.py", "--config-file", args.config])
+    print(f"to train: {command}")
+
+
+def command(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; ends in ``SystemExit`` on a mistake."""
+    with ending_in_one_line("new_config.py"):
+        main(parse_args(arguments))
+
+
+if __name__ == "__main__":
+    try:
+        command()
+    except KeyboardInterrupt:
+        sys.exit(130)
