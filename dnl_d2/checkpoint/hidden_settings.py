@@ -31,8 +31,11 @@ class HiddenSetting:
 
     @property
     def argument(self) -> str:
-        """The name of the argument alone."""
-        return self.lazy.rpartition(".")[2]
+        """The name of the argument, in the heads of a detector with that of its owner."""
+        parts = self.lazy.split(".")
+        return ".".join(
+            parts[-2:] if parts[0] in ("proposal_generator", "roi_heads") else parts[-1:]
+        )
 
     def differs(self, model: nn.Module, trained: Any) -> bool:
         """Whether a model has another value than its weights were trained with."""

@@ -1,7 +1,8 @@
-"""What the files of Detectron2's model zoo were trained with, by their names."""
+"""What the files of Detectron2's model zoo, and classifiers, were trained with, by their names."""
 
 import functools
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +39,9 @@ class TrainedWith:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-_STRIDE_IN_3X3 = {"MODEL.RESNETS.STRIDE_IN_1X1": False}
+_STRIDE = "MODEL.RESNETS.STRIDE_IN_1X1"
+_STRIDE_IN_3X3 = {_STRIDE: False}
+_CAFFE = re.compile(r"resnet\d+_(caffe|msra)\b")  # such as resnet50_msra-5891d200
 # Classifiers that Detectron2's configs start from and that are told by their names alone.
 _CLASSIFIERS = {
     name: TrainedWith(f"ImageNet's {name}", fed, _STRIDE_IN_3X3)
@@ -74,6 +77,8 @@ def zoo_settings(path: str, rest: Mapping[str, Any]) -> TrainedWith | None:
         return _of_model(_models()[stem])
     if rest.get("__author__") == "torchvision":  # as Detectron2's converter writes
         return _CONVERTED
+    if _CAFFE.match(stem):
+        return TrainedWith(f"{stem} of OpenMMLab", CAFFE_BGR, {_STRIDE: True})
     if stem in _CLASSIFIERS:
         return _CLASSIFIERS[stem]
     return _RENAMED if rest.get("__author__") == AUTHOR else None

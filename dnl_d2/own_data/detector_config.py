@@ -143,7 +143,7 @@ class ZooDetector:
             and not key.startswith(("DATASETS.", "OUTPUT_DIR", "TEST.", "VERSION"))
         }  # fmt: skip
         arguments, stages, position = _PLACES.get(block, ({}, _ONE, "after_conv3"))
-        c4 = self.cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads" and "RETINANET" not in self._classes
+        c4 = self._classes == "ROI_HEADS" and self.cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads"
         context = {"NAME": block, **arguments}
         return kept | {
             "MODEL.WEIGHTS": self.address,

@@ -130,11 +130,20 @@ def test_a_zoo_file_in_another_config_is_one_warning_with_every_key(tmp_path, ca
     (line,) = warnings(caplog)
     assert line.startswith(f"{MASK_RCNN} of Detectron2's model zoo was trained with other settings")
     assert "MODEL.RESNETS.STRIDE_IN_1X1 (LazyConfig: stride_in_1x1) True" in line
-    assert "MODEL.ANCHOR_GENERATOR.NAME (LazyConfig: _target_) DefaultAnchorGenerator" in line
-    assert "MODEL.ANCHOR_GENERATOR.SIZES (LazyConfig: sizes) [[32], [64]," in line
-    assert "MODEL.ROI_BOX_HEAD.POOLER_TYPE (LazyConfig: pooler_type) ROIAlignV2" in line
-    assert "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO (LazyConfig: sampling_ratio) 0" in line
-    assert "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS (LazyConfig: weights) [10, 10, 5, 5]" in line
+    assert (
+        "MODEL.ANCHOR_GENERATOR.NAME (LazyConfig: anchor_generator._target_) DefaultAnchorGenerator"
+        in line
+    )
+    assert "MODEL.ANCHOR_GENERATOR.SIZES (LazyConfig: anchor_generator.sizes) [[32], [64]," in line
+    assert "MODEL.ROI_BOX_HEAD.POOLER_TYPE (LazyConfig: box_pooler.pooler_type) ROIAlignV2" in line
+    assert (
+        "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO (LazyConfig: mask_pooler.sampling_ratio) 0"
+        in line
+    )
+    assert (
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS (LazyConfig: box2box_transform.weights) [10, 10, 5, 5]"
+        in line
+    )
     assert "ROI_BOX_HEAD.POOLER_SAMPLING" not in line and "CASCADE" not in line
 
 
@@ -202,3 +211,15 @@ def test_classifiers_told_by_their_names(name, std, stride_in_1x1):
     found = zoo_settings(f"cache/detectron2/ImageNetPretrained/{name}", {})
     assert found.input_format.std[0] == std
     assert found.settings == {"MODEL.RESNETS.STRIDE_IN_1X1": stride_in_1x1}
+
+
+@pytest.mark.parametrize("style", ["caffe", "pytorch"])
+def test_the_style_that_a_file_of_openmmlab_tells(style):
+    rest = {"meta": {"cfg": f"backbone=dict(type='ResNet', depth=50, style='{style}')"}}
+    for name in ("mmseg", "mmdet", "gcnet"):
+        told = get_source(name).settings_of(rest, {"MODEL.RESNETS.STRIDE_IN_1X1": False})
+        assert told["MODEL.RESNETS.STRIDE_IN_1X1"] is (style == "caffe")
+    found = zoo_settings("resnet50_msra-5891d200.pth", {})
+    assert found.settings == {"MODEL.RESNETS.STRIDE_IN_1X1": True}
+    assert found.input_format.channel_order == "BGR"
+    assert zoo_settings("resnet50_v1c-2cccc1ad.pth", {}) is None

@@ -21,9 +21,17 @@ def input_format(rest: Mapping[str, Any]) -> InputFormat | None:
 
 
 def settings(rest: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
-    """The YAML keys that the training recipe tells: the head's ``align_corners``."""
-    corners = _flag(_config_text(rest), "align_corners")
-    return {} if corners is None else {"MODEL.SEM_SEG_HEAD.ALIGN_CORNERS": corners}
+    """The YAML keys that the recipe tells: ``align_corners``, and where a ResNet strides."""
+    text = _config_text(rest)
+    corners = _flag(text, "align_corners")
+    told = {} if corners is None else {"MODEL.SEM_SEG_HEAD.ALIGN_CORNERS": corners}
+    return told | stride(rest)
+
+
+def stride(rest: Mapping[str, Any]) -> dict[str, Any]:
+    """The YAML key of where a ResNet strides, if the training recipe tells its style."""
+    style = re.search(r"\bstyle['\"]?\s*[=:]\s*['\"](caffe|pytorch)", _config_text(rest))
+    return {"MODEL.RESNETS.STRIDE_IN_1X1": style[1] == "caffe"} if style else {}
 
 
 def class_names(rest: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dnl_d2.checkpoint.describe import openmmlab_meta
 from dnl_d2.checkpoint.keymap import PARAM, Rule, State, has, matching
 from dnl_d2.checkpoint.sources.mmseg import conv_module, global_context_rules, non_local_rules
 from dnl_d2.checkpoint.sources.resnet import openmmlab_rules
@@ -44,9 +45,10 @@ LEGACY_SETTINGS = SETTINGS | {
 
 def told(rest: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
     """MMDetection's cascade is not quite Detectron2's, though their parameters are."""
+    told = openmmlab_meta.stride(rest)
     if shown.get("MODEL.ROI_HEADS.NAME") == "CascadeROIHeads":
-        return {"MODEL.ROI_HEADS.NAME": "MeanCascadeROIHeads"}
-    return {}
+        told["MODEL.ROI_HEADS.NAME"] = "MeanCascadeROIHeads"
+    return told
 
 
 @dataclass(frozen=True)
