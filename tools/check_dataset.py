@@ -266,7 +266,7 @@ def recipe(
             images,
             epochs=SEGMENTOR_EPOCHS,
             batch_size=args.batch_size,
-            base_batch_size=spec.batch_size,
+            base_batch_size=spec.batch_size or args.batch_size,
             base_max_iter=spec.max_iter,
         ),
         rates=rates,

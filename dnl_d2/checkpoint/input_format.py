@@ -11,7 +11,7 @@ from dnl_d2.checkpoint.keymap import State
 from dnl_d2.checkpoint.source import InputFormat, Source
 from dnl_d2.errors import UsageError
 
-_FIRST = (
+FIRST_CONVOLUTIONS = (
     "backbone.stem.conv1.weight",
     "backbone.bottom_up.stem.conv1.weight",
 )
@@ -42,7 +42,7 @@ def adapt_input(
         The weights; what was done, or the keys to set where nothing can be done (empty for
         neither); whether nothing can be done.
     """
-    first = next((key for key in _FIRST if key in state), None)
+    first = next((key for key in FIRST_CONVOLUTIONS if key in state), None)
     if first is None or state[first].shape[1] != 3 or len(mean) != 3:
         return dict(state), "", False
     same = _close(mean, published.mean)

@@ -11,7 +11,7 @@ from dnl_d2.checkpoint.convert import convert, detect_source, fit_backbone, is_k
 from dnl_d2.checkpoint.describe.architecture import describe
 from dnl_d2.checkpoint.describe.words import group_dropped, shorten
 from dnl_d2.checkpoint.hidden_settings import differences
-from dnl_d2.checkpoint.input_format import adapt_input, published_format
+from dnl_d2.checkpoint.input_format import FIRST_CONVOLUTIONS, adapt_input, published_format
 from dnl_d2.checkpoint.keymap import State, is_wrapped, strip_prefix, unwrapped
 from dnl_d2.checkpoint.reading import WeightsFile
 from dnl_d2.checkpoint.source import Source
@@ -58,8 +58,8 @@ def to_model(
     own = strip_prefix(model.state_dict(), "module.")
     if not any(key in own and is_wrapped(key) for key in state):  # a compiled model's own file
         state = unwrapped(state, lambda names: any(key in own for key in names) or is_known(names))
-    flagged = weights.rest.get("matching_heuristics") and not _is_bare_resnet(state)
-    if heuristics or flagged:
+    flagged = weights.rest.get("matching_heuristics")
+    if heuristics or (flagged and not _is_bare_resnet(state, own)):
         return _matched("a file whose names Detectron2's heuristics match", state)
     source, origin = None, dict[str, str]()
     if not any(key in own for key in state):
@@ -75,9 +75,9 @@ def to_model(
     return ModelWeights(adapted, describe(state), origin)
 
 
-def _is_bare_resnet(state: State) -> bool:
-    """Whether the names are those of Detectron2's ResNet, as in its own ImageNet files."""
-    return is_known(state, [BARE])
+def _is_bare_resnet(state: State, own: Mapping[str, Tensor]) -> bool:
+    """Whether a file has the names of Detectron2's ResNet, and the model such a backbone."""
+    return is_known(state, [BARE]) and any(key in own for key in FIRST_CONVOLUTIONS)
 
 
 def _matched(described: str, state: dict[str, Tensor], **more: str) -> ModelWeights:
@@ -121,7 +121,7 @@ def _trained_with(weights: WeightsFile, state: State, source: Source | None) -> 
 
 
 def _resnet_settings(state: State, source: Source) -> dict[str, Any]:
-    """What the shapes show of a ResNet, and where it strides by default."""
+    """What the shapes show of a ResNet, and how it strides by default."""
     if source.input_format is None:  # Detectron2's, which stride in either
         return {}
     weight = next((v for k, v in state.items() if k.endswith("res2.0.conv2.weight")), None)
@@ -129,6 +129,7 @@ def _resnet_settings(state: State, source: Source) -> dict[str, Any]:
     norm = "BN" if any(key.endswith("norm.running_mean") for key in state) else "GN"
     return {
         "MODEL.RESNETS.STRIDE_IN_1X1": False,
+        "MODEL.RESNETS.SHORTCUT": "conv",
         "MODEL.RESNETS.NUM_GROUPS": groups,
         "MODEL.RESNETS.NORM": norm,
     }

@@ -223,3 +223,22 @@ def test_the_style_that_a_file_of_openmmlab_tells(style):
     assert found.settings == {"MODEL.RESNETS.STRIDE_IN_1X1": True}
     assert found.input_format.channel_order == "BGR"
     assert zoo_settings("resnet50_v1c-2cccc1ad.pth", {}) is None
+
+
+def test_heuristics_still_match_a_resnet_under_another_name(tmp_path):
+    theirs = build().backbone.bottom_up
+    path = write(tmp_path / "R-50.pkl", theirs, __author__="torchvision", matching_heuristics=True)
+    ours = torch.nn.ModuleDict({"encoder": build(seed=2).backbone.bottom_up})
+    load(ours, path, None)
+    weight = ours["encoder"].res2[0].conv1.weight
+    assert torch.equal(weight, theirs.res2[0].conv1.weight)
+
+
+def test_a_plain_resnet_in_one_whose_shortcuts_pool(tmp_path, caplog):
+    plain = build().backbone.bottom_up.state_dict()
+    state = convert_back({f"backbone.{k}": v for k, v in plain.items()}, get_source("torchvision"))
+    torch.save(dict(state.state), tmp_path / "resnet.pth")
+    ours = build({"MODEL.RESNETS.SHORTCUT": "avg_pool"}, seed=2)
+    load(ours, str(tmp_path / "resnet.pth"), "BGR")
+    (line,) = [text for text in warnings(caplog) if "other settings" in text]
+    assert "MODEL.RESNETS.SHORTCUT (LazyConfig: shortcut) conv" in line
