@@ -36,7 +36,8 @@ class Schedule:
         """The length of the run in words."""
         epochs = self.max_iter * self.batch_size / self.images
         pictures = f"{self.images} picture{'s'[: self.images - 1]}"
-        return f"{epochs:.3g} times {pictures} in batches of {self.batch_size}"
+        times = f"{epochs:.1f}" if epochs < 10 else f"{epochs:.0f}"
+        return f"{times} times {pictures} in batches of {self.batch_size}"
 
 
 def fitting_schedule(

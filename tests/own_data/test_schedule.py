@@ -28,7 +28,7 @@ def test_the_rule(images, batch_size, max_iter, warmup, period):
 def test_a_batch_is_no_larger_than_the_set():
     found = fitting_schedule(1, batch_size=4, **BASE)
     assert found.batch_size == 1 and found.rate_factor == 1 / 16
-    assert found.remark == "1e+03 times 1 picture in batches of 1"
+    assert found.remark == "1000 times 1 picture in batches of 1"
 
 
 def test_a_short_base_stays_short():

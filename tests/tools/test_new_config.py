@@ -49,7 +49,7 @@ def test_its_config_trains_and_evaluates(new, pictures, tmp_path, model):  # noq
     out = new("--model", model, *validation(pictures))
     path = tmp_path / "my config.yaml"
     assert f"to train: tools/train_net.py --config-file '{path}'" in out
-    assert "7 classes, 1000 iterations, 1e+03 times 4 pictures in batches of 4" in out
+    assert "7 classes, 1000 iterations, 1000 times 4 pictures in batches of 4" in out
     cfg = load_config(str(path), as_yaml(TINY, output=tmp_path / "out"))
     results = run(cfg, arguments())
     assert "bbox" in results and (tmp_path / "out/model_final.pth").is_file()
