@@ -10,17 +10,20 @@ The files are in COCO's form. They are checked first, and nothing is written ove
 """
 
 import argparse
-import json
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 
+import msgspec
+
 from dnl_d2.config.imports import add_import_option, import_modules
+from dnl_d2.data.datasets.coco_json import read_coco_json
+from dnl_d2.data.datasets.coco_schema import CocoForm
 from dnl_d2.data.datasets.configured import require_new_name
 from dnl_d2.engine import load_config, read_config
 from dnl_d2.errors import UsageError, ending_in_one_line
-from dnl_d2.files import check_folder, write_text
+from dnl_d2.files import check_folder, write_bytes, write_text
 from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
 from dnl_d2.own_data.detector_config import (
     CocoFacts,
@@ -32,7 +35,6 @@ from dnl_d2.own_data.detector_config import (
 )
 from dnl_d2.own_data.schedule import BATCH_SIZE
 from dnl_d2.own_data.split import NEAR_DUPLICATES, split_coco
-from dnl_d2.validation.coco_files import read_coco_form
 from dnl_d2.validation.splits import check_splits
 
 MODEL = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
@@ -91,13 +93,13 @@ def main(args: argparse.Namespace) -> None:
     if args.val_json:
         test = CocoSet(f"{args.name}_val", args.val_json, args.val_images)
     try:
-        content = read_coco_form(args.json)
+        form, _ = read_coco_json(args.json)
     except UsageError as error:
         raise UsageError(f"--json {args.json}: {error}") from error
-    facts = coco_facts(content)
+    facts = coco_facts(form)
     check(settings(args, detector, facts, train, test))
     if args.val_share:
-        train, test, facts = set_aside(args, content)
+        train, test, facts = set_aside(args, form)
     written = settings(args, detector, facts, train, test)
     write_text(args.config, as_yaml(written, f"{detector.name} with {args.block}, on own data."))
     load_config(args.config)
@@ -147,13 +149,13 @@ def split_files(args: argparse.Namespace) -> list[str]:
     return [os.path.join(folder, f"{args.name}_{split}.json") for split in ("train", "val")]
 
 
-def set_aside(args: argparse.Namespace, content: dict) -> tuple[CocoSet, CocoSet, CocoFacts]:
+def set_aside(args: argparse.Namespace, form: CocoForm) -> tuple[CocoSet, CocoSet, CocoFacts]:
     """Writes two files for the one; returns their sets, and the facts of that for training."""
-    parts = split_coco(content, args.val_share)
+    parts = split_coco(form, args.val_share)
     for path, part in zip(split_files(args), parts, strict=True):
-        write_text(path, json.dumps(part))
+        write_bytes(path, msgspec.json.encode(part))
     print(
-        f"set aside for validation: {len(parts[1]['images'])} of {len(content['images'])} images, "
+        f"set aside for validation: {len(parts[1].images)} of {len(form.images)} images, "
         f"by {' and '.join(split_files(args))}; {NEAR_DUPLICATES}"
     )
     train, test = (

@@ -1,7 +1,6 @@
 """A config that trains a detector of the model zoo, with a block, on own files in COCO's form."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from dnl_d2.checkpoint.describe.yaml_file import PlainDumper
 from dnl_d2.checkpoint.detectron2_zoo import addresses, config_path, resolve_model
 from dnl_d2.config.keys import add_dnl_config
 from dnl_d2.config.loading import zoo_config
+from dnl_d2.data.datasets.coco_schema import CocoForm
 from dnl_d2.errors import UsageError
 from dnl_d2.own_data.schedule import DETECTOR_EPOCHS, Schedule, fitting_schedule
 
@@ -68,15 +68,15 @@ class CocoFacts:
     run_lengths: bool
 
 
-def coco_facts(content: Mapping[str, Any]) -> CocoFacts:
-    """The facts of a file's content, which need not have been checked."""
-    objects = [entry for entry in content.get("annotations") or () if isinstance(entry, Mapping)]
-    shapes = [entry.get("segmentation") for entry in objects if not entry.get("iscrowd")]
+def coco_facts(form: CocoForm) -> CocoFacts:
+    """The facts of a file, as :func:`~dnl_d2.data.datasets.coco_json.read_coco_json` reads it."""
+    objects = [entry for entry in form.annotations or () if entry.iscrowd != 1]
+    shapes = [entry.segmentation for entry in objects if entry.segmentation is not None]
     return CocoFacts(
-        classes=len(content["categories"]),
-        images=len({str(entry.get("image_id")) for entry in objects}),
-        masks=any(shapes),
-        run_lengths=any(isinstance(shape, Mapping) for shape in shapes),
+        classes=len(form.categories),
+        images=len({entry.image_id for entry in objects}),
+        masks=bool(shapes),
+        run_lengths=not all(isinstance(shape, list) for shape in shapes),
     )
 
 

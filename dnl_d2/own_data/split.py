@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from dnl_d2.data.datasets.coco_schema import CocoForm
 from dnl_d2.errors import UsageError
 from dnl_d2.files import write_text
 from dnl_d2.validation import LabelledSet
@@ -90,28 +90,31 @@ def set_aside(
     return sets[0], sets[1]
 
 
-def split_coco(content: Mapping[str, Any], share: float) -> tuple[dict, dict]:
-    """The content of a file in COCO's form as that of two, one for validation.
+def split_coco(form: CocoForm, share: float) -> tuple[CocoForm, CocoForm]:
+    """A file in COCO's form as two, the second one for validation.
 
     Args:
-        content: which has been checked.
+        form: as :func:`~dnl_d2.data.datasets.coco_json.read_coco_json` reads it.
         share: see :func:`validation_share`.
 
     Raises:
         UsageError: see there.
     """
-    held: dict[str, set] = {str(image["file_name"]): set() for image in content["images"]}
-    names = {image["id"]: str(image["file_name"]) for image in content["images"]}
-    for entry in content["annotations"]:
-        held[names[entry["image_id"]]].add(entry["category_id"])
+    names = {image.id: str(image.file_name) for image in form.images}
+    held: dict[str, set[Hashable]] = {name: set() for name in names.values()}
+    for entry in form.annotations or ():
+        held[names[entry.image_id]].add(entry.category_id)
     chosen = set(validation_share(held, share))
-    parts = []
-    for validation in (False, True):
-        images = [i for i in content["images"] if (names[i["id"]] in chosen) == validation]
-        ids = {image["id"] for image in images}
-        objects = [entry for entry in content["annotations"] if entry["image_id"] in ids]
-        parts.append({**content, "images": images, "annotations": objects})
-    return parts[0], parts[1]
+
+    def part(validation: bool) -> CocoForm:
+        ids = {id for id, name in names.items() if (name in chosen) == validation}
+        return CocoForm(
+            images=[image for image in form.images if image.id in ids],
+            categories=form.categories,
+            annotations=[entry for entry in form.annotations or () if entry.image_id in ids],
+        )
+
+    return part(False), part(True)
 
 
 def _drawn(name: str) -> str:

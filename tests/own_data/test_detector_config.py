@@ -1,7 +1,9 @@
 """Configs of the zoo's detectors with a block: they are the zoo's model, and fit its weights."""
 
 import logging
+from functools import partial
 
+import msgspec
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -9,6 +11,7 @@ from detectron2.modeling import build_model
 from dnl_d2.checkpoint.reading import WeightsFile
 from dnl_d2.checkpoint.translate import to_model
 from dnl_d2.config.loading import load_config_file, zoo_config
+from dnl_d2.data.datasets.coco_schema import CocoForm
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS
 from dnl_d2.own_data.detector_config import (
@@ -90,11 +93,32 @@ def test_masks_as_the_file_has_them():
     pixels = CocoFacts(classes=3, images=9, masks=True, run_lengths=True)
     assert settings(MODELS[0], facts=pixels)["INPUT.MASK_FORMAT"] == "bitmask"
     assert "TEST.EVAL_PERIOD" not in settings(MODELS[0], test=None)
-    crowd = {"image_id": 1, "iscrowd": 1, "segmentation": {"size": [1, 1], "counts": "a"}}
-    polygon = {"image_id": 2, "segmentation": [[1, 2, 3, 4, 5, 6]]}
-    content = {"categories": [{}, {}], "annotations": [crowd, polygon, {"image_id": 2}, 3]}
-    assert coco_facts(content) == CocoFacts(2, 2, masks=True, run_lengths=False)
-    assert coco_facts({"categories": []}) == CocoFacts(0, 0, masks=False, run_lengths=False)
+
+
+def test_the_facts_of_a_file():
+    box, polygon = (1.0, 1.0, 4.0, 4.0), [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]
+    run_lengths = {"size": [9, 9], "counts": [81]}
+    entries = [
+        {"image_id": 1, "iscrowd": 1, "segmentation": run_lengths},
+        {"image_id": 2, "segmentation": polygon},
+        {"image_id": 2},
+    ]
+    content = {
+        "images": [{"id": n, "height": 9, "width": 9, "file_name": f"{n}.png"} for n in (1, 2)],
+        "categories": [{"id": n, "name": f"class {n}"} for n in range(2)],
+        "annotations": [
+            {"id": n, "category_id": 1, "bbox": box, **e} for n, e in enumerate(entries)
+        ],
+    }
+    read = partial(msgspec.convert, type=CocoForm)
+    assert coco_facts(read(content)) == CocoFacts(2, 1, masks=True, run_lengths=False)
+    entries[2]["segmentation"] = run_lengths
+    content["annotations"] = [
+        {"id": n, "category_id": 1, "bbox": box, **e} for n, e in enumerate(entries)
+    ]
+    assert coco_facts(read(content)).run_lengths
+    content["annotations"] = None
+    assert coco_facts(read(content)) == CocoFacts(2, 0, masks=False, run_lengths=False)
 
 
 @pytest.mark.parametrize(

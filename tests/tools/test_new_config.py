@@ -71,6 +71,19 @@ def test_a_share_is_set_aside_in_files_beside_the_config(new, pictures, tmp_path
     assert len(DatasetCatalog.get("mine_train")) == 3 and len(DatasetCatalog.get("mine_val")) == 1
 
 
+def test_ids_that_are_texts_are_split_as_well(new, pictures, tmp_path):  # noqa: F811
+    def change(content):
+        for image in content["images"]:
+            image["id"] = f"image {image['id']}"
+        for entry in content["annotations"]:
+            entry["image_id"] = f"image {entry['image_id']}"
+
+    new("--val-share", "0.5", json=spoilt(change, pictures, tmp_path))
+    load_config(str(tmp_path / "my config.yaml"))
+    parts = [DatasetCatalog.get(f"mine_{split}") for split in ("train", "val")]
+    assert [*map(len, parts)] == [2, 2] and all(r["annotations"] for part in parts for r in part)
+
+
 def test_without_masks_and_validation_it_says_so(new, pictures, tmp_path):  # noqa: F811
     source = pictures / "generated_instances/annotations/instances_train.json"
     content = json.loads(source.read_text())
