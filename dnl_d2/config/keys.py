@@ -32,7 +32,8 @@ def add_dnl_config(cfg: CfgNode) -> None:
     # if wanted, COLORS (RGB per class) and IGNORE_LABEL (255).
     cfg.DATASETS.FOLDERS = []
     # Datasets of your own for detectors: mappings with NAME, IMAGES (a folder) and JSON (a file of
-    # annotations in COCO's form; relative: below $DETECTRON2_DATASETS).
+    # annotations in COCO's form; relative: below $DETECTRON2_DATASETS) and, if wanted, KEYPOINTS
+    # (names), KEYPOINT_FLIP_MAP and SKELETON (pairs of names) where the file does not tell them.
     cfg.DATASETS.COCO = []
     _restore(cfg, before)
 

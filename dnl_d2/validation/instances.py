@@ -16,6 +16,7 @@ from dnl_d2.validation.coco_files import (
     require_keys,
 )
 from dnl_d2.validation.instance_masks import check_mask
+from dnl_d2.validation.keypoints import KeypointTask, check_keypoint_count
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class InstanceTask:
         mask_format: ``polygon`` or ``bitmask``.
         format_key: the config key of ``mask_format``.
         keypoints_key: the config key by which it learns keypoints; None if it learns none.
+        keypoints: what it knows of them; None if it learns none.
         keeps_empty: whether it trains with images without an object.
     """
 
@@ -54,6 +56,7 @@ class InstanceTask:
     mask_format: str
     format_key: str
     keypoints_key: str | None = None
+    keypoints: KeypointTask | None = None
     keeps_empty: bool = False
 
 
@@ -156,6 +159,8 @@ class _Objects:
         odd = self._kind(entry, what)
         points = entry.get("keypoints")
         self._has_keypoints |= isinstance(points, list) and any(points[2::3])
+        if isinstance(points, list) and points and self._task.keypoints:
+            check_keypoint_count(len(points) // 3, what, self._task.keypoints)
         if odd is None:
             self._usable += 1
         else:

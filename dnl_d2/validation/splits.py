@@ -15,6 +15,7 @@ from dnl_d2.compat import lvis_evaluation
 from dnl_d2.data.datasets.cityscapes_instances import list_cityscapes_instances
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.instances import check_class_count, check_coco_dataset
+from dnl_d2.validation.keypoints import check_keypoints
 from dnl_d2.validation.label_maps import (
     ReadLabels,
     check_sem_seg_dataset,
@@ -113,7 +114,9 @@ def check_splits(
         task, max_files: see :func:`check_datasets`.
 
     Raises:
-        UsageError: see :func:`check_datasets`; or two datasets number their classes differently.
+        UsageError: see :func:`check_datasets` and
+            :func:`dnl_d2.validation.keypoints.check_keypoints`; or two datasets number their
+            classes differently.
     """
     used = test if eval_only else {**train, **{k: names for k, names in test.items() if names}}
     if comm.get_local_rank() == 0:  # thousands of files: once on each machine
@@ -123,6 +126,12 @@ def check_splits(
                 names, task=task, max_files=max_files, what=key, test=key in test
             )
         _require_same_classes(classes)
+        if task.instances and task.instances.keypoints:
+            trained, tested = (
+                [name for key, names in used.items() if key in keys for name in names]
+                for keys in (train, test)
+            )
+            check_keypoints(trained, tested, task.instances.keypoints)
     comm.synchronize()
 
 

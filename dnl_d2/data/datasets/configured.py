@@ -14,7 +14,7 @@ from dnl_d2.errors import UsageError
 
 # Keys of an entry that it needs, and others that it may have.
 _FOLDER_KEYS = (("NAME", "IMAGES", "LABELS", "CLASSES"), ("COLORS", "IGNORE_LABEL"))
-_COCO_KEYS = (("NAME", "IMAGES", "JSON"), ())
+_COCO_KEYS = (("NAME", "IMAGES", "JSON"), ("KEYPOINTS", "KEYPOINT_FLIP_MAP", "SKELETON"))
 _registered: set[str] = set()  # by this module: a config may be loaded twice
 
 
@@ -24,8 +24,9 @@ def register_configured(datasets: Mapping[str, Any]) -> None:
     Args:
         datasets: FOLDERS are mappings with NAME, IMAGES, LABELS, CLASSES (a list of names, or a
             text file with one name a line), and if wanted COLORS (an RGB triple per class) and
-            IGNORE_LABEL; COCO are mappings with NAME, IMAGES (a folder) and JSON (a file).
-            Relative paths are taken from ``$DETECTRON2_DATASETS``.
+            IGNORE_LABEL; COCO are mappings with NAME, IMAGES (a folder) and JSON (a file), and if
+            wanted KEYPOINTS (names), KEYPOINT_FLIP_MAP and SKELETON (pairs of names). Relative
+            paths are taken from ``$DETECTRON2_DATASETS``.
 
     Raises:
         UsageError: an entry lacks a key, has another one or a value of the wrong type, two entries
@@ -115,11 +116,11 @@ def _folder_arguments(entry: Any, key: str) -> dict[str, Any]:
     }
 
 
-def _coco_arguments(entry: Any, key: str) -> dict[str, str]:
+def _coco_arguments(entry: Any, key: str) -> dict[str, Any]:
     """An entry as the arguments of :func:`register_coco_dataset`."""
     _check_keys(entry, key, *_COCO_KEYS)
     _check_texts(entry, key, "NAME", "IMAGES", "JSON")
-    return {name.lower(): entry[name] for name in ("NAME", "IMAGES", "JSON")}
+    return {name.lower(): value for name, value in entry.items()}
 
 
 def _check_texts(entry: Mapping[str, Any], key: str, *names: str) -> None:

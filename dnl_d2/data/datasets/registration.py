@@ -32,6 +32,7 @@ def register(
     metadata: Mapping[str, Any],
     *,
     noted_by_load: Sequence[str] = (),
+    metadata_class: type[Metadata] = Metadata,
 ) -> None:
     """Registers a dataset; a second call of one name replaces the first.
 
@@ -44,6 +45,7 @@ def register(
             ``$DETECTRON2_DATASETS``, which is read when the dataset is loaded.
         metadata: what else is known of the dataset.
         noted_by_load: keys of the metadata that ``load`` sets.
+        metadata_class: may know more than it is told.
 
     Raises:
         UsageError: the name is another's, Detectron2's for instance.
@@ -56,8 +58,7 @@ def register(
                 f"detectron2.data.DatasetCatalog.remove({name!r})"
             )
         DatasetCatalog.remove(name)
-    MetadataCatalog.pop(name, None)
-    meta = MetadataCatalog.get(name).set(**metadata)
+    MetadataCatalog[name] = meta = metadata_class(name=name, **metadata)
     loader = _Loader(meta, load, dict(paths), noted_by_load)
     meta.set(set_paths=loader.set_paths)
     loader.set_paths()
