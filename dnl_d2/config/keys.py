@@ -29,7 +29,7 @@ def add_dnl_config(cfg: CfgNode) -> None:
     cfg.DATASETS.CHECK_LABELS = 2000
     # Datasets of your own, for TRAIN and TEST: mappings with NAME, IMAGES and LABELS (folders;
     # relative: below $DETECTRON2_DATASETS), CLASSES (names, or a text file with one a line) and,
-    # if wanted, COLORS (RGB per class) and IGNORE_LABEL (255).
+    # if wanted, COLORS (RGB per class) and IGNORE_LABEL (255). Without LABELS: to be predicted.
     cfg.DATASETS.FOLDERS = []
     # Datasets of your own for detectors: mappings with NAME, IMAGES (a folder) and JSON (a file of
     # annotations in COCO's form; relative: below $DETECTRON2_DATASETS) and, if wanted, KEYPOINTS

@@ -25,6 +25,7 @@ from dnl_d2.validation.task import Task
 
 _logger = logging.getLogger(__name__)
 _LABELS = "sem_seg_file_name"
+_WRITTEN = ("cityscapes_sem_seg",)  # whose evaluator writes a submission where labels are missing
 _LISTED = 6  # how many classes a message lists
 
 
@@ -63,7 +64,7 @@ def check_datasets(
         task: what the model reads.
         max_files: how many labels (for detectors: headers of images) per dataset to read; 0: none.
         what: where the names come from, for the message.
-        test: whether they are predicted only, for which a split needs no labels.
+        test: whether they are for evaluation; Cityscapes' may then have no labels.
 
     Returns:
         By dataset, the classes of those that a detector reads.
@@ -177,9 +178,17 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
             f"{split.what}: dataset {split.name} has label maps, the model detects objects: give "
             "it a dataset with boxes, or take a config for semantic segmentation"
         )
-    records, classes = split.load(), split.meta.stuff_classes
+    records = split.load()
     if task.num_classes is None:
         return
+    labelled = _any_has(_LABELS, records)
+    if not labelled and not (split.test and split.meta.evaluator_type in _WRITTEN):
+        raise UsageError(
+            f"{split.what}: dataset {split.name} has no labels, so that it can only be predicted: "
+            "give them (LABELS of DATASETS.FOLDERS, label_dir of register_sem_seg_folder) or take "
+            "a dataset that has some"
+        )
+    classes = split.meta.stuff_classes
     if task.instances and not split.test and not _any_has("annotations", records):
         raise UsageError(
             f"{split.what}: dataset {split.name} has label maps, no boxes: the model learns both"
@@ -194,7 +203,7 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
         raise UsageError(
             f"{task.ignore_key}={task.ignore_label}, but {split.name} ignores {stated}"
         )
-    if split.max_files > 0 and not (split.test and not _any_has(_LABELS, records)):
+    if split.max_files > 0 and labelled:
         read = check_sem_seg_dataset(
             records,
             num_classes=task.num_classes,
