@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
 
 from dnl_d2.data import register_coco_dataset
@@ -55,6 +56,25 @@ def test_what_is_told_goes_first(register):
     assert meta.keypoint_names == ["tl", "tr", "tip"]
     assert create_keypoint_hflip_indices(NAME) == [1, 0, 2]
     assert meta.keypoint_connection_rules[0][:2] == ("tip", "tl")
+
+
+def test_metadata_that_are_set_go_first_too(register):
+    meta = register({"keypoints": ["a", "b", "c"]})
+    meta.set(keypoint_names=FACE, keypoint_flip_map=[("left_eye", "right_eye")])
+    assert create_keypoint_hflip_indices(NAME) == [0, 2, 1]
+
+
+def test_objects_without_keypoints_get_unmarked_ones(folder):
+    data = content()
+    data["annotations"][0]["keypoints"] = [6, 7, 2, 8, 9, 1]
+    (folder / "file.json").write_text(json.dumps(data))
+    register_coco_dataset(NAME, images=str(folder), json=str(folder / "file.json"))
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (40,), "none"
+    mapper = DatasetMapper(cfg, True, use_keypoint=True)
+    found = [mapper(record)["instances"].gt_keypoints.tensor for record in DatasetCatalog.get(NAME)]
+    assert [tuple(points.shape) for points in found] == [(2, 2, 3)] * 3
+    assert sum((points[..., 2] > 0).sum().item() for points in found) == 2
 
 
 def test_a_config_tells_them_too(register):

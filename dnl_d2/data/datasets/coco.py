@@ -7,7 +7,7 @@ from typing import Any
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from dnl_d2.data.datasets.keypoints import CocoMetadata, declared_keypoints
+from dnl_d2.data.datasets.keypoints import CocoMetadata, declared_keypoints, with_keypoints
 from dnl_d2.data.datasets.registration import register
 from dnl_d2.errors import UsageError
 
@@ -65,7 +65,7 @@ def register_coco_dataset(
                 + (f"; {hint}" if hint else "")
             )
         try:
-            return load_coco_json(json_file, image_root, name)
+            return with_keypoints(load_coco_json(json_file, image_root, name))
         except AssertionError as error:  # other classes than told, or ids that are there twice
             reason = " ".join(str(error).split())
             raise UsageError(f"dataset {name}: {json_file} cannot be used ({reason})") from error

@@ -36,6 +36,14 @@ class CocoMetadata(Metadata):
             return _FROM_FILE[key](self)
         return super().__getattr__(key)
 
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key in _FROM_FILE and key not in vars(self):
+            object.__setattr__(
+                self, key, value
+            )  # what is told goes first, and the file need not be there
+        else:
+            super().__setattr__(key, value)
+
 
 def declared_keypoints(
     dataset: str,
@@ -64,6 +72,18 @@ def declared_keypoints(
         pairs = _checked_pairs(skeleton, names, f"dataset {dataset}: skeleton")
         metadata["keypoint_connection_rules"] = _colored(pairs)
     return metadata
+
+
+def with_keypoints(records: list[dict]) -> list[dict]:
+    """Gives objects without keypoints as many as others have, none of them marked.
+
+    Detectron2 takes an image's objects all with keypoints or all without.
+    """
+    objects = [entry for record in records for entry in record.get("annotations", ())]
+    length = max((len(entry.get("keypoints", ())) for entry in objects), default=0)
+    for entry in objects if length else ():
+        entry["keypoints"] = entry.get("keypoints") or [0.0] * length
+    return records
 
 
 def flip_map_of(names: Sequence[str]) -> list[tuple[str, str]] | None:
