@@ -30,10 +30,11 @@ def add_dnl_config(cfg: CfgNode) -> None:
     # Datasets of your own, for TRAIN and TEST: mappings with NAME, IMAGES and LABELS (folders;
     # relative: below $DETECTRON2_DATASETS), CLASSES (names, or a text file with one a line) and,
     # if wanted, COLORS (RGB per class), IGNORE_LABEL (255) and STEMS (a text file of the stems that
-    # count, one a line).
+    # count, one a line). Without LABELS: to be predicted.
     cfg.DATASETS.FOLDERS = []
     # Datasets of your own for detectors: mappings with NAME, IMAGES (a folder) and JSON (a file of
-    # annotations in COCO's form; relative: below $DETECTRON2_DATASETS).
+    # annotations in COCO's form; relative: below $DETECTRON2_DATASETS) and, if wanted, KEYPOINTS
+    # (names), KEYPOINT_FLIP_MAP and SKELETON (pairs of names) where the file does not tell them.
     cfg.DATASETS.COCO = []
     _restore(cfg, before)
 

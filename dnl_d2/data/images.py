@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import torch
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
@@ -61,6 +62,11 @@ def image_size(path: str, *, kind: str = "image") -> tuple[int, int]:
     """Returns (height, width) of a picture as stored, from its header alone."""
     width, height = load_picture(path, kind=kind, header_only=True).size
     return height, width
+
+
+def image_tensor(image: np.ndarray) -> torch.Tensor:
+    """An (H, W, C) image as a ``(C, H, W)`` tensor."""
+    return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 
 from dnl_d2.data.augmentation import sem_seg_augmentations, test_augmentations
-from dnl_d2.data.images import read_image
+from dnl_d2.data.images import image_tensor, read_image
 from dnl_d2.data.labels import checked_label, remap_ignored
 from dnl_d2.data.resize import MultiScaleFlip
 from dnl_d2.errors import UsageError
@@ -86,10 +86,7 @@ class SemSegMapper(DatasetMapper):
             views, names = None, cfg.DATASETS.TRAIN
         else:
             augmentations = test_augmentations(base_size)
-            test = cfg.TEST.AUG
-            views = MultiScaleFlip(
-                enabled=test.ENABLED, base_size=base_size, scales=test.SCALES, flip=test.FLIP
-            )
+            views = MultiScaleFlip(cfg)
             names = cfg.DATASETS.TEST
         return {
             "is_train": is_train,
@@ -121,13 +118,11 @@ class SemSegMapper(DatasetMapper):
         image = read_image(record["file_name"], self.image_format)
         self._set_size(record, image)
         if not self.is_train and self.multi_scale_flip and self.multi_scale_flip.enabled:
-            record["images"] = [_to_tensor(view) for view in self.multi_scale_flip(image)]
-            record["flip"] = self.multi_scale_flip.flip
-            return record
+            return record | self.multi_scale_flip.model_inputs(image)
         label = self._label(record, image) if self.is_train else None
         inputs = T.AugInput(image, sem_seg=label)
         self.augmentations(inputs)
-        record["image"] = _to_tensor(inputs.image)
+        record["image"] = image_tensor(inputs.image)
         if label is not None:
             record["sem_seg"] = torch.as_tensor(inputs.sem_seg.astype(np.int64))
         return record
@@ -164,10 +159,6 @@ def require_same_size(
             f"{label_path} is {label_hw[0]}x{label_hw[1]}: they must match pixel by pixel as "
             "stored (an EXIF rotation of the image is not applied)"
         )
-
-
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _flip_probability(mode: str) -> float:

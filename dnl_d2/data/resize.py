@@ -1,11 +1,14 @@
 """Resizing as the published recipes do it: OpenCV, bilinear, without antialiasing."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
 from dnl_d2.config.keys import PUBLISHED_SCALES
+from dnl_d2.data.images import image_tensor
 from dnl_d2.errors import UsageError
 
 try:
@@ -152,7 +155,7 @@ class MultiScaleFlip:
     """The pictures of a "ms+flip" test: the stored one at several scales, each also mirrored.
 
     Args:
-        enabled: whether to test so; False keeps the other values for when it is.
+        enabled: whether to test so; otherwise it is the stored picture that fits the base size.
         base_size: (long, short) that the scales refer to, as the published results do; None or
             empty: they refer to each picture's own size, as in mmsegmentation 1.x.
         scales: factors.
@@ -162,6 +165,7 @@ class MultiScaleFlip:
         UsageError: a value out of its range, or OpenCV is missing.
     """
 
+    @configurable
     def __init__(
         self,
         *,
@@ -182,7 +186,29 @@ class MultiScaleFlip:
         self.scales = tuple(float(scale) for scale in scales)
         self.flip = flip
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        test = cfg.TEST.AUG
+        return {
+            "enabled": test.ENABLED,
+            "base_size": cfg.INPUT.RESIZE.BASE_SIZE,
+            "scales": test.SCALES,
+            "flip": test.FLIP,
+        }
+
     def __call__(self, image: np.ndarray) -> list[np.ndarray]:
         """The (H, W, C) image at every scale, each made from the original."""
         size = image.shape[:2]
         return [resized(image, scaled_size(size, self.base_size, s)) for s in self.scales]
+
+    def model_inputs(self, image: np.ndarray) -> dict[str, Any]:
+        """What a segmentor reads of an (H, W, C) image.
+
+        Returns:
+            If enabled "images", one ``(C, H', W')`` tensor per scale, and "flip", whether their
+            mirror images are to be predicted too; otherwise "image".
+        """
+        if self.enabled:
+            return {"images": [image_tensor(view) for view in self(image)], "flip": self.flip}
+        size = scaled_size(image.shape[:2], self.base_size, 1.0)
+        return {"image": image_tensor(image if size == image.shape[:2] else resized(image, size))}

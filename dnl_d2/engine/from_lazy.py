@@ -8,6 +8,8 @@ from functools import partial
 
 import torch
 from detectron2.config import get_cfg, instantiate
+from detectron2.data.detection_utils import create_keypoint_hflip_indices
+from detectron2.data.transforms import RandomFlip
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
@@ -24,6 +26,7 @@ from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
 from dnl_d2.errors import UsageError, building
 from dnl_d2.modeling import SameSizeBatches
 from dnl_d2.validation.instances import InstanceTask
+from dnl_d2.validation.keypoints import KeypointTask
 from dnl_d2.validation.task import Task
 
 KEYS = ConfigKeys(
@@ -42,6 +45,7 @@ _WARMUP, _STEPS = "lr_multiplier.iterations", "lr_multiplier.scheduler.milestone
 _ITERATIONS = ("train.max_iter", "train.checkpointer.period", "train.eval_period")
 _CLASSES = ("model.roi_heads.num_classes", "model.num_classes")
 _MAPPER = "dataloader.train.mapper"
+_FLIP_INDICES = f"{_MAPPER}.keypoint_hflip_indices"
 _SEGMENTOR_SCALES = "dataloader.test.mapper.multi_scale_flip.enabled"
 _DETECTOR_SCALES = "dataloader.test_augmentation"
 
@@ -86,7 +90,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         train_sets=_names(cfg, "train"),
         test_sets=_names(cfg, "test"),
         max_checked_files=settings.check_labels if task.is_known else None,
-        build_train_loader=lambda: _build_loader(cfg.dataloader.train),
+        build_train_loader=lambda: _build_train_loader(cfg, task),
         evaluate=partial(_evaluate, cfg) if select_lazy(cfg, "dataloader.test") else None,
         multi_scale=_multi_scale(fitted),
         batch_size=batch_size or 0,
@@ -142,6 +146,7 @@ def task_of_lazy(cfg: DictConfig) -> Task:
             mask_format=select_lazy(cfg, f"{_MAPPER}.instance_mask_format") or "polygon",
             format_key=f"{_MAPPER}.instance_mask_format",
             keypoints_key=keypoints if select_lazy(cfg, keypoints) else None,
+            keypoints=_keypoint_task(cfg) if select_lazy(cfg, keypoints) else None,
             keeps_empty=select_lazy(cfg, "dataloader.train.dataset.filter_empty") is False,
         )
     semantic = select_lazy(cfg, "model.sem_seg_head") is not None
@@ -153,6 +158,34 @@ def task_of_lazy(cfg: DictConfig) -> Task:
         ignore_key=f"{_MAPPER}.dataset_ignore_label",
         crop_size=tuple(select_lazy(cfg, f"{_MAPPER}.augmentations.crop_size") or ()),
     )
+
+
+def _keypoint_task(cfg: DictConfig) -> KeypointTask:
+    count, evaluator = "model.roi_heads.keypoint_head.num_keypoints", "dataloader.evaluator"
+    listed = OmegaConf.is_list(select_lazy(cfg, evaluator))  # of which one may have sigmas
+    sigmas = select_lazy(cfg, f"{evaluator}.kpt_oks_sigmas") or ()
+    indices = select_lazy(cfg, _FLIP_INDICES)
+    return KeypointTask(
+        count=select_lazy(cfg, count),
+        count_key=count,
+        sigmas=None if listed else tuple(sigmas),
+        sigmas_key=f"{evaluator}.kpt_oks_sigmas",
+        flip=_flip(cfg),
+        flip_key=f"{_MAPPER}.augmentations",
+        flip_indices=None if indices is None else tuple(indices),
+        flip_indices_key=_FLIP_INDICES,
+    )
+
+
+def _flip(cfg: DictConfig) -> str:
+    """As Detectron2's mapper sees it: how training mirrors pictures."""
+    augmentations = select_lazy(cfg, f"{_MAPPER}.augmentations")
+    for node in augmentations if OmegaConf.is_list(augmentations) else ():
+        target = node.get("_target_") if OmegaConf.is_dict(node) else None
+        target = locate(target) if isinstance(target, str) else target
+        if target is RandomFlip:
+            return "vertical" if node.get("vertical") else "horizontal"
+    return "none"
 
 
 def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:
@@ -209,6 +242,15 @@ def _build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer
     if cfg.train.clip_norm:
         clip_total_norm(optimizer, cfg.train.clip_norm)
     return optimizer
+
+
+def _build_train_loader(cfg: DictConfig, task: Task) -> Iterable:
+    """The loader; how mirrored keypoints are swapped the datasets tell, unless the config does."""
+    keypoints = task.instances and task.instances.keypoints
+    if keypoints and keypoints.flip == "horizontal" and keypoints.flip_indices is None:
+        indices = create_keypoint_hflip_indices(list(_names(cfg, "train")))
+        OmegaConf.update(cfg, _FLIP_INDICES, indices, force_add=True)
+    return _build_loader(cfg.dataloader.train)
 
 
 def _build_loader(node: DictConfig) -> Iterable:

@@ -18,6 +18,7 @@ from dnl_d2.engine.schedule import never_reached
 from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.instances import InstanceTask
+from dnl_d2.validation.keypoints import KeypointTask
 from dnl_d2.validation.task import Task
 
 KEYS = ConfigKeys(
@@ -176,6 +177,7 @@ def task_of_yaml(cfg: CfgNode) -> Task:
             mask_format=cfg.INPUT.MASK_FORMAT,
             format_key="INPUT.MASK_FORMAT",
             keypoints_key="MODEL.KEYPOINT_ON" if keypoints else None,
+            keypoints=_keypoint_task(cfg) if keypoints else None,
             keeps_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         )
     semantic = any(name in _SEMANTIC for name in bases)
@@ -185,6 +187,17 @@ def task_of_yaml(cfg: CfgNode) -> Task:
         only_detects=instances is not None and not semantic,
         proposals_key="MODEL.LOAD_PROPOSALS" if cfg.MODEL.LOAD_PROPOSALS else None,
         crop_size=tuple(cfg.INPUT.CROP.SIZE) if cfg.INPUT.CROP.ENABLED else (),
+    )
+
+
+def _keypoint_task(cfg: CfgNode) -> KeypointTask:
+    return KeypointTask(
+        count=cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS,
+        count_key="MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
+        sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
+        sigmas_key="TEST.KEYPOINT_OKS_SIGMAS",
+        flip=cfg.INPUT.RANDOM_FLIP,
+        flip_key="INPUT.RANDOM_FLIP",
     )
 
 

@@ -194,4 +194,15 @@ def _mapper(cfg: CfgNode, names: list[str], is_train: bool) -> SemSegMapper | Na
     kinds = {MetadataCatalog.get(n).get("evaluator_type", None) for n in names}
     if is_segmentor(cfg) and kinds <= set(SEMANTIC):
         return SemSegMapper(cfg, is_train)
-    return NamingMapper(DatasetMapper(cfg, is_train))
+    return NamingMapper(_detectron2_mapper(cfg, is_train))
+
+
+def _detectron2_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
+    """Detectron2's, which asks how keypoints are swapped also where nothing is mirrored."""
+    mirrors = is_train and cfg.INPUT.RANDOM_FLIP != "none"
+    if mirrors or not cfg.MODEL.KEYPOINT_ON:
+        return DatasetMapper(cfg, is_train)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.KEYPOINT_ON = False
+    return DatasetMapper(cfg, is_train, use_keypoint=True)

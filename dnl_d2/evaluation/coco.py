@@ -13,7 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import coco_evaluation
 from detectron2.utils import comm
 
-from dnl_d2.data.datasets.coco_json import read_coco_json
+from dnl_d2.data.datasets.coco_json import read_coco_json, require_borne
+from dnl_d2.data.datasets.coco_schema import CocoForm
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation.coco_truth import make_truth, source_ids
 from dnl_d2.evaluation.confusion_report import prepare_folder
@@ -45,13 +46,13 @@ class COCOEvaluator(evaluation.COCOEvaluator):
 
     faster_coco_eval gives pycocotools' figures to the last bit.
 
-    The truth is what :func:`dnl_d2.evaluation.coco_truth.make_truth` says; results have the ids of
-    the JSON file. Without annotations predictions are only written.
+    The truth is what :func:`dnl_d2.evaluation.coco_truth.make_truth` says. Without annotations
+    predictions are only written.
 
     Args:
         dataset_name: a registered dataset; without a ``json_file`` in its metadata it is converted.
-        output_dir: gets ``coco_instances_results.json``, in COCO's format for submissions, and
-            ``instances_predictions.pth``.
+        output_dir: gets ``coco_instances_results.json``, in COCO's format for submissions and with
+            the ids of the JSON file, and ``instances_predictions.pth``, with those of the records.
         kpt_oks_sigmas: one for each kind of keypoint; empty for those of COCO's 17.
 
     Raises:
@@ -60,19 +61,23 @@ class COCOEvaluator(evaluation.COCOEvaluator):
 
     def __init__(self, dataset_name: str, *, output_dir: str, kpt_oks_sigmas: Sequence[float] = ()):
         meta = MetadataCatalog.get(dataset_name)
-        if hasattr(meta, "set_paths") and not hasattr(meta, "thing_dataset_id_to_contiguous_id"):
+        own = hasattr(meta, "set_paths")
+        if own and not hasattr(meta, "thing_dataset_id_to_contiguous_id"):
             DatasetCatalog.get(dataset_name)  # which notes the classes, and the file to read
+        form = _read(dataset_name, own=own) if hasattr(meta, "json_file") else None
         # Detectron2's choice knows of no other implementation, and a cached conversion may be old.
         super().__init__(
             dataset_name, output_dir=output_dir, use_fast_impl=False, allow_cached_coco=False
         )
-        try:
-            form, _ = read_coco_json(meta.json_file)
-        except UsageError as error:
-            raise UsageError(f"dataset {dataset_name}: {meta.json_file}: {error}") from error
+        form = form or _read(dataset_name, own=own)
         self._sources = {
             "image_id": source_ids(form.images),
             "category_id": source_ids(form.categories),
+        }
+        # Records that another loader made have the ids of the file.
+        self._numbers = {
+            key: {} if own else {source: number for number, source in sources.items()}
+            for key, sources in self._sources.items()
         }
         self._coco_api = make_truth(form)
         self._do_evaluation = bool(self._coco_api.anns)
@@ -97,7 +102,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             UsageError: a class that the dataset does not have, or a file that cannot be written.
         """
         results = list(chain.from_iterable(part["instances"] for part in predictions))
-        self._restore_category_ids(results)
+        self._restore_ids(results)
         path = os.path.join(self._output_dir, "coco_instances_results.json")
         write_text(path, json.dumps([self._as_in_the_file(result) for result in results]))
         if not self._do_evaluation:
@@ -121,12 +126,15 @@ class COCOEvaluator(evaluation.COCOEvaluator):
                 scored, task, class_names=self._metadata.get("thing_classes")
             )
 
-    def _restore_category_ids(self, results: Sequence[dict]) -> None:
-        """From 0, 1, ... to those of the JSON file."""
+    def _restore_ids(self, results: Sequence[dict]) -> None:
+        """From the records' to the truth's."""
+        images, categories = self._numbers["image_id"], self._numbers["category_id"]
+        for result in results if images else ():
+            result["image_id"] = images.get(result["image_id"], result["image_id"])
         classes = self._metadata.get("thing_dataset_id_to_contiguous_id", None)
         if classes is None:
             return
-        ids = {number: category for category, number in classes.items()}
+        ids = {number: categories.get(found, found) for found, number in classes.items()}
         unknown = next((r["category_id"] for r in results if r["category_id"] not in ids), None)
         if unknown is not None:
             raise UsageError(
@@ -144,3 +152,15 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             if result[key] in sources
         }
         return {**result, **ids} if ids else result
+
+
+def _read(name: str, *, own: bool) -> CocoForm:
+    """The file of a dataset, which another loader has to bear as well if it is not our own."""
+    path = MetadataCatalog.get(name).json_file
+    try:
+        form, notes = read_coco_json(path)
+        if not own:
+            require_borne(notes, path)
+    except UsageError as error:
+        raise UsageError(f"dataset {name}: {path}: {error}") from error
+    return form

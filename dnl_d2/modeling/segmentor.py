@@ -1,16 +1,21 @@
 """The model of the segmentation recipes: Detectron2's, with sliding windows and scales."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.structures import ImageList
 from torch import Tensor
 
+from dnl_d2.data.resize import MultiScaleFlip
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling.inference import average_probabilities, check_window, sliding_window
+
+_logger = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -22,7 +27,12 @@ class ContextSegmentor(SemanticSegmentor):
     In training it pads to the size of the crop, so that a picture smaller than it does not change
     the size of a batch.
 
+    A picture as it is stored may be resized by the model itself, so that it is tested as in the
+    evaluation by whoever predicts it, Detectron2's ``DefaultPredictor`` for instance.
+
     Args:
+        multi_scale_flip: what becomes of a stored picture, which is one that comes with its own
+            size as "height" and "width"; None: nothing.
         slide_window, slide_stride: (height, width); both empty for the whole image at once.
             Published: 769 and 513 for the 769x769 rows, 480 and 320 for PASCAL Context.
         slide_batch_size: windows that are predicted together.
@@ -42,6 +52,7 @@ class ContextSegmentor(SemanticSegmentor):
         slide_batch_size: int = 4,
         slide_sum_on_cpu: bool = False,
         pad_size: Sequence[int] | None = None,
+        multi_scale_flip: MultiScaleFlip | None = None,
         **options: Any,
     ):
         super().__init__(**options)
@@ -54,10 +65,17 @@ class ContextSegmentor(SemanticSegmentor):
         self.slide_batch_size = slide_batch_size
         self.slide_sum_on_cpu = slide_sum_on_cpu
         self.pad_size = tuple(int(side) for side in pad_size or (0, 0))
+        self.multi_scale_flip = multi_scale_flip
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         slide, crop = cfg.TEST.SLIDE, cfg.INPUT.CROP
+        if cfg.INPUT.MIN_SIZE_TEST:
+            _logger.warning(
+                f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST}, to which Detectron2's "
+                "DefaultPredictor resizes pictures, the evaluation does not: set it to 0 for the "
+                "same predictions"
+            )
         # The data mapper reports a crop size that is wrong or missing.
         cropped = crop.ENABLED and crop.TYPE == "absolute" and min(crop.SIZE) >= 1
         return super().from_config(cfg) | {
@@ -66,6 +84,7 @@ class ContextSegmentor(SemanticSegmentor):
             "slide_batch_size": slide.BATCH_SIZE,
             "slide_sum_on_cpu": slide.SUM_ON_CPU,
             "pad_size": crop.SIZE if cropped else None,
+            "multi_scale_flip": MultiScaleFlip(cfg),
         }
 
     def forward(
@@ -84,6 +103,7 @@ class ContextSegmentor(SemanticSegmentor):
         """
         if self.training:
             return self._losses(batched_inputs)
+        batched_inputs = [self._as_tested(x) for x in batched_inputs]
         if any("images" in x for x in batched_inputs) or (
             len({x["image"].shape for x in batched_inputs}) > 1
         ):
@@ -116,6 +136,18 @@ class ContextSegmentor(SemanticSegmentor):
         labels = [self._padded(x["sem_seg"].to(self.device), ignored) for x in batched_inputs]
         features = self.backbone(self._batch(images).tensor)
         return self.sem_seg_head(features, self._batch(labels, ignored).tensor)[1]
+
+    def _as_tested(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A stored picture as the evaluation reads it; whatever else as it is."""
+        views, size = self.multi_scale_flip, (inputs.get("height"), inputs.get("width"))
+        if views is None or None in size or "images" in inputs:
+            return inputs
+        image = inputs["image"]
+        if tuple(image.shape[1:]) != size:
+            return inputs
+        whole = image.to(torch.uint8)  # DefaultPredictor has floats, which resize otherwise
+        image = whole if torch.equal(whole.to(image.dtype), image) else image
+        return inputs | views.model_inputs(image.cpu().numpy().transpose(1, 2, 0))
 
     def _predict_alone(self, inputs: dict[str, Any]) -> Tensor:
         size = inputs.get("height"), inputs.get("width")

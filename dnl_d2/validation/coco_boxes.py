@@ -10,6 +10,8 @@ from dnl_d2.errors import UsageError
 _SAMPLE = 20_000  # objects that are looked at, evenly spaced
 _SLACK = 2.0  # pixels by which tools differ
 _MANY = 0.05  # of all objects: no slip any more
+_MOST = 0.5
+_FEW = 2  # objects, which prove nothing
 _AGREE = 0.5  # intersection over union
 
 _Corners = tuple[float, float, float, float]  # x1, y1, x2, y2
@@ -30,19 +32,24 @@ def judge_boxes(form: CocoForm) -> list[str]:
     leaving = [entry for entry in objects if not _inside(_corners(entry), images[entry.image_id])]
     outlined = [(entry, box) for entry in objects if (box := _outline(entry)) is not None]
     differing = [entry for entry, box in outlined if _overlap(_corners(entry), box) < _AGREE]
-    odd = len(differing) if outlined else len(leaving)
-    if odd > _MANY * len(objects) and _fit_as_corners(objects, outlined, images):
-        entry = (differing or leaving)[0]
-        x1, y1, x2, y2 = entry.bbox
+    # Some boxes may leave their image, as those of hidden parts do; most of them do not.
+    proof = differing if outlined else leaving if len(leaving) > _MOST * len(objects) else []
+    if len(proof) > _FEW and _fit_as_corners(objects, outlined, images):
+        x1, y1, x2, y2 = proof[0].bbox
         raise UsageError(
             f"'bbox' is [x, y, width, height], those of the file fit as [x1, y1, x2, y2]: for "
-            f"annotation {entry.id} write {[x1, y1, x2 - x1, y2 - y1]} in place of "
-            f"{list(entry.bbox)}, and so on"
+            f"annotation {proof[0].id} write {[x1, y1, x2 - x1, y2 - y1]} in place of "
+            f"{list(proof[0].bbox)}, and so on"
+        )
+    if objects and all(max(_corners(entry)) <= 1 for entry in objects):
+        raise UsageError(
+            f"'bbox' is in pixels, those of the file are parts of the image, such as "
+            f"{list(objects[0].bbox)}: multiply them with its width and height"
         )
     told = ((leaving, "boxes leave their image"), (differing, "boxes differ from their polygons"))
     return [
         f"{len(found)} of {len(objects)} {words}, first that of annotation {found[0].id}, "
-        f"{list(found[0].bbox)}: 'bbox' is [x, y, width, height] in pixels"
+        f"{list(found[0].bbox)}: 'bbox' is [x, y, width, height] in pixels, not two corners"
         for found, words in told
         if len(found) > _MANY * len(objects)
     ]

@@ -57,7 +57,7 @@ def inspect_sets(
         if None not in (told, num_classes) and told != num_classes:
             text = f"has {told} classes, but the model predicts {num_classes}"
             findings.append((source.name, Finding("error", "num_classes", text)))
-        if source.classes != sets[0].classes:
+        if source.classes not in (None, sets[0].classes):
             text = f"has other classes than {sets[0].name}"
             findings.append((source.name, Finding("warning", "other_classes", text)))
         summary = SetSummary(source, num_classes or told)

@@ -2,18 +2,31 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dnl_d2.data.datasets.coco_json import CROWD, SAME_NAME, THIN, object_kind, read_coco_json
+from dnl_d2.data.datasets.coco_json import (
+    CROWD,
+    FLAT,
+    OUTSIDE,
+    THIN,
+    object_kind,
+    read_coco_json,
+    require_borne,
+)
 from dnl_d2.data.datasets.coco_masks import RunLengths
 from dnl_d2.data.datasets.coco_schema import CocoAnnotation, CocoForm, CocoImage, Id
 from dnl_d2.data.listing import count_and_name
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.coco_boxes import judge_boxes
 from dnl_d2.validation.coco_images import check_images
+from dnl_d2.validation.keypoints import KeypointTask, check_keypoint_count
 
 _logger = logging.getLogger(__name__)
+# What helps where all objects are of a kind that is left out.
+_HINTS = {
+    CROWD: "set their 'iscrowd' to 0",
+    THIN: "write polygons of three points or more, or take 'segmentation' off for boxes alone",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class InstanceTask:
         mask_format: ``polygon`` or ``bitmask``.
         format_key: the config key of ``mask_format``.
         keypoints_key: the config key by which it learns keypoints; None if it learns none.
+        keypoints: what it knows of them; None if it learns none.
         keeps_empty: whether it trains with images without an object.
     """
 
@@ -38,6 +52,7 @@ class InstanceTask:
     mask_format: str
     format_key: str
     keypoints_key: str | None = None
+    keypoints: KeypointTask | None = None
     keeps_empty: bool = False
 
 
@@ -77,7 +92,7 @@ def check_coco_dataset(
     try:
         form, odd = read_coco_json(json_file, image_key=image_key)
         if not own_loader:
-            _require_plain(odd)
+            require_borne(odd, json_file)
         names = [str(category.name) for category in sorted(form.categories, key=lambda c: c.id)]
         check_class_count(len(names), "the file", task)
         if image_root is not None:
@@ -125,12 +140,8 @@ class _Objects:
         total = len(form.annotations or ())
         if not self._usable:
             odd = ", ".join(f"{kind}: {n}" for kind, n in self._odd.items()) or "there is none"
-            hint = (
-                "set their 'iscrowd' to 0"
-                if self._odd[CROWD] == total > 0
-                else "annotate an object"
-            )
-            raise UsageError(f"no annotation can be used ({odd}): {hint}")
+            hint = _HINTS.get(next(iter(self._odd), "") if len(self._odd) == 1 else "", "")
+            raise UsageError(f"no annotation can be used ({odd}): {hint or 'annotate an object'}")
         if task.keypoints_key and not self._has_keypoints:
             raise UsageError(
                 "no annotation has a visible point in 'keypoints', which the model learns: set "
@@ -161,8 +172,12 @@ class _Objects:
 
     def _add(self, entry: CocoAnnotation, image: CocoImage) -> None:
         kind = object_kind(entry, image)
-        self._has_keypoints |= any(entry.keypoints[2::3]) if entry.keypoints else False
-        if kind != CROWD and self._task.masks:
+        if entry.keypoints:
+            self._has_keypoints |= any(entry.keypoints[2::3])
+            if self._task.keypoints:
+                what = f"annotation {entry.id}"
+                check_keypoint_count(len(entry.keypoints) // 3, what, self._task.keypoints)
+        if kind not in (CROWD, FLAT, OUTSIDE) and self._task.masks:
             self._require_mask(entry)
         if kind is None:
             self._usable += 1
@@ -183,15 +198,6 @@ class _Objects:
             raise UsageError(
                 f"annotation {entry.id} has its mask as run lengths, not polygons: set "
                 f"{task.format_key} to bitmask"
-            )
-
-
-def _require_plain(odd: Mapping[str, str]) -> None:
-    for kind, example in odd.items():
-        if kind != SAME_NAME:
-            raise UsageError(
-                f"{kind} ({example}), which Detectron2's own reader takes otherwise: correct it, "
-                "or declare the dataset in DATASETS.COCO (dnl_d2.data.register_coco_dataset)"
             )
 
 

@@ -87,16 +87,16 @@ def registered_set(name: str, *, for_training: bool = True) -> LabelledSet:
     folders still hold. One that is not for training may do without any label.
 
     Raises:
-        UsageError: the name is not registered, or the dataset has no semantic labels.
+        UsageError: the name is not registered, or the dataset is for another task.
     """
     if name not in DatasetCatalog.list():
         known = ", ".join(n for n in DatasetCatalog.list() if _is_sem_seg(n))
         raise UsageError(f"dataset {name!r} is not registered; there are {known}")
     meta = MetadataCatalog.get(name)
-    if not _is_sem_seg(name) or meta.get("stuff_classes", None) is None:
+    if not _is_sem_seg(name):
         raise UsageError(
-            f"dataset {name} is not for semantic segmentation: its metadata need stuff_classes and "
-            "the evaluator_type sem_seg; sets for detection are checked by tools/train_net.py "
+            f"dataset {name} is not for semantic segmentation: its metadata need the "
+            "evaluator_type sem_seg; sets for detection are checked by tools/train_net.py "
             "before it starts"
         )
     findings: list[Finding] = []
@@ -112,7 +112,7 @@ def registered_set(name: str, *, for_training: bool = True) -> LabelledSet:
     return LabelledSet(
         name,
         pairs,
-        list(meta.stuff_classes),
+        meta.get("stuff_classes", None),
         meta.get("ignore_label", 255),
         meta.get("stuff_colors", None),
         findings=findings,

@@ -15,6 +15,7 @@ from dnl_d2.compat import lvis_evaluation
 from dnl_d2.data.datasets.cityscapes_instances import list_cityscapes_instances
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.instances import check_class_count, check_coco_dataset
+from dnl_d2.validation.keypoints import check_keypoints
 from dnl_d2.validation.label_maps import (
     ReadLabels,
     check_sem_seg_dataset,
@@ -24,6 +25,7 @@ from dnl_d2.validation.task import Task
 
 _logger = logging.getLogger(__name__)
 _LABELS = "sem_seg_file_name"
+_WRITTEN = ("cityscapes_sem_seg",)  # whose evaluator writes a submission where labels are missing
 _LISTED = 6  # how many classes a message lists
 
 
@@ -62,7 +64,7 @@ def check_datasets(
         task: what the model reads.
         max_files: how many labels (for detectors: headers of images) per dataset to read; 0: none.
         what: where the names come from, for the message.
-        test: whether they are predicted only, for which a split needs no labels.
+        test: whether they are for evaluation; Cityscapes' may then have no labels.
 
     Returns:
         By dataset, the classes of those that a detector reads.
@@ -113,7 +115,9 @@ def check_splits(
         task, max_files: see :func:`check_datasets`.
 
     Raises:
-        UsageError: see :func:`check_datasets`; or two datasets number their classes differently.
+        UsageError: see :func:`check_datasets` and
+            :func:`dnl_d2.validation.keypoints.check_keypoints`; or two datasets number their
+            classes differently.
     """
     used = test if eval_only else {**train, **{k: names for k, names in test.items() if names}}
     if comm.get_local_rank() == 0:  # thousands of files: once on each machine
@@ -123,6 +127,12 @@ def check_splits(
                 names, task=task, max_files=max_files, what=key, test=key in test
             )
         _require_same_classes(classes)
+        if task.instances and task.instances.keypoints:
+            trained, tested = (
+                [name for key, names in used.items() if key in keys for name in names]
+                for keys in (train, test)
+            )
+            check_keypoints(trained, tested, task.instances.keypoints)
     comm.synchronize()
 
 
@@ -168,9 +178,17 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
             f"{split.what}: dataset {split.name} has label maps, the model detects objects: give "
             "it a dataset with boxes, or take a config for semantic segmentation"
         )
-    records, classes = split.load(), split.meta.stuff_classes
+    records = split.load()
     if task.num_classes is None:
         return
+    labelled = _any_has(_LABELS, records)
+    if not labelled and not (split.test and split.meta.evaluator_type in _WRITTEN):
+        raise UsageError(
+            f"{split.what}: dataset {split.name} has no labels, so that it can only be predicted: "
+            "give them (LABELS of DATASETS.FOLDERS, label_dir of register_sem_seg_folder) or take "
+            "a dataset that has some"
+        )
+    classes = split.meta.stuff_classes
     if task.instances and not split.test and not _any_has("annotations", records):
         raise UsageError(
             f"{split.what}: dataset {split.name} has label maps, no boxes: the model learns both"
@@ -185,7 +203,7 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
         raise UsageError(
             f"{task.ignore_key}={task.ignore_label}, but {split.name} ignores {stated}"
         )
-    if split.max_files > 0 and not (split.test and not _any_has(_LABELS, records)):
+    if split.max_files > 0 and labelled:
         read = check_sem_seg_dataset(
             records,
             num_classes=task.num_classes,

@@ -12,6 +12,8 @@ from dnl_d2.engine import Trainer
 # What both ways of building leave different without meaning: a dictionary with or without its
 # defaults, or sizes that only exports and figures read.
 UNSAID = {"loss_weight": {"loss_cls": 1.0, "loss_box_reg": 1.0}}
+# What only a YAML config can need: it is for Detectron2's DefaultPredictor, which takes no other.
+YAML_ONLY = "multi_scale_flip"
 
 
 def described(value):
@@ -29,7 +31,7 @@ def described(value):
 
 def settings(module):
     """Everything about a module that is not a parameter, buffer or submodule."""
-    own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    own = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != YAML_ONLY}
     for key, defaults in UNSAID.items():
         if isinstance(own.get(key), dict):
             own[key] = defaults | own[key]

@@ -14,8 +14,8 @@ from dnl_d2.data import register_coco_dataset
 from dnl_d2.data.datasets.coco_json import read_coco_json, readable_copy
 from dnl_d2.errors import UsageError
 from tests.data.coco_form import NAME, SQUARE, content
+from tests.data.odd_coco_files import ODD, sound
 from tests.evaluation.coco_data import encode
-from tests.evaluation.test_coco_truth import ODD, sound
 
 
 @pytest.fixture
@@ -37,7 +37,8 @@ def test_odd_files_are_learned_as_meant(load, change):
     classes = len(MetadataCatalog.get(NAME).thing_classes)
     change(form)
     found = load(form)
-    assert len(MetadataCatalog.get(NAME).thing_classes) == classes == 2
+    names = MetadataCatalog.get(NAME).thing_classes
+    assert len(names) == classes == 2 and all(isinstance(name, str) for name in names)
     for records in (expected, found):
         records.sort(key=lambda record: os.path.basename(record["file_name"]))
         for record in records:

@@ -53,4 +53,4 @@ def test_a_cut_or_changed_text_is_found():
 
 def test_which_masks_are_there():
     assert has_points([[], [1, 2]]) and has_points(RunLengths(size=(1, 1), counts=[1]))
-    assert not any(map(has_points, (None, [], [[]], [[], []])))
+    assert not any(map(has_points, ([], [[]], [[], []])))

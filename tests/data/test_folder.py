@@ -33,6 +33,18 @@ def test_pairs_are_matched_by_stem_in_order(folders, tmp_path):
     assert all((record["height"], record["width"]) == (4, 6) for record in records)
 
 
+def test_images_alone_need_no_classes(folders):
+    register_sem_seg_folder(NAME, folders[0])
+    records = DatasetCatalog.get(NAME)
+    assert [os.path.basename(r["file_name"]) for r in records] == ["a.png", "b.jpg", "c.JPEG"]
+    assert all("sem_seg_file_name" not in record for record in records)
+    assert MetadataCatalog.get(NAME).get("stuff_classes") is None
+    with pytest.raises(UsageError, match="it has labels but no classes"):
+        register_sem_seg_folder(NAME, *folders)
+    with pytest.raises(UsageError, match=r"expected images [^ ]*\*\.\{jpg,jpeg,png\}; registered"):
+        load_sem_seg_folder("nowhere")
+
+
 @pytest.mark.parametrize(("wrong", "kind"), [(0, "image"), (1, "label")])
 def test_missing_and_empty_folders_are_named_with_the_layout(folders, tmp_path, wrong, kind):
     (tmp_path / "empty").mkdir()

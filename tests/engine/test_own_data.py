@@ -8,7 +8,8 @@ import pytest
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from dnl_d2.engine import load_config, read_config, run
+from dnl_d2.data import register_sem_seg_folder
+from dnl_d2.engine import Trainer, load_config, read_config, run
 from dnl_d2.errors import UsageError
 from dnl_d2.own_data.segmentor_config import (
     SegmentorRecipe,
@@ -27,6 +28,7 @@ from tests.engine.runs import (  # noqa: F401
     environment,
     forget,
 )
+from tests.engine.runs import lazy_config as lazy_config_of_generated
 
 COMMON = Path(__file__).parent.parent.parent / "configs" / "common"
 CLASSES = ["background", "texture_a", "texture_b", "paired", "red", "green", "cyan", "violet"]
@@ -159,7 +161,9 @@ def test_loading_twice_registers_anew(write):
     [
         ({"IMAGE": "x"}, r"FOLDERS\[1\] has no key 'IMAGE'; did you mean IMAGES\?"),
         ({"images": "x"}, r"FOLDERS\[1\] has no key 'images'; did you mean IMAGES\?"),
-        ({"LABELS": None, "CLASSES": None}, r"FOLDERS\[1\] lacks LABELS, CLASSES"),
+        ({"NAME": None, "IMAGES": None}, r"FOLDERS\[1\] lacks NAME, IMAGES"),
+        ({"CLASSES": None}, r"FOLDERS\[1\] lacks CLASSES: an entry with LABELS needs"),
+        ({"LABELS": ""}, r"FOLDERS\[1\]\.LABELS is a text"),
         ({"IMAGES": 3}, r"FOLDERS\[1\]\.IMAGES is a text, not 3"),
         ({"CLASSES": 8}, r"FOLDERS\[1\]\.CLASSES is a list of names"),
         ({"CLASSES": []}, r"FOLDERS\[1\]\.CLASSES names no class"),
@@ -181,6 +185,50 @@ def test_a_wrong_entry_names_file_and_key(write, changes, message):
         load_config(write([entry("train"), entry("val", **changes)]))
     assert "\n" not in str(error.value) and "mine.yaml" in str(error.value)
     assert "own_train" not in DatasetCatalog.list()
+
+
+NEW = {"LABELS": None, "CLASSES": None}
+
+
+def lazy_unlabelled(folder, split, **more):
+    """A LazyConfig with a set of pictures alone."""
+    register_sem_seg_folder("own_new", f"generated/{split}")
+    names = {f"dataloader.{split if split == 'train' else 'test'}.dataset.names": "own_new"}
+    return lazy_config_of_generated(folder, **names, train__device="cpu", **more)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_pictures_alone_are_listed_and_read(write, tmp_path, datasets, lazy):
+    if lazy:
+        cfg = lazy_unlabelled(tmp_path, "val")
+        loader = instantiate(cfg.dataloader.test)
+    else:
+        cfg = load_config(
+            write([entry("train"), entry("val"), entry("val", NAME="own_new", **NEW)])
+        )
+        loader = Trainer.build_test_loader(cfg, "own_new")
+    read = [inputs for batch in loader for inputs in batch]
+    assert [x["file_name"] for x in read] == sorted(map(str, datasets.glob("generated/val/*")))
+    assert all(x["image"].shape[0] == 3 and "sem_seg" not in x for x in read)
+    assert (read[0]["height"], read[0]["width"]) == (72, 96)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("checked", [0, 10])
+def test_pictures_alone_are_refused_before_training(write, tmp_path, split, lazy, checked):
+    if lazy:
+        cfg = lazy_unlabelled(tmp_path, split, train__check_labels=checked)
+    else:
+        entries = [entry(each, **(NEW if each == split else {})) for each in ("train", "val")]
+        cfg = load_config(write(entries), [*TINY_YAML, "DATASETS.CHECK_LABELS", str(checked)])
+        cfg.OUTPUT_DIR = str(tmp_path / "out")
+    key = r"(DATASETS\.TEST|test\.dataset\.names)" if split == "val" else "(TRAIN|train)"
+    with pytest.raises(
+        UsageError, match=rf"{key}.*: dataset own_\w+ has no labels.*LABELS of"
+    ) as error:
+        run(cfg, arguments(eval_only=split == "val" and checked == 0))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("folders", ["own", {"NAME": "own"}, ["own"]])

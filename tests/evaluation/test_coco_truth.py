@@ -1,6 +1,5 @@
 """Figures on files as annotation tools write them, against pycocotools on a cleaned copy."""
 
-import copy
 import json
 import math
 import os
@@ -9,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
+from detectron2.data.datasets import register_coco_instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
 from dnl_d2.data import register_coco_dataset
+from dnl_d2.errors import UsageError
 from dnl_d2.evaluation.coco import COCOEvaluator
+from tests.data.odd_coco_files import CLASSES, ODD, SIZE, each, sound, without
 from tests.evaluation.coco_data import encode, evaluated
 
 NAME = "evaluation_test_truth"
-SIZE = (60, 80)  # height, width
-IDS = (7, 9, 12)  # of images
-CLASSES = (3, 5)
 
 
 @pytest.fixture(autouse=True)
@@ -28,26 +27,6 @@ def catalogs(monkeypatch):
     """What a test registers is gone after it."""
     for catalog in (DatasetCatalog, MetadataCatalog):
         monkeypatch.setattr(catalog, "data", dict(catalog))
-
-
-def square(x, y, side):
-    return [x, y, x + side, y, x + side, y + side, x, y + side]
-
-
-def sound():
-    """Three images with three objects each, as COCO writes them."""
-    images = [{"id": n, "file_name": f"{n}.png", "height": 60, "width": 80} for n in IDS]
-    annotations = []
-    for image in IDS:
-        for place, side in enumerate((9, 14, 20)):
-            x, y = 4 + 22 * place, 3 + image
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image, "category_id": CLASSES[place % 2],
-                "bbox": [x, y, side, side], "area": side * side, "iscrowd": 0,
-                "segmentation": [square(x, y, side)],
-            })  # fmt: skip
-    categories = [{"id": c, "name": f"c{c}"} for c in CLASSES]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def perfect(form, *, moved=0):
@@ -80,97 +59,6 @@ def figures(form, predictions, folder, *, text=None):
         )
     found = evaluator.evaluate()
     return found, json.loads((folder / "out" / "coco_instances_results.json").read_text())
-
-
-def each(key, value):
-    """Changes a key of all annotations: a value, or a function of number and annotation."""
-
-    def change(form):
-        for number, entry in enumerate(form["annotations"]):
-            entry[key] = value(number, entry) if callable(value) else value
-
-    return change
-
-
-def without(key):
-    def change(form):
-        for entry in form["annotations"]:
-            del entry[key]
-
-    return change
-
-
-def with_ids(key, reference, make):
-    def change(form):
-        for entry in form[key]:
-            entry["id"] = make(entry["id"])
-        for entry in form["annotations"]:
-            entry[reference] = make(entry[reference])
-
-    return change
-
-
-def mixed_ids(form):
-    """Texts in one place, numbers in the other."""
-    for image in form["images"]:
-        image["id"] = str(image["id"])
-    form["images"][0]["id"] = 7
-
-
-def sizes(make):
-    def change(form):
-        for image in form["images"]:
-            image["height"], image["width"] = make(image["height"]), make(image["width"])
-
-    return change
-
-
-def packed(form):
-    for entry in form["annotations"]:
-        mask = coco_mask.decode(coco_mask.frPyObjects(entry["segmentation"], *SIZE))[..., 0]
-        entry["segmentation"] = encode(mask)
-        entry["segmentation"]["size"] = [60.0, "80"]
-
-
-def listed_twice(form):
-    form["images"] += copy.deepcopy(form["images"])
-
-
-ODD = {
-    "annotation ids from 0": each("id", lambda number, _: number),
-    "negative annotation ids": each("id", lambda number, _: -number),
-    "fractions as annotation ids": each("id", lambda number, _: number / 2),
-    "texts as annotation ids": each("id", lambda number, _: f"{number}a"),
-    "one annotation id": each("id", 5),
-    "annotation ids null": each("id", None),
-    "no annotation ids": without("id"),
-    "texts as image ids": with_ids("images", "image_id", lambda n: f"img{n}"),
-    "numbers in texts as image ids": with_ids("images", "image_id", str),
-    "negative image ids": with_ids("images", "image_id", lambda n: -n),
-    "mixed image ids": mixed_ids,
-    "image ids with a point": with_ids("images", "image_id", float),
-    "huge image ids": with_ids("images", "image_id", lambda n: 10**30 + n),
-    "image id 0": with_ids("images", "image_id", lambda n: n - 7),
-    "texts as category ids": with_ids("categories", "category_id", lambda n: f"class {n}"),
-    "category id 0": with_ids("categories", "category_id", lambda n: n - 3),
-    "mixed category ids": with_ids("categories", "category_id", lambda n: n if n == 3 else "x"),
-    "sizes with a point": sizes(float),
-    "sizes as texts": sizes(str),
-    "boxes as texts": each("bbox", lambda _, entry: [str(v) for v in entry["bbox"]]),
-    "iscrowd null": each("iscrowd", None),
-    "iscrowd false": each("iscrowd", False),
-    "iscrowd a text": each("iscrowd", "0"),
-    "no iscrowd": without("iscrowd"),
-    "area null": each("area", None),
-    "no area": without("area"),
-    "area zero": each("area", 0),
-    "area a text": each("area", lambda _, entry: str(entry["area"])),
-    "packed masks": packed,
-    "images listed twice": listed_twice,
-    "one name": lambda form: [category.update(name="x") for category in form["categories"]],
-    "numbers as names": lambda form: [c.update(name=c["id"]) for c in form["categories"]],
-    "Windows paths": lambda form: [i.update(file_name=f"a\\{i['id']}.png") for i in form["images"]],
-}
 
 
 @pytest.mark.parametrize("change", ODD.values(), ids=ODD)
@@ -218,6 +106,8 @@ def test_boxes_without_masks(shape, tmp_path):
 
 
 NEITHER = {
+    "all outside": {"segmentation": {"size": [60, 80], "counts": [4800]}},
+    "all outside, compressed": {"segmentation": encode(np.zeros(SIZE))},
     "flat": {"bbox": [5, 5, 0, 20]},
     "outside": {"bbox": [90, 5, 9, 9]},
     "thin": {"segmentation": [[5, 5, 9, 9], [5, 5, 9]]},
@@ -233,6 +123,64 @@ def test_what_is_not_learned_is_not_missed(values, tmp_path):
     form["annotations"].append({**form["annotations"][0], "id": 99, **values})
     found, _ = figures(form, perfect(sound()), tmp_path)
     assert found["bbox"]["AP"] == found["segm"]["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    "ids", [(-1, 0, 1), (3, 1, -5), ("a", "b", "7"), (0.5, 1, 2)], ids=["-1", "-5", "text", "0.5"]
+)
+@pytest.mark.parametrize("with_file", [True, False], ids=["JSON", "records"])
+def test_records_of_another_loader_keep_their_ids(ids, with_file, tmp_path):
+    """Detectron2's own registration of a file, and a function that lists records."""
+    form, names = sound(), {}
+    for image, number in zip(form["images"], ids, strict=True):
+        for entry in form["annotations"]:
+            if entry["image_id"] == image["id"]:
+                entry["image_id"] = number
+        names[number] = image["file_name"]
+        image["id"] = number
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(form))
+    if with_file and len({type(number) for number in ids}) == 1:
+        register_coco_instances(NAME, {}, str(path), "")
+    else:
+        records = [
+            {
+                **{key: image[key] for key in ("file_name", "height", "width")},
+                "image_id": image["id"],
+                "annotations": [
+                    {
+                        **{key: entry[key] for key in ("bbox", "iscrowd", "segmentation")},
+                        "bbox_mode": BoxMode.XYWH_ABS,
+                        "category_id": CLASSES.index(entry["category_id"]),
+                    }
+                    for entry in form["annotations"]
+                    if entry["image_id"] == image["id"]
+                ],
+            }
+            for image in form["images"]
+        ]
+        DatasetCatalog.register(NAME, lambda: records)
+        MetadataCatalog.get(NAME).set(thing_classes=["c3", "c5"])
+    predictions = perfect(sound())
+    evaluator = COCOEvaluator(NAME, output_dir=str(tmp_path / "out"))
+    for kept in (3, 2):  # without the third, a third of the objects is missed
+        evaluator.reset()
+        for record in DatasetCatalog.get(NAME)[:kept]:
+            found = {"instances": predictions[os.path.basename(record["file_name"])]}
+            evaluator.process([record], [found])
+        figures = evaluator.evaluate()
+        assert figures["bbox"]["AP"] == pytest.approx(100 if kept == 3 else 66.3, abs=0.1)
+        assert figures["segm"]["AP"] == figures["bbox"]["AP"]
+    written = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    assert {result["image_id"] for result in written} < set(ids)
+
+
+def test_a_file_that_only_this_librarys_loader_bears(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(sound()).encode())
+    register_coco_instances(NAME, {}, str(path), "")
+    with pytest.raises(UsageError, match=f"dataset {NAME}: {path}: .* or declare the dataset in"):
+        COCOEvaluator(NAME, output_dir=str(tmp_path))
 
 
 def test_keypoints_are_completed(tmp_path):

@@ -63,7 +63,7 @@ def test_pairs_of_corners_are_refused(judge, polygons):
 
 def test_pairs_of_corners_in_the_first_corner_leave_no_image(judge):
     """Only the polygons tell."""
-    content = as_corners(form((10, 12, 10), (15, 12, 12)))
+    content = as_corners(form((10, 12, 10), (15, 12, 12), (12, 9, 11)))
     with pytest.raises(UsageError, match="x1, y1, x2, y2"):
         judge(content)
 
@@ -78,6 +78,24 @@ def test_boxes_that_fit_neither_way_are_doubted(judge):
     content["annotations"][3]["bbox"] = [70, 10, 9, 9]
     (told,) = judge(content)
     assert told.startswith("1 of 4 boxes differ from their polygons, first that of annotation 4")
+
+
+@pytest.mark.parametrize("boxes", [30 * [(10, 8, 60)], [(10, 10, 75)]])
+def test_large_boxes_of_which_some_leave_their_image_are_no_corners(judge, boxes):
+    """As those of objects that are hidden in part."""
+    content = form(*boxes, polygons=False)
+    for entry in content["annotations"][:3]:
+        entry["bbox"] = [5, 8, 95, 79]
+    (told,) = judge(content)
+    assert "leave their image" in told and "not two corners" in told
+
+
+def test_parts_of_the_image_are_refused(judge):
+    content = form(*BOXES, polygons=False)
+    for entry in content["annotations"]:
+        entry["bbox"] = [value / 100 for value in entry["bbox"]]
+    with pytest.raises(UsageError, match=r"parts of the image, such as \[0.1"):
+        judge(content)
 
 
 def test_a_slip_among_many_is_borne(judge):

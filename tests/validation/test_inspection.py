@@ -318,6 +318,15 @@ def test_records_without_a_label_are_told(make):
         assert findings["unlabelled"].files == [f"{folders[0]}/1.png"]
 
 
+def test_own_pictures_without_classes_are_read(make):
+    folders = make(drawn(0, 1, 2))
+    register_sem_seg_folder(NAME, *folders, classes=ABC)
+    register_sem_seg_folder(f"{NAME}_new", folders[0])
+    sets = [registered_set(NAME), registered_set(f"{NAME}_new", for_training=False)]
+    findings = [finding.code for name, finding in inspect_sets(sets).findings if name != NAME]
+    assert "prediction_only" in findings and "other_classes" not in findings
+
+
 def test_a_set_without_labels_is_for_prediction_only(make):
     image = f"{make(drawn(0, 1, 2))[0]}/0.png"
     DatasetCatalog.register(NAME, lambda: [{"file_name": image}])

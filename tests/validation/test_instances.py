@@ -114,7 +114,7 @@ ODD = [
     ("boxes without area", {"bbox": [5, 5, 0, 20]}, "left out"),
     ("boxes outside of their image", {"bbox": [60, 5, 9, 9]}, "left out"),
     (
-        "objects whose polygons have no three points",
+        "objects whose masks are empty, or polygons without three points",
         {"segmentation": [[5, 5, 9, 9], [5, 5, 9, 9, 7]]},
         "left out",
     ),
@@ -265,13 +265,23 @@ def test_more_groups_than_objects_are_doubted(check, caplog):
     assert "'iscrowd' is 1 for 4 of 6 annotations" in caplog.text
 
 
+def test_repeated_ids_of_the_files_of_2014_pass(check, folder):
+    """COCO's own files of 2014, which Detectron2 lets pass."""
+    name = folder / "instances_minival2014.json"
+    name.write_text(json.dumps(changed(id=2)))
+    options = {"task": task(), "test": True, "max_image_files": 0, "own_loader": False}
+    check_coco_dataset(NAME, str(name), None, **options)
+    with pytest.raises(UsageError, match="annotation 2\\), which Detectron2's own reader takes"):
+        check(changed(id=2), own_loader=False)
+
+
 def test_an_image_with_two_entries_is_doubted(check, caplog):
     check(with_image(file_name="2.png"))
     assert "1 of 2 images have several entries: 2.png: in each the objects" in caplog.text
 
 
 ODD_FORMS = {
-    "text ids": (with_image(id="1"), "ids of 'images'"),
+    "text ids": (with_image(id="1"), "some ids are texts"),
     "sizes": (with_image(height=40.0), "number 0 of 'images' has the height 40.0"),
     "no list of objects": (changed(segmentation=[[]]), "annotation 1"),
     "crowd": (changed(iscrowd=None), "'iscrowd' is null"),

@@ -34,7 +34,8 @@ def infer_settings(state: State) -> Settings:
     keys = Keys(state)
     settings = backbone_settings(keys)
     if keys.has("sem_seg_head.predictor.weight"):
-        settings |= {"MODEL.META_ARCHITECTURE": "ContextSegmentor"} | head_settings(keys)
+        settings |= {"MODEL.META_ARCHITECTURE": "ContextSegmentor", "INPUT.MIN_SIZE_TEST": 0}
+        settings |= head_settings(keys)
         settings |= {"MODEL.RESNETS.OUTPUT_STRIDE": 8}
     elif keys.has("roi_heads."):
         settings |= {"MODEL.META_ARCHITECTURE": "GeneralizedRCNN"} | detector_settings(keys)

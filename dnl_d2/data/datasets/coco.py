@@ -9,6 +9,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
 from dnl_d2.data.datasets.coco_json import readable_copy
+from dnl_d2.data.datasets.keypoints import CocoMetadata, declared_keypoints, with_keypoints
 from dnl_d2.data.datasets.registration import register
 from dnl_d2.errors import UsageError
 
@@ -23,6 +24,9 @@ def register_coco_dataset(
     json: str,
     classes: Sequence[str] | None = None,
     colors: Sequence[Sequence[int]] | None = None,
+    keypoints: Sequence[str] | None = None,
+    keypoint_flip_map: Sequence[Sequence[str]] | None = None,
+    skeleton: Sequence[Sequence[str]] | None = None,
     hint: str | None = None,
 ) -> None:
     """Registers a dataset for detectors; a second call replaces the first.
@@ -38,12 +42,18 @@ def register_coco_dataset(
         json: the annotation file, likewise.
         classes: the names that the file must have; None for whatever it has.
         colors: an RGB triple per class for pictures.
+        keypoints: names of the keypoints; None for those of the file's categories.
+        keypoint_flip_map: pairs of names that a mirror image swaps, empty for none; None for what
+            names with left and right tell, see :mod:`dnl_d2.data.datasets.keypoints`.
+        skeleton: pairs of names to connect in pictures; None for that of the file's categories.
         hint: how to come by a missing file.
 
     Raises:
-        UsageError: the name is another's, Detectron2's for instance.
+        UsageError: the name is another's, Detectron2's for instance; or keypoints, or pairs of
+            them, that cannot be meant.
     """
     metadata: dict[str, Any] = {"evaluator_type": "coco"}
+    metadata |= declared_keypoints(name, keypoints, keypoint_flip_map, skeleton)
     if classes is not None:
         metadata["thing_classes"] = list(classes)
     if colors is not None:
@@ -61,7 +71,7 @@ def register_coco_dataset(
         try:
             copy = readable_copy(json_file)
             vars(MetadataCatalog.get(name))["json_file"] = copy  # which it refuses to change itself
-            return load_coco_json(copy, image_root, name)
+            return with_keypoints(load_coco_json(copy, image_root, name))
         except UsageError as error:
             raise UsageError(f"dataset {name}: {json_file}: {error}") from error
         except AssertionError as error:  # other classes than told
@@ -70,4 +80,4 @@ def register_coco_dataset(
 
     noted = [key for key in _READ_FROM_FILE if key not in metadata]
     paths = {"json_file": json, "image_root": images}
-    register(name, load, paths, metadata, noted_by_load=noted)
+    register(name, load, paths, metadata, noted_by_load=noted, metadata_class=CocoMetadata)

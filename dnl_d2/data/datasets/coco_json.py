@@ -6,12 +6,13 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import msgspec
 from detectron2.utils.file_io import PathManager
 
-from dnl_d2.data.datasets.coco_masks import check_mask, has_points, whole_polygons
+from dnl_d2.data.datasets.coco_masks import check_mask, has_points, is_drawn
 from dnl_d2.data.datasets.coco_schema import (
     CocoAnnotation,
     CocoCategory,
@@ -22,24 +23,44 @@ from dnl_d2.data.datasets.coco_schema import (
     label,
 )
 from dnl_d2.errors import UsageError
+from dnl_d2.files import write_bytes
 
 _logger = logging.getLogger(__name__)
 _MAX_PIXELS = 2**30  # of an image, as of the pictures that are read
 _MAX_ID = 2**53
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
-_NO_ID = "annotations have the id of another, or none"
 
 # What an object may be that is neither learned nor evaluated.
 CROWD = "crowd regions"
 FLAT = "boxes without area"
 OUTSIDE = "boxes outside of their image"
-THIN = "objects whose polygons have no three points"
+THIN = "objects whose masks are empty, or polygons without three points"
 
-SAME_NAME = "two categories have one name"
+
+class Odd(Enum):
+    """What Detectron2's and pycocotools' readers would take otherwise than it is meant."""
+
+    WRITING = "numbers or text are written otherwise"
+    IDS = "ids are no whole numbers from 0 on, numbered anew"
+    MIXED_IDS = "some ids are texts, numbered anew"
+    TWICE = "entries are there twice"
+    NO_TEXT = "names are no texts"
+    SAME_NAME = "categories have one name, told apart"
+    CROWD = "'iscrowd' is null, taken as 0"
+    IGNORE = "'ignore' is not 0, but empty"
+    NO_MASK = "'segmentation' has no point, taken as missing"
+    NOTHING = "objects have neither a box with an area nor a mask, left out"
+    NUMBERS = "annotations have the id of another, or none, numbered anew"
+    BACKSLASH = "'file_name' has '\\', taken as '/'"
+
+
+# What Detectron2's own reader bears as well.
+_BORNE = (Odd.IDS, Odd.SAME_NAME, Odd.NO_TEXT)
+
 _sound: set[tuple] = set()  # files, by path, time and size, that are read here as everywhere
 
 
-def read_coco_json(path: str, *, image_key: str = "file_name") -> tuple[CocoForm, dict[str, str]]:
+def read_coco_json(path: str, *, image_key: str = "file_name") -> tuple[CocoForm, dict[Odd, str]]:
     """Reads such a file as it is meant.
 
     In what is returned the ids of images and categories are whole numbers from 0 on (others are
@@ -60,11 +81,26 @@ def read_coco_json(path: str, *, image_key: str = "file_name") -> tuple[CocoForm
     """
     stamp, text = _read(path)
     form, odd = decode(text)
-    notes = {"numbers are no plain numbers": odd} if odd else {}
+    notes = {Odd.WRITING: odd} if odd else {}
     _Reader(form, notes, image_key).read()
     if not notes:
-        _sound.add(stamp)
+        _sound.add((*stamp, image_key))
     return form, notes
+
+
+def require_borne(notes: Mapping[Odd, str], path: str) -> None:
+    """For a dataset that Detectron2 has registered, whose reader gets the file as it is.
+
+    Raises:
+        UsageError: that reader would take it otherwise.
+    """
+    for odd, example in notes.items():
+        # COCO's own files of 2014 repeat ids, which Detectron2 lets pass.
+        if odd not in _BORNE and not (odd is Odd.NUMBERS and "minival" in path):
+            raise UsageError(
+                f"{odd.value} ({example}), which Detectron2's own reader takes otherwise: correct "
+                "it, or declare the dataset in DATASETS.COCO (dnl_d2.data.register_coco_dataset)"
+            )
 
 
 def readable_copy(path: str) -> str:
@@ -77,7 +113,7 @@ def readable_copy(path: str) -> str:
         UsageError: see :func:`read_coco_json`.
     """
     stamp = _stamp(path)
-    return path if stamp in _sound else _copy(path, stamp)
+    return path if (*stamp, "file_name") in _sound else _copy(path, stamp)
 
 
 @functools.lru_cache(maxsize=64)
@@ -85,11 +121,10 @@ def _copy(path: str, stamp: tuple) -> str:
     form, notes = read_coco_json(path)
     if not notes:
         return path
-    told = "; ".join(f"{kind} ({example})" for kind, example in notes.items())
+    told = "; ".join(f"{odd.value} ({example})" for odd, example in notes.items())
     _logger.warning("%s is taken as it is meant: %s", path, told)
-    file, copy = tempfile.mkstemp(suffix=".json", dir=_folder().name)
-    with os.fdopen(file, "wb") as opened:
-        opened.write(msgspec.json.encode(form))
+    copy = os.path.join(_folder().name, f"{len(os.listdir(_folder().name))}.json")
+    write_bytes(copy, msgspec.json.encode(form))
     return copy
 
 
@@ -102,8 +137,7 @@ def object_kind(entry: CocoAnnotation, image: CocoImage) -> str | None:
     """Why an object is neither learned nor evaluated; None: it is both."""
     if entry.iscrowd == 1:
         return CROWD
-    mask = entry.segmentation
-    if isinstance(mask, list) and not whole_polygons(mask):
+    if entry.segmentation is not None and not is_drawn(entry.segmentation):
         return THIN
     x, y, width, height = entry.bbox
     if not (width and height):
@@ -116,10 +150,9 @@ def _stamp(path: str) -> tuple:
     try:
         status = os.stat(PathManager.get_local_path(path))
     except FileNotFoundError as error:
-        raise UsageError(
-            "there is no such file (datasets are looked for under $DETECTRON2_DATASETS="
-            f"{os.environ.get('DETECTRON2_DATASETS', 'datasets')})"
-        ) from error
+        folder = os.environ.get("DETECTRON2_DATASETS", "datasets")
+        where = f" (datasets are looked for under $DETECTRON2_DATASETS={folder})"
+        raise UsageError(f"there is no such file{'' if os.path.isabs(path) else where}") from error
     except OSError as error:
         raise _unreadable(error) from error
     return path, status.st_mtime_ns, status.st_size
@@ -141,7 +174,7 @@ def _unreadable(error: OSError) -> UsageError:
 class _Reader:
     """Goes through a decoded file once, and changes it in place."""
 
-    def __init__(self, form: CocoForm, notes: dict[str, str], image_key: str):
+    def __init__(self, form: CocoForm, notes: dict[Odd, str], image_key: str):
         self._form, self._notes, self._image_key = form, notes, image_key
 
     def read(self) -> None:
@@ -158,21 +191,23 @@ class _Reader:
             what = label("annotations", number, entry)
             entry.image_id = _referred(image_ids, entry.image_id, what, "image")
             entry.category_id = _referred(category_ids, entry.category_id, what, "category")
-            if entry.ignore:
-                raise UsageError(f"{what} has 'ignore', which Detectron2 refuses: use 'iscrowd'")
+            if entry.ignore != 0:
+                self._check_ignored(entry, what)
             self._check_object(entry, images[entry.image_id], what)
             if entry.keypoints:
                 points = points or len(entry.keypoints)
                 _check_keypoints(entry.keypoints, points, what)
             if entry.id is None or entry.id in ids:
-                self._note(_NO_ID, what)
+                self._note(Odd.NUMBERS, what)
             ids.add(entry.id)
-        if _NO_ID in self._notes:
+        if Odd.NOTHING in self._notes and form.annotations:
+            form.annotations = [entry for entry in form.annotations if not _is_nothing(entry)]
+        if Odd.NUMBERS in self._notes:
             for number, entry in enumerate(form.annotations or (), start=1):
                 entry.id = number
 
-    def _note(self, kind: str, example: str) -> None:
-        self._notes.setdefault(kind, example)
+    def _note(self, odd: Odd, example: str) -> None:
+        self._notes.setdefault(odd, example)
 
     def _with_whole_ids(self, entries: list, key: str) -> tuple[list, dict[Id, int]]:
         """The entries, each once, and their new ids by the old ones."""
@@ -182,27 +217,31 @@ class _Reader:
             if same is not entry:
                 if same != entry:
                     raise UsageError(f"two of {key!r} have the id {entry.id!r}: number them anew")
-                self._note(f"entries of {key!r} are there twice", label(key, number, entry))
-        ids: dict[Id, int] = {}
-        if all(isinstance(old, int) and 0 <= old <= _MAX_ID for old in by_id):
-            ids = {old: int(old) for old in by_id}
-        else:
+                self._note(Odd.TWICE, label(key, number, entry))
+        ids: dict[Id, int] = {
+            old: old for old in by_id if isinstance(old, int) and 0 <= old <= _MAX_ID
+        }
+        if len(ids) < len(by_id):
             order = sorted(by_id, key=lambda old: (isinstance(old, str), old))
             ids = {old: number for number, old in enumerate(order, start=1)}
+        texts = {isinstance(entry.id, str) for entry in by_id.values()}
         for old, entry in by_id.items():
+            if not _is_whole(entry.id):
+                self._note(Odd.IDS if len(texts) == 1 else Odd.MIXED_IDS, f"{key}: {entry.id!r}")
             if type(entry.id) is not int or entry.id != ids[old]:
-                self._note(f"ids of {key!r} are no whole numbers from 0 on", repr(entry.id))
-                entry.source_id = entry.id
-                entry.id = ids[old]
+                entry.source_id, entry.id = entry.id, ids[old]
         return list(by_id.values()), ids
 
     def _tell_names_apart(self, categories: Sequence[CocoCategory]) -> None:
         taken: set[str] = set()
         for category in sorted(categories, key=lambda category: category.id):
+            if not isinstance(category.name, str):
+                self._note(Odd.NO_TEXT, repr(category.name))
             name = category.name = str(category.name)
             if name in taken:
-                category.name = f"{name} (id {category.id})"
-                self._note(SAME_NAME, f"{name!r}, now {category.name!r}")
+                found = category.id if category.source_id is None else category.source_id
+                category.name = f"{name} (id {found})"
+                self._note(Odd.SAME_NAME, f"{name!r}, now {category.name!r}")
             taken.add(category.name)
 
     def _check_image(self, image: CocoImage) -> None:
@@ -214,25 +253,42 @@ class _Reader:
                 "cut it into tiles"
             )
         if image.file_name and "\\" in image.file_name and os.sep == "/":
-            self._note("'\\' in 'file_name' is taken as '/'", image.file_name)
+            self._note(Odd.BACKSLASH, image.file_name)
             image.file_name = image.file_name.replace("\\", "/")
 
     def _check_object(self, entry: CocoAnnotation, image: CocoImage, what: str) -> None:
         if entry.iscrowd is None:
-            self._note("'iscrowd' is null, taken as 0", what)
+            self._note(Odd.CROWD, what)
             entry.iscrowd = 0
-        if entry.segmentation is None:
-            return
-        if has_points(entry.segmentation):
+        if entry.segmentation is not None and has_points(entry.segmentation):
             check_mask(entry.segmentation, image.height, image.width, what)
             return
         if entry.segmentation:
-            self._note("'segmentation' has no point, taken as missing", what)
+            self._note(Odd.NO_MASK, what)
         entry.segmentation = None
+        if _is_nothing(entry):
+            self._note(Odd.NOTHING, what)
+
+    def _check_ignored(self, entry: CocoAnnotation, what: str) -> None:
+        if entry.ignore:
+            raise UsageError(f"{what} has 'ignore', which Detectron2 refuses: use 'iscrowd'")
+        self._note(Odd.IGNORE, what)
+        entry.ignore = 0
+
+
+def _is_nothing(entry: CocoAnnotation) -> bool:
+    """Some tools leave such an entry behind when an object is deleted."""
+    return entry.segmentation is None and not (entry.bbox[2] and entry.bbox[3])
+
+
+def _is_whole(found: Id) -> bool:
+    return type(found) is int and 0 <= found <= _MAX_ID
 
 
 def _plain(found: Id) -> Id:
-    """An id as a whole number where it is one's usual text."""
+    """An id as a whole number where it is one, or one's usual text."""
+    if isinstance(found, float) and found.is_integer():
+        return int(found)
     return int(found) if isinstance(found, str) and _WHOLE.fullmatch(found) else found
 
 

@@ -10,6 +10,7 @@ from dnl_d2.errors import UsageError
 
 Polygons = list[list[Annotated[float, Meta(ge=-1e6, le=1e6)]]]
 _BITS = 5  # of a run length in a character, whose sixth bit says that more follow
+_NONE = np.empty(0, dtype=np.int64)
 _FIRST = 48  # the character of zero
 
 
@@ -47,9 +48,19 @@ def check_mask(mask: Polygons | RunLengths, height: int, width: int, what: str) 
             )
 
 
-def has_points(mask: Polygons | RunLengths | None) -> bool:
+def is_drawn(mask: Polygons | RunLengths) -> bool:
+    """Whether there is a polygon that Detectron2's loader keeps, or a pixel inside."""
+    if not isinstance(mask, RunLengths):
+        return bool(whole_polygons(mask))
+    if isinstance(mask.counts, list):
+        return any(mask.counts[1::2])
+    # All outside is one run, whose text is short: not every mask need be decoded for it.
+    return len(mask.counts) > 7 or bool(_decompress(mask.counts)[1::2].any())
+
+
+def has_points(mask: Polygons | RunLengths) -> bool:
     """Whether there is a mask at all: some tools write ``[[]]`` where there is none."""
-    return isinstance(mask, RunLengths) or any(mask or ())
+    return isinstance(mask, RunLengths) or any(mask)
 
 
 def whole_polygons(mask: Polygons) -> Polygons:
@@ -60,8 +71,7 @@ def whole_polygons(mask: Polygons) -> Polygons:
 def mask_area(mask: Polygons | RunLengths, height: int, width: int) -> float:
     """Pixels of a mask that :func:`check_mask` has passed."""
     if isinstance(mask, RunLengths):
-        lengths = mask.counts if isinstance(mask.counts, list) else _decompress(mask.counts)
-        return float(sum(lengths[1::2]))
+        return float(_lengths(mask)[1::2].sum())
     polygons = whole_polygons(mask)
     if not polygons:
         return 0.0
@@ -74,20 +84,29 @@ def _check_runs(runs: RunLengths, size: tuple[int, int], what: str) -> None:
             f"{what} has its mask as run lengths of the size {list(runs.size)}, its image has "
             f"{list(size)} (height, width)"
         )
-    lengths = runs.counts if isinstance(runs.counts, list) else _decompress(runs.counts)
-    if not len(lengths) or min(lengths) < 0:
+    lengths = _lengths(runs)
+    if not lengths.size or lengths.min() < 0:
         raise UsageError(
             f"{what} has 'counts' that are no run lengths: write a list of whole numbers, or what "
             "pycocotools.mask.encode returns"
         )
-    if sum(lengths) != size[0] * size[1]:
+    if lengths.sum() != size[0] * size[1]:
         raise UsageError(
-            f"{what} has run lengths that sum up to {sum(lengths)} pixels, its image has "
+            f"{what} has run lengths that sum up to {lengths.sum()} pixels, its image has "
             f"{size[0] * size[1]}"
         )
 
 
-def _decompress(text: str) -> list[int]:
+def _lengths(runs: RunLengths) -> np.ndarray:
+    if isinstance(runs.counts, str):
+        return _decompress(runs.counts)
+    try:
+        return np.array(runs.counts, dtype=np.int64)
+    except OverflowError:
+        return _NONE
+
+
+def _decompress(text: str) -> np.ndarray:
     """Run lengths from pycocotools' text; none where it is no such text.
 
     Each is written from its lowest five bits on, in two's complement; from the fourth on as the
@@ -96,17 +115,17 @@ def _decompress(text: str) -> list[int]:
     try:
         codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - _FIRST
     except UnicodeEncodeError:
-        return []
+        return _NONE
     if not codes.size or codes.min() < 0 or codes.max() >= 1 << (_BITS + 1) or codes[-1] >> _BITS:
-        return []
+        return _NONE
     last = np.flatnonzero(codes >> _BITS == 0)
     first = np.concatenate([[0], last[:-1] + 1])
     digits = last - first + 1
     if digits.max() > 7:  # 32 bits
-        return []
+        return _NONE
     shifts = _BITS * (np.arange(codes.size) - np.repeat(first, digits))
     numbers = np.add.reduceat((codes & 31) << shifts, first)
     numbers -= np.where(codes[last] & 16, 1 << (_BITS * digits), 0)
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
-    return numbers.tolist()
+    return numbers

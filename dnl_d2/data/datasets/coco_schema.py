@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from dnl_d2.data.datasets.coco_masks import Polygons, RunLengths
 from dnl_d2.errors import UsageError
 
-Id = int | str
+Id = int | float | str
 _Number = Annotated[float, Meta(ge=-1e6, le=1e6)]
 _Length = Annotated[float, Meta(ge=0, le=1e6)]
 _Pixels = Annotated[int, Meta(ge=1, le=2**20)]
@@ -46,13 +46,13 @@ class CocoAnnotation(Struct, gc=False, omit_defaults=True):
     image_id: Id
     category_id: Id
     bbox: tuple[_Number, _Number, _Length, _Length]  # x, y, width, height
-    id: Id | float | None = None
+    id: Id | None = None
     area: float | None = None
     iscrowd: _Flag | bool | UnsetType | None = UNSET
     segmentation: Polygons | RunLengths | None = None
     keypoints: list[_Number] | None = None
     num_keypoints: int | None = None
-    ignore: Any = None
+    ignore: Any = 0
 
 
 class CocoForm(Struct, omit_defaults=True):
@@ -65,7 +65,7 @@ class CocoForm(Struct, omit_defaults=True):
 
 # What belongs into a field, for messages.
 _MEANT = {
-    "id": "a whole number or a text",
+    "id": "a number or a text",
     "image_id": "the id of an image",
     "category_id": "the id of a category",
     "height": "a whole number of pixels from 1 to 2**20",
@@ -151,4 +151,4 @@ def _explain(message: str, content: Any) -> str:
         return f"not in COCO's form: {what} is {_SHORT.repr(entry)}, no mapping"
     found = f"{what} has the {name} {_SHORT.repr(entry.get(name))}"
     reason = message[: place.start()].replace("`", "")
-    return f"{found} ({reason}): it is {_MEANT[name]}"
+    return f"{found} ({reason}): it is {_MEANT.get(name, 'something else')}"

@@ -13,8 +13,8 @@ from dnl_d2.data.datasets.registration import dataset_path
 from dnl_d2.errors import UsageError
 
 # Keys of an entry that it needs, and others that it may have.
-_FOLDER_KEYS = (("NAME", "IMAGES", "LABELS", "CLASSES"), ("COLORS", "IGNORE_LABEL", "STEMS"))
-_COCO_KEYS = (("NAME", "IMAGES", "JSON"), ())
+_FOLDER_KEYS = (("NAME", "IMAGES"), ("LABELS", "CLASSES", "COLORS", "IGNORE_LABEL", "STEMS"))
+_COCO_KEYS = (("NAME", "IMAGES", "JSON"), ("KEYPOINTS", "KEYPOINT_FLIP_MAP", "SKELETON"))
 _registered: set[str] = set()  # by this module: a config may be loaded twice
 
 
@@ -24,8 +24,10 @@ def register_configured(datasets: Mapping[str, Any]) -> None:
     Args:
         datasets: FOLDERS are mappings with NAME, IMAGES, LABELS, CLASSES (a list of names, or a
             text file with one name a line), and if wanted COLORS (an RGB triple per class),
-            IGNORE_LABEL and STEMS (a text file of the stems that count, one a line); COCO are
-            mappings with NAME, IMAGES (a folder) and JSON (a file). Relative paths are taken from
+            IGNORE_LABEL and STEMS (a text file of the stems that count, one a line); those without
+            LABELS are only to be predicted and need no CLASSES. COCO are mappings with NAME, IMAGES
+            (a folder) and JSON (a file), and if wanted KEYPOINTS (names), KEYPOINT_FLIP_MAP and
+            SKELETON (pairs of names). Relative paths are taken from
             ``$DETECTRON2_DATASETS``.
 
     Raises:
@@ -101,27 +103,30 @@ def check_class_names(names: Sequence[str], key: str) -> list[str]:
 def _folder_arguments(entry: Any, key: str) -> dict[str, Any]:
     """An entry as the arguments of :func:`register_sem_seg_folder`."""
     _check_keys(entry, key, *_FOLDER_KEYS)
-    _check_texts(entry, key, "NAME", "IMAGES", "LABELS", *(["STEMS"] if "STEMS" in entry else []))
+    labelled = "LABELS" in entry
+    _check_texts(entry, key, "NAME", "IMAGES", *(k for k in ("LABELS", "STEMS") if k in entry))
+    if labelled and "CLASSES" not in entry:
+        raise UsageError(f"{key} lacks CLASSES: an entry with LABELS needs their names")
     ignore_label = entry.get("IGNORE_LABEL", 255)
     if not isinstance(ignore_label, int) or isinstance(ignore_label, bool):
         raise UsageError(f"{key}.IGNORE_LABEL is a whole number, not {ignore_label!r}")
-    classes = _classes(entry["CLASSES"], f"{key}.CLASSES")
+    classes = _classes(entry["CLASSES"], f"{key}.CLASSES") if "CLASSES" in entry else None
     return {
         "name": entry["NAME"],
         "image_dir": entry["IMAGES"],
-        "label_dir": entry["LABELS"],
+        "label_dir": entry.get("LABELS"),
         "classes": classes,
-        "colors": _colors(entry.get("COLORS"), len(classes), f"{key}.COLORS"),
+        "colors": _colors(entry.get("COLORS"), len(classes or ()), f"{key}.COLORS"),
         "ignore_label": ignore_label,
         "stems_file": entry.get("STEMS"),
     }
 
 
-def _coco_arguments(entry: Any, key: str) -> dict[str, str]:
+def _coco_arguments(entry: Any, key: str) -> dict[str, Any]:
     """An entry as the arguments of :func:`register_coco_dataset`."""
     _check_keys(entry, key, *_COCO_KEYS)
     _check_texts(entry, key, "NAME", "IMAGES", "JSON")
-    return {name.lower(): entry[name] for name in ("NAME", "IMAGES", "JSON")}
+    return {name.lower(): value for name, value in entry.items()}
 
 
 def _check_texts(entry: Mapping[str, Any], key: str, *names: str) -> None:

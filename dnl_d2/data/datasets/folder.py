@@ -1,4 +1,4 @@
-"""Semantic segmentation from two folders: images, and label PNGs of the same stem."""
+"""Semantic segmentation from two folders: images, and label PNGs of the same stem, or none."""
 
 import os
 from collections.abc import Sequence
@@ -14,35 +14,33 @@ SUFFIXES = {"image": (".jpg", ".jpeg", ".png"), "label": (".png",)}
 
 
 def load_sem_seg_folder(
-    image_dir: str, label_dir: str, stems_file: str | None = None
+    image_dir: str, label_dir: str | None = None, stems_file: str | None = None
 ) -> list[dict]:
     """Lists the pairs of a dataset kept as ``image_dir/*.{jpg,jpeg,png}`` + ``label_dir/*.png``.
 
     Args:
         image_dir: folder of images.
-        label_dir: folder of label maps, one per image and with the same stem.
+        label_dir: folder of label maps, one per image and with the same stem; None: the images
+            are only to be predicted.
         stems_file: text file of the stems that count, one a line; None for all.
 
     Returns:
-        detectron2 dataset dicts with file_name, sem_seg_file_name, height and width (of the
-        stored image), sorted by stem.
+        detectron2 dataset dicts with file_name, sem_seg_file_name (if there are labels), height
+        and width (of the stored image), sorted by stem.
 
     Raises:
         UsageError: a folder is missing or empty, a file has no counterpart or two of them, a stem
             of the list has no file, or an image header cannot be read.
     """
+    beside = "" if label_dir is None else f" and labels {label_dir}/*.png of the same stems"
     expected = (
-        f"expected images {image_dir}/*.{{jpg,jpeg,png}} and labels {label_dir}/*.png of the same "
-        "stems; registered datasets are looked for under $DETECTRON2_DATASETS"
+        f"expected images {image_dir}/*.{{jpg,jpeg,png}}{beside}; registered datasets are looked "
+        "for under $DETECTRON2_DATASETS"
     )
-    images = _files_by_stem(image_dir, "image", expected)
-    labels = _files_by_stem(label_dir, "label", expected)
-    if stems_file is not None:
-        stems = _read_stems(stems_file)
-        images, labels = (
-            _listed(files, stems, stems_file, folder)
-            for files, folder in ((images, image_dir), (labels, label_dir))
-        )
+    images = _of_list(_files_by_stem(image_dir, "image", expected), stems_file, image_dir)
+    if label_dir is None:
+        return make_records([images[stem] for stem in sorted(images)], None)
+    labels = _of_list(_files_by_stem(label_dir, "label", expected), stems_file, label_dir)
     _require_counterparts(images, labels, f"without a label in {label_dir}")
     _require_counterparts(labels, images, f"without an image in {image_dir}")
     stems = sorted(images)
@@ -52,40 +50,49 @@ def load_sem_seg_folder(
 def register_sem_seg_folder(
     name: str,
     image_dir: str,
-    label_dir: str,
+    label_dir: str | None = None,
     *,
-    classes: Sequence[str],
+    classes: Sequence[str] | None = None,
     colors: Sequence[Sequence[int]] | None = None,
     ignore_label: int = 255,
     stems_file: str | None = None,
 ) -> None:
-    """Registers a dataset of two folders; a second call replaces the first.
+    """Registers a dataset of two folders, or of one of images that are only to be predicted.
+
+    A second call replaces the first.
 
     Args:
         name: the name for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
         image_dir: folder of images, absolute or relative to ``$DETECTRON2_DATASETS``, which is
             read when the dataset is loaded.
-        label_dir: folder of label maps, likewise.
-        classes: names of the classes 0, 1, ...
+        label_dir: folder of label maps, likewise; None for a dataset without labels.
+        classes: names of the classes 0, 1, ...; without labels they need not be known.
         colors: an RGB triple per class for pictures.
         ignore_label: the label value that is no class; 255 is ignored as well.
         stems_file: text file of the stems that count, one a line; relative paths likewise.
 
     Raises:
-        UsageError: ``colors`` and ``classes`` differ in number, or the name is another's,
-            Detectron2's for instance.
+        UsageError: labels without ``classes``; ``colors`` and ``classes`` differ in number; or the
+            name is another's, Detectron2's for instance.
     """
-    if colors is not None and len(colors) != len(classes):
+    if label_dir is not None and classes is None:
+        raise UsageError(f"dataset {name}: it has labels but no classes, give their names")
+    if colors is not None and len(colors) != len(classes or ()):
         raise UsageError(
-            f"dataset {name}: {len(classes)} classes but {len(colors)} colors, give one per class"
+            f"dataset {name}: {len(classes or ())} classes but {len(colors)} colors, give one per "
+            "class"
         )
+    roots = {"image_root": image_dir}
+    if label_dir is not None:
+        roots["sem_seg_root"] = label_dir
+    if stems_file is not None:
+        roots["stems_file"] = stems_file
     register_dataset(
         name,
-        lambda image_root, sem_seg_root, **more: load_sem_seg_folder(
-            image_root, sem_seg_root, **more
+        lambda image_root, sem_seg_root=None, stems_file=None: load_sem_seg_folder(
+            image_root, sem_seg_root, stems_file
         ),
-        {"image_root": image_dir, "sem_seg_root": label_dir}
-        | ({} if stems_file is None else {"stems_file": stems_file}),
+        roots,
         classes=classes,
         colors=colors,
         ignore_label=ignore_label,
@@ -123,9 +130,11 @@ def _read_stems(path: str) -> list[str]:
     return stems
 
 
-def _listed(
-    files: dict[str, str], stems: Sequence[str], stems_file: str, folder: str
-) -> dict[str, str]:
+def _of_list(files: dict[str, str], stems_file: str | None, folder: str) -> dict[str, str]:
+    """The files whose stems a list names; all where there is none."""
+    if stems_file is None:
+        return files
+    stems = _read_stems(stems_file)
     missing = without(stems, files)
     if missing:
         raise UsageError(

@@ -32,6 +32,7 @@ def register(
     metadata: Mapping[str, Any],
     *,
     noted_by_load: Sequence[str] = (),
+    metadata_class: type[Metadata] = Metadata,
 ) -> None:
     """Registers a dataset; a second call of one name replaces the first.
 
@@ -44,6 +45,7 @@ def register(
             ``$DETECTRON2_DATASETS``, which is read when the dataset is loaded.
         metadata: what else is known of the dataset.
         noted_by_load: keys of the metadata that ``load`` sets.
+        metadata_class: may know more than it is told.
 
     Raises:
         UsageError: the name is another's, Detectron2's for instance.
@@ -56,8 +58,7 @@ def register(
                 f"detectron2.data.DatasetCatalog.remove({name!r})"
             )
         DatasetCatalog.remove(name)
-    MetadataCatalog.pop(name, None)
-    meta = MetadataCatalog.get(name).set(**metadata)
+    MetadataCatalog[name] = meta = metadata_class(name=name, **metadata)
     loader = _Loader(meta, load, dict(paths), noted_by_load)
     meta.set(set_paths=loader.set_paths)
     loader.set_paths()
@@ -69,7 +70,7 @@ def register_dataset(
     load: Callable[..., list[dict]],
     roots: Mapping[str, str],
     *,
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     colors: Sequence[Sequence[int]] | None = None,
     ignore_label: int = 255,
     evaluator_type: str = "sem_seg",
@@ -81,7 +82,7 @@ def register_dataset(
         load: returns the records; called with ``roots`` as keywords.
         roots: folders by their name in the metadata, relative to ``$DETECTRON2_DATASETS``, which is
             read when the dataset is loaded.
-        classes: names of the classes 0, 1, ...
+        classes: names of the classes 0, 1, ...; None if nobody has told.
         colors: an RGB triple per class for pictures.
         ignore_label: the label value that is no class.
         evaluator_type: key of ``dnl_d2.evaluation.build.EVALUATORS``.
@@ -89,11 +90,9 @@ def register_dataset(
     Raises:
         UsageError: the name is another's, Detectron2's for instance.
     """
-    metadata: dict[str, Any] = {
-        "stuff_classes": list(classes),
-        "ignore_label": ignore_label,
-        "evaluator_type": evaluator_type,
-    }
+    metadata: dict[str, Any] = {"ignore_label": ignore_label, "evaluator_type": evaluator_type}
+    if classes is not None:
+        metadata["stuff_classes"] = list(classes)
     if colors is not None:
         metadata["stuff_colors"] = [tuple(color) for color in colors]
     register(name, load, roots, metadata)

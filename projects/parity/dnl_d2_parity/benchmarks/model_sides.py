@@ -95,7 +95,6 @@ def prepare(side: str, args: argparse.Namespace) -> Run:
 
 def inference(model: nn.Module, published: bool, image: Tensor) -> Run:
     """A function that predicts the ``(3, H, W)`` image and returns its logits."""
-    height, width = image.shape[-2:]
 
     def run() -> Tensor:
         if published:  # makes the label map itself
@@ -103,7 +102,7 @@ def inference(model: nn.Module, published: bool, image: Tensor) -> Run:
 
             return mmseg.predict(model, image)[0]
         with torch.no_grad():
-            logits = model([{"image": image, "height": height, "width": width}])[0]["sem_seg"]
+            logits = model([{"image": image}])[0]["sem_seg"]
             logits.argmax(0)
         return logits
 
