@@ -14,6 +14,7 @@ The exit status is 1 if something would break training or evaluation, 0 for warn
 import argparse
 import json
 import os
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -208,7 +209,8 @@ def give_config(
         print(f"\nTo train on it (--write-config {written} writes this file):\n\n{text}")
         return
     write_text(args.write_config, text)
-    print(f"\nTo train on it: tools/train_net.py --config-file {args.write_config}")
+    tool = os.path.join(os.path.relpath(os.path.join(ROOT, "tools")), "train_net.py")
+    print(f"\nTo train on it: {shlex.join([tool, '--config-file', args.write_config])}")
 
 
 def write_files(args: argparse.Namespace, inspection: Inspection) -> None:
@@ -220,7 +222,7 @@ def write_files(args: argparse.Namespace, inspection: Inspection) -> None:
     classes = inspection.classes or [str(value) for value in range(256)]
     if draw_contact_sheet(sheet, sets, classes=classes, count=args.pictures):
         written.append(sheet)
-    print(f"\nWritten: {' '.join(written)}")
+    print(f"\nWritten: {shlex.join(written)}")
     colors, tolerance = convertible_colors(inspection.summaries)
     if colors and args.images is not None:
         folders = [source.folders[1] for source in sets]
