@@ -10,6 +10,8 @@ Examples:
 import argparse
 import shlex
 
+import _environment  # noqa: F401
+
 from dnl_d2.analysis import Regions, analyze, as_json, as_text
 from dnl_d2.config.imports import add_import_option, import_modules
 from dnl_d2.errors import ending_in_one_line

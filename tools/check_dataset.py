@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import _environment  # noqa: F401
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 

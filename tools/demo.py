@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+import _environment  # noqa: F401
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
