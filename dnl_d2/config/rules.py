@@ -143,6 +143,14 @@ _NEEDED = tuple(
 )
 
 
+def require_device(device: str, key: str) -> None:
+    """Raises :class:`UsageError` where a CUDA device is asked for and there is none."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"{key} is {device}, but PyTorch finds no CUDA device here: set {key} to cpu"
+        )
+
+
 def check_yaml(cfg: CfgNode) -> None:
     """Raises :class:`UsageError` for the first value that cannot be meant, naming its key."""
     if "SLIDE" not in cfg.TEST:

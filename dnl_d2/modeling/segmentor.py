@@ -10,6 +10,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.structures import ImageList
 from torch import Tensor
 
+from dnl_d2.config.rules import require_device
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling.batches import cropped, padded_for
 from dnl_d2.modeling.inference import average_probabilities, check_window, sliding_window
@@ -59,6 +60,7 @@ class ContextSegmentor(SemanticSegmentor):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        require_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")  # where build_model will move it
         slide, crop = cfg.TEST.SLIDE, cfg.INPUT.CROP
         # The data mapper reports a crop size that is wrong or missing.
         cropped = crop.ENABLED and crop.TYPE == "absolute" and min(crop.SIZE) >= 1
