@@ -37,9 +37,7 @@ def test_a_model_for_a_gpu_that_is_not_there(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cfg = yaml_config(tmp_path / "out", MODEL__DEVICE="cuda")
     assert Trainer.build_model(cfg).device.type == "cpu" and "running on cpu" in caplog.text
-    with pytest.raises(
-        UsageError, match=r"MODEL\.DEVICE is cuda, .*: set MODEL\.DEVICE to cpu"
-    ):
+    with pytest.raises(UsageError, match=r"MODEL\.DEVICE is cuda, .*: set MODEL\.DEVICE to cpu"):
         build_detectron2_model(cfg)
     assert cfg.MODEL.DEVICE == "cuda"
 
