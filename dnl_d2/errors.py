@@ -16,8 +16,13 @@ class UsageError(ValueError):
 
 def one_line(error: UsageError) -> str:
     """The message, also of an error that a data-loading process has wrapped in its traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].split("UsageError: ", 1)[-1] if lines else type(error).__name__
+    message = str(error).rpartition("UsageError: ")[2].strip()
+    return printable(message) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """The text with line breaks and what else cannot be seen as escapes, as file names may hold."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager

@@ -12,4 +12,4 @@ _MESSAGE = (
 
 
 if not has_detectron2():
-    raise ImportError(_MESSAGE)
+    raise ModuleNotFoundError(_MESSAGE, name="detectron2")

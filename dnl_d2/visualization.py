@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from detectron2.modeling import SemanticSegmentor
-from detectron2.structures import ImageList
 from torch import Tensor
 
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling import ContextHead
+from dnl_d2.modeling.batches import padded_for
+from dnl_d2.modeling.heads import SegmentationHead
 
 
 @torch.no_grad()
 def head_attention(
     model: SemanticSegmentor, image: Tensor, queries: Sequence[tuple[int, int]]
 ) -> dict[str, Tensor]:
-    """Attention maps of the context block in a model's :class:`ContextHead`.
+    """Attention maps of the context blocks in a model's segmentation head.
 
     Args:
         model: a segmentation model, in evaluation mode.
@@ -25,27 +25,33 @@ def head_attention(
 
     Returns:
         ``"pairwise"`` ``(Q, H', W')`` and ``"unary"`` ``(H', W')`` at feature resolution, whichever
-        the block has.
+        the block has. Of an :class:`~dnl_d2.modeling.AsymmetricHead` APNB's as ``"pairwise"`` and
+        AFNB's as ``"fusion"``.
 
     Raises:
-        UsageError: the head has no context block, or a query is outside the image.
+        UsageError: the model has no segmentation head of this library, or one without a context
+            block, or a query is outside the image.
     """
-    head = model.sem_seg_head
-    if not isinstance(head, ContextHead) or head.context_block is None:
-        raise UsageError(f"{type(head).__name__} has no context block to draw attention of")
+    head = getattr(model, "sem_seg_head", None)
+    if not isinstance(head, SegmentationHead):
+        raise UsageError(
+            f"{type(model).__name__} has no segmentation head of this library: call attention(x, "
+            "queries) of a block itself, such as model.backbone.bottom_up.res4[-1].context"
+        )
     height, width = image.shape[-2:]
     for row, column in queries:
         if not (0 <= row < height and 0 <= column < width):
             raise UsageError(f"query {(row, column)} is outside the {height}x{width} image")
     normalised = (image.to(model.device) - model.pixel_mean) / model.pixel_std
-    batch = ImageList.from_tensors([normalised], model.backbone.size_divisibility).tensor
-    x = head.convs[0](model.backbone(batch)[head.in_features[0]])
+    batch = padded_for(model.backbone, normalised[None])
+    features = model.backbone(batch)
+    x = features[head.in_features[-1]]
     # Pixels to cells by the share of the padded size, which holds for any stride.
     cells = [
         (row * x.shape[2] // batch.shape[2], column * x.shape[3] // batch.shape[3])
         for row, column in queries
     ]
-    return {name: maps[0].cpu() for name, maps in head.context_block.attention(x, cells).items()}
+    return {name: maps[0].cpu() for name, maps in head.attention(features, cells).items()}
 
 
 def color_label(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:

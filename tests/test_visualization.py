@@ -3,28 +3,24 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import SemanticSegmentor
+from detectron2.modeling import GeneralizedRCNN, SemanticSegmentor
 from PIL import Image
 
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling import ContextHead, build_context_resnet
+from dnl_d2.modeling import AsymmetricHead, ContextHead, build_context_resnet
 from dnl_d2.visualization import color_label, draw_rows, head_attention
 
 
 def model(block):
     torch.manual_seed(0)
     backbone = build_context_resnet(
-        depth=18, stem_out_channels=8, res2_out_channels=8, out_features=["res3"]
+        depth=18, stem_out_channels=8, res2_out_channels=8, out_features=["res2", "res3"]
     )
-    head = ContextHead(
-        {"res3": ShapeSpec(channels=16, stride=8)},
-        in_features=["res3"],
-        channels=16,
-        norm="BN",
-        num_classes=3,
-        context_block=block,
-    )
+    shape, common = backbone.output_shape(), {"channels": 16, "norm": "BN", "num_classes": 3}
+    if block == "ann":
+        head = AsymmetricHead(shape, in_features=["res2", "res3"], project_channels=8, **common)
+    else:
+        head = ContextHead(shape, in_features=["res3"], context_block=block, **common)
     return SemanticSegmentor(
         backbone=backbone, sem_seg_head=head, pixel_mean=[100.0] * 3, pixel_std=[50.0] * 3
     ).eval()
@@ -43,7 +39,37 @@ def test_maps_are_those_the_forward_pass_uses():
         torch.testing.assert_close(value, expected[name][0])
 
 
+def test_an_asymmetric_head_shows_both_of_its_blocks():
+    net, image = model("ann"), torch.randint(0, 255, (3, 64, 96))
+    seen = {}
+    for name in ("fusion", "context"):
+        block = net.sem_seg_head.get_submodule(name)
+        block.register_forward_pre_hook(
+            lambda m, args, kwargs, name=name: seen.update({name: (args[0], kwargs)}),
+            with_kwargs=True,
+        )
+    with torch.no_grad():
+        net([{"image": image}])
+    forward = dict(seen)
+    maps = head_attention(net, image, [(0, 0), (20, 50)])
+    assert maps["fusion"].shape == (2, 16, 24) and maps["pairwise"].shape == (2, 8, 12)
+    for name, key in (("fusion", "fusion"), ("context", "pairwise")):
+        x, options = forward[name]
+        block = net.sem_seg_head.get_submodule(name)
+        expected = block.attention(x, [(0, 0), (2, 6)], **options)["pairwise"][0]
+        torch.testing.assert_close(maps[key], expected)
+        torch.testing.assert_close(maps[key].sum((1, 2)), torch.ones(2))
+
+
+def test_the_pyramid_block_in_a_context_head():
+    maps = head_attention(model("apnb"), torch.randint(0, 255, (3, 64, 96)), [(5, 6)])
+    assert list(maps) == ["pairwise"] and maps["pairwise"].shape == (1, 8, 12)
+    torch.testing.assert_close(maps["pairwise"].sum(), torch.tensor(1.0))
+
+
 def test_what_has_no_maps_says_so():
+    with pytest.raises(UsageError, match=r"GeneralizedRCNN has no .*res4\[-1\].context"):
+        head_attention(object.__new__(GeneralizedRCNN), torch.zeros(3, 64, 64), [(0, 0)])
     with pytest.raises(UsageError, match="no context block"):
         head_attention(model(None), torch.zeros(3, 64, 64), [(0, 0)])
     with pytest.raises(UsageError, match="outside the 64x64 image"):

@@ -8,6 +8,9 @@ Examples:
 """
 
 import argparse
+import shlex
+
+import _environment  # noqa: F401
 
 from dnl_d2.analysis import Regions, analyze, as_json, as_text
 from dnl_d2.config.imports import add_import_option, import_modules
@@ -62,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         asked = {"config": args.config_file, "overrides": args.opts, **regions._asdict()}
         write_text(args.json, as_json(analysis, **asked))
-    print(f"{args.config_file} {' '.join(args.opts)}".strip())
+    print(shlex.join([args.config_file, *args.opts]))
     print(as_text(analysis))
 
 

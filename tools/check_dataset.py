@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import _environment  # noqa: F401
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
@@ -238,8 +239,8 @@ def give_config(
         print(f"\nTo train on it (--write-config {written} writes this file):\n\n{text}")
         return
     write_text(args.write_config, text)
-    command = shlex.join(["tools/train_net.py", "--config-file", args.write_config])
-    print(f"\nTo train on it: {command}")
+    tool = os.path.join(os.path.relpath(os.path.join(ROOT, "tools")), "train_net.py")
+    print(f"\nTo train on it: {shlex.join([tool, '--config-file', args.write_config])}")
 
 
 def recipe(
@@ -306,7 +307,7 @@ def write_files(args: argparse.Namespace, inspection: Inspection) -> None:
     classes = inspection.classes or [str(value) for value in range(256)]
     if draw_contact_sheet(sheet, sets, classes=classes, count=args.pictures):
         written.append(sheet)
-    print(f"\nWritten: {' '.join(written)}")
+    print(f"\nWritten: {shlex.join(written)}")
     colors, tolerance = convertible_colors(inspection.summaries)
     if colors and args.images is not None:
         folders = [source.folders[1] for source in sets]

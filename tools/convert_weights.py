@@ -10,6 +10,8 @@ Examples:
 
 import argparse
 
+import _environment  # noqa: F401
+
 from dnl_d2.checkpoint.convert import source_names
 from dnl_d2.checkpoint.convert_file import BACK, convert_file
 from dnl_d2.errors import ending_in_one_line

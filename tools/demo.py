@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+import _environment  # noqa: F401
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -55,13 +56,13 @@ def train(method: str, args: argparse.Namespace) -> tuple[dict, torch.nn.Module]
     cfg = load_config(
         CONFIG.format(method),
         [
-            f"train.output_dir={folder}",
             f"train.max_iter={args.iterations}",
             f"train.checkpointer.period={args.iterations}",
             f"train.device={args.device}",
             f"train.log_period={max(args.iterations // 8, 1)}",
         ],
     )
+    cfg.train.output_dir = folder  # a path may hold what an override cannot
     flags = argparse.Namespace(
         eval_only=False, resume=False, overwrite=True, config_file=CONFIG.format(method)
     )

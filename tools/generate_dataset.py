@@ -13,6 +13,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
+import _environment  # noqa: F401
+
 from dnl_d2.data.datasets.registration import dataset_path
 from dnl_d2.errors import ending_in_one_line
 from dnl_d2.synthetic import generate_dataset, generate_instances

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import _environment  # noqa: F401
 import yaml
 from tabulate import tabulate
 

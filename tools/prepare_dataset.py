@@ -12,6 +12,8 @@ Examples:
 import argparse
 import sys
 
+import _environment  # noqa: F401
+
 from dnl_d2.errors import ending_in_one_line
 from dnl_d2.preparation import PREPARATIONS, prepare_dataset
 

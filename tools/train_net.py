@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import _environment  # noqa: F401
 import torch
 from detectron2.engine import default_argument_parser, launch
 from torch.multiprocessing import ProcessRaisedException

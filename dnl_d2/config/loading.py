@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from dnl_d2.config.keys import add_dnl_config
+from dnl_d2.config.train_defaults import fill_train
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
@@ -123,6 +124,7 @@ def _load_lazy(path: str, overrides: list[str]) -> DictConfig:
         raise UsageError(
             f"{path}: {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
+    fill_train(cfg)
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals:

@@ -137,10 +137,14 @@ _RULES: tuple[tuple[str | None, str | None, Rule], ...] = (
 )
 _YAML = {key: rule for key, _, rule in _RULES if key}
 _LAZY = {key: rule for _, key, rule in _RULES if key}
-# Without which a LazyConfig cannot run.
-_NEEDED = tuple(
-    key for key in _LAZY if key.startswith("train.") and not key.endswith("max_to_keep")
-)
+
+
+def require_device(device: str, key: str) -> None:
+    """Raises :class:`UsageError` where a CUDA device is asked for and there is none."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"{key} is {device}, but PyTorch finds no CUDA device here: set {key} to cpu"
+        )
 
 
 def check_yaml(cfg: CfgNode) -> None:
@@ -213,10 +217,9 @@ def _check_fixed_norm(cfg: CfgNode) -> None:
 
 def check_lazy(cfg: DictConfig) -> None:
     """As :func:`check_yaml`; None stands for what a function has by itself."""
+    if not OmegaConf.is_dict(select_lazy(cfg, "train")):
+        raise UsageError("train is missing: start from configs/common/train.py")
     values = {key: select_lazy(cfg, key) for key in _LAZY}
-    missing = [key for key in _NEEDED if values[key] is None]
-    if missing:
-        raise UsageError(f"{missing[0]} is missing: start from configs/common/train.py")
     _check({key: value for key, value in values.items() if value is not None}, _LAZY)
 
 

@@ -1,11 +1,12 @@
 """Listing folders by the endings of their files, and pairing what two of them hold."""
 
 import os
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 from detectron2.utils.file_io import PathManager
 
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, printable
 
 _NAMED = 3  # how many files a message lists
 
@@ -19,10 +20,11 @@ def stems_and_files(folder: str, suffixes: Sequence[str]) -> list[tuple[str, str
     """The files of a folder that end in one of ``suffixes``, also in capitals; no hidden ones.
 
     Returns:
-        (name without the suffix, path), sorted by name; none where there is no such folder.
+        (name without the suffix, path), sorted by name; none where there is no such folder. An
+        accented letter is one character, also where a file system (macOS) has made it two.
     """
     return [
-        (entry[: -len(suffix)], os.path.join(folder, entry))
+        (unicodedata.normalize("NFC", entry[: -len(suffix)]), os.path.join(folder, entry))
         for entry in list_folder(folder)
         for suffix in suffixes
         if entry.lower().endswith(suffix.lower()) and not entry.startswith(".")
@@ -41,6 +43,16 @@ def find_files_by_city(folder: str, suffix: str) -> dict[str, str]:
         for city in list_folder(folder)
         for key, path in find_files(os.path.join(folder, city), suffix).items()
     }
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a UTF-8 text file, without a byte-order mark and what spaces surround a line.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read.
+    """
+    with PathManager.open(path, "rb") as file:
+        return [line.strip() for line in file.read().decode("utf-8-sig").splitlines()]
 
 
 def require_folder(folder: str, hint: str) -> None:
@@ -63,7 +75,7 @@ def count_and_name(found: Sequence[str], total: int, what: str) -> str:
         what: the middle of the line.
     """
     more = ", ..." if len(found) > _NAMED else ""
-    return f"{len(found)} of {total} {what}: {', '.join(found[:_NAMED])}{more}"
+    return f"{len(found)} of {total} {what}: {printable(', '.join(found[:_NAMED]))}{more}"
 
 
 def require_all(keys: Collection[str], files: Collection[str], what: str, hint: str) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from dnl_d2.config.batch_size import scale_schedule
 from dnl_d2.config.rules import check_lazy, select_lazy
+from dnl_d2.config.train_defaults import fill_train
 from dnl_d2.data.naming_mapper import NamingMapper
 from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
 from dnl_d2.engine.optimizer import clip_total_norm
@@ -54,14 +55,16 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
     """The run that a LazyConfig describes.
 
     Args:
-        cfg: it stays as it is.
+        cfg: it stays as it is; what its ``train`` lacks is as in
+            :mod:`dnl_d2.config.train_defaults`.
         train: whether it trains; otherwise it only evaluates.
 
     Raises:
         UsageError: a value that cannot be meant, or something that every run needs is missing.
     """
-    check_lazy(cfg)
     cfg = copy.deepcopy(cfg)
+    fill_train(cfg)
+    check_lazy(cfg)
     cfg.train.device = usable_device(cfg.train.device)
     note = scale_lazy(cfg) if train else ""
     fitted = copy.deepcopy(cfg)

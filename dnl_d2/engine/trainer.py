@@ -103,14 +103,15 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """As in DefaultTrainer, for the processes there are.
+        """As in DefaultTrainer, for the processes and devices there are.
 
         Raises:
             UsageError: a value that cannot be meant, or TEST.AUG for a model that ignores it.
         """
         spec = from_yaml(cfg, cls, train=False)
         check_multi_scale(spec, spec.model_class)
-        return plain_batch_norm_if_alone(super().build_model(cfg), cfg.MODEL.DEVICE)
+        model = super().build_model(spec.config)
+        return plain_batch_norm_if_alone(model, spec.device)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:

@@ -89,7 +89,7 @@ def add_projected(
     if project.bias is not None:
         constant = constant + project.bias[:, None]
     out = x.flatten(2) + constant
-    out = out.baddbmm_(weight.expand(len(x), -1, -1), context.transpose(1, 2))
+    out = out.baddbmm_(weight.expand(x.shape[0], -1, -1), context.transpose(1, 2))
     return out.unflatten(2, x.shape[2:])
 
 

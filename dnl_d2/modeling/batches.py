@@ -1,7 +1,11 @@
-"""Predicting many images at once without letting them change each other's results."""
+"""Batches of images: of one size, padded for a backbone, without changing each other's results."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 
@@ -35,3 +39,29 @@ class SameSizeBatches(nn.Module):
             for index, result in zip(indices, predicted, strict=True):
                 results[index] = result
         return results
+
+
+def padded_for(backbone: Backbone, images: Tensor) -> Tensor:
+    """Normalised images of one size, with the zeros below and on the right that a backbone needs.
+
+    As ``ImageList.from_tensors`` of Detectron2, but computed on sizes alone: a graph of
+    :mod:`torch.export` then serves every size.
+
+    Args:
+        backbone: with ``size_divisibility`` and ``padding_constraints``.
+        images: ``(N, C, H, W)``.
+    """
+    needs = backbone.padding_constraints
+    divisor = max(needs.get("size_divisibility", backbone.size_divisibility), 1)
+    square = needs.get("square_size", 0)
+    below, right = (-(-(square or side) // divisor) * divisor - side for side in images.shape[-2:])
+    return F.pad(images, (0, right, 0, below)) if square or divisor > 1 else images
+
+
+def cropped(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """The upper left ``size`` (height, width) of larger ``(N, K, H, W)`` maps."""
+    height, width = size
+    if not torch.compiler.is_compiling():
+        return maps[..., :height, :width]
+    # A graph would remember whether this slice of the traced size was contiguous.
+    return F.pad(maps, (0, width - maps.shape[-1], 0, height - maps.shape[-2]))

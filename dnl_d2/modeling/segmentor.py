@@ -11,8 +11,10 @@ from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from detectron2.structures import ImageList
 from torch import Tensor
 
+from dnl_d2.config.rules import require_device
 from dnl_d2.data.resize import MultiScaleFlip
 from dnl_d2.errors import UsageError
+from dnl_d2.modeling.batches import cropped, padded_for
 from dnl_d2.modeling.inference import average_probabilities, check_window, sliding_window
 
 _logger = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class ContextSegmentor(SemanticSegmentor):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        require_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")  # where build_model will move it
         slide, crop = cfg.TEST.SLIDE, cfg.INPUT.CROP
         if cfg.INPUT.MIN_SIZE_TEST:
             _logger.warning(
@@ -104,14 +107,23 @@ class ContextSegmentor(SemanticSegmentor):
         if self.training:
             return self._losses(batched_inputs)
         batched_inputs = [self._as_tested(x) for x in batched_inputs]
-        if any("images" in x for x in batched_inputs) or (
-            len({x["image"].shape for x in batched_inputs}) > 1
+        if any("images" in x for x in batched_inputs) or any(
+            x["image"].shape != batched_inputs[0]["image"].shape for x in batched_inputs[1:]
         ):
             # Each by itself: padding to a common size would take part in the attention.
             return [{"sem_seg": self._predict_alone(x)} for x in batched_inputs]
         sizes = [(x.get("height"), x.get("width")) for x in batched_inputs]
         results = self._predict_alike([x["image"] for x in batched_inputs], sizes)
         return [{"sem_seg": result} for result in results]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Pictures of one size as the mapper gives them -> logits of that size.
+
+        ``(N, C, H, W)`` -> ``(N, K, H, W)``, from tensors and sizes alone:
+        :mod:`torch.export` makes one graph of it for every size.
+        """
+        padded = padded_for(self.backbone, self._normalised(images))
+        return cropped(self.predict(padded), images.shape[-2:])
 
     def predict(self, images: Tensor) -> Tensor:
         """Normalised ``(N, C, H, W)`` images -> ``(N, K, H, W)`` logits, whole or sliding."""
@@ -163,12 +175,10 @@ class ContextSegmentor(SemanticSegmentor):
         self, images: list[Tensor], sizes: list[tuple[int | None, int | None]]
     ) -> list[Tensor]:
         """Logits of images of one size, each resized to its (height, width), None for its own."""
-        batch = self._batch([self._normalised(image) for image in images])
-        height, width = batch.image_sizes[0]
-        logits = self.predict(batch.tensor)[..., :height, :width]
+        height, width = images[0].shape[-2:]
         return [
             self._resize(part, height if h is None else h, width if w is None else w)
-            for part, (h, w) in zip(logits, sizes, strict=True)
+            for part, (h, w) in zip(self.logits(torch.stack(images)), sizes, strict=True)
         ]
 
     def _normalised(self, image: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, one_line
 from dnl_d2.files import WriteError
 from dnl_d2.preparation.label_files import is_prepared, remove_leftovers, write_label
 
@@ -106,7 +106,7 @@ def convert_labels(
                 except WriteError:
                     raise
                 except UsageError as error:
-                    report.problems.append(str(error))
+                    report.problems.append(one_line(error))
                 else:
                     report.written += written
                     report.skipped += not written

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dnl_d2.errors import printable
+
 _NAMED = 3  # how many files a line names
 
 
@@ -24,11 +26,10 @@ class Finding:
 
     def line(self, name: str) -> str:
         """The finding as one line about the set ``name``."""
-        if not self.files:
-            return f"{self.level}: {name}: {self.text}"
-        count = len(self.files)
-        named = first_of(self.files, _NAMED)
-        return f"{self.level}: {name}: {self.text} ({count} file{'s'[: count - 1]}: {named})"
+        line = f"{self.level}: {name}: {self.text}"
+        if count := len(self.files):
+            line += f" ({count} file{'s'[: count - 1]}: {first_of(self.files, _NAMED)})"
+        return printable(line)
 
 
 def first_of(items: Sequence, most: int) -> str:

@@ -10,6 +10,7 @@ from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultTrainer, SimpleTrainer, hooks
 from detectron2.evaluation import DatasetEvaluators
+from detectron2.modeling import build_model as build_detectron2_model
 from omegaconf import OmegaConf
 from torch import nn
 from torchvision.models import resnet18
@@ -29,6 +30,16 @@ pytestmark = pytest.mark.usefixtures("environment")
 def idiom(trainer, *, resume=False):
     trainer.resume_or_load(resume=resume)
     return trainer.train()
+
+
+def test_a_model_for_a_gpu_that_is_not_there(tmp_path, monkeypatch, caplog):
+    """Trainer builds it for the CPU and says so; Detectron2's own function is told what to set."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg = yaml_config(tmp_path / "out", MODEL__DEVICE="cuda")
+    assert Trainer.build_model(cfg).device.type == "cpu" and "running on cpu" in caplog.text
+    with pytest.raises(UsageError, match=r"MODEL\.DEVICE is cuda, .*: set MODEL\.DEVICE to cpu"):
+        build_detectron2_model(cfg)
+    assert cfg.MODEL.DEVICE == "cuda"
 
 
 def test_the_usual_idiom_starts_from_a_torchvision_file(tmp_path):

@@ -51,7 +51,7 @@ def test_package_without_detectron2_names_both_ways_to_install_it():
         result = run(code)
         assert result.returncode != 0
         message = result.stderr.strip().splitlines()[-1]
-        assert message.startswith("ImportError: dnl_d2 needs detectron2")
+        assert message.startswith("ModuleNotFoundError: dnl_d2 needs detectron2")
         assert "pip install" in message and "make" in message
 
 

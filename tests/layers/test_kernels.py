@@ -217,11 +217,11 @@ def test_half_precision_operands_have_fp32_logits(backend, held, monkeypatch):
 )
 def test_one_export_serves_every_size(spec):
     block = Pool() if spec == "pool" else randomize(build_context_block(spec, 8), 0).eval()
-    sizes = {2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}
+    sizes = {0: Dim("batch"), 2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}
     with torch.no_grad():
         exported = export(block, (torch.randn(2, 8, 24, 18),), dynamic_shapes=(sizes,))
-        for size in ((24, 18), (5, 2), (33, 70), (97, 33), (13, 130)):
-            x = torch.randn(2, 8, *size)
+        for batch, *size in ((2, 24, 18), (1, 5, 2), (3, 33, 70), (2, 97, 33), (1, 13, 130)):
+            x = torch.randn(batch, 8, *size)
             torch.testing.assert_close(exported.module()(x), block(x))
 
 

@@ -123,6 +123,6 @@ def test_rooms_of_an_installed_wheel_need_no_further_extra(python, tmp_path):
     others = ("cityscapesscripts", "faster_coco_eval", "lvis", "mmseg", "mmdet", "mmengine", "timm")
     rooms = "analysis checkpoint data engine evaluation modeling model_zoo preparation synthetic "
     code = f"import sys\nfor name in {others}: sys.modules[name] = None\n"
-    for room in (rooms + "validation visualization").split():
+    for room in (rooms + "validation visualization export").split():
         code += f"import dnl_d2.{room}\n"
     run(python, "-W", "ignore", "-c", code, cwd=tmp_path)

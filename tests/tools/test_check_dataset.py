@@ -1,6 +1,7 @@
 """tools/check_dataset.py as a person runs it."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -62,13 +63,15 @@ def folders(datasets, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".yaml", ".py"])
 def test_sound_folders_give_a_config_a_sheet_and_figures(root, check, folders, tmp_path, suffix):
-    written = tmp_path / f"mine{suffix}"
+    written = tmp_path / f"it's mine (1){suffix}"
     data = tmp_path / "data"
     result = check(
         *folders, "--val-images", data / "val", "--val-labels", data / "valannot",
         "--classes", CLASSES, "--base", root / BASES[suffix], "--write-config", written,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
+    command = result.stdout.splitlines()[-1].removeprefix("To train on it: ")
+    assert shlex.split(command) == ["tools/train_net.py", "--config-file", str(written)]
     assert "errors: 0" in result.stdout and "LOSS_CLASS_WEIGHTS: [" in result.stdout
     assert Image.open(tmp_path / "report/contact_sheet.png").size[0] > 500
     figures = json.loads((tmp_path / "report/report.json").read_text())

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog
-from detectron2.utils.file_io import PathManager
 
 from dnl_d2.data.datasets.coco import register_coco_dataset
 from dnl_d2.data.datasets.folder import register_sem_seg_folder
 from dnl_d2.data.datasets.registration import dataset_path
+from dnl_d2.data.listing import read_lines
 from dnl_d2.errors import UsageError
 
 # Keys of an entry that it needs, and others that it may have.
@@ -70,15 +70,15 @@ def read_class_names(path: str, key: str) -> list[str]:
         UsageError: the file cannot be read, or see :func:`check_class_names`.
     """
     try:
-        with PathManager.open(path, "rb") as file:
-            text = file.read().decode("utf-8-sig")  # some editors start a file with a mark
+        names = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"{key}: the file of class names {path} cannot be read ({reason}): give a text file "
             "with one name a line, or the list of names"
         ) from error
-    names = [line.strip() for line in text.rstrip().splitlines()]
+    while names and not names[-1]:
+        names.pop()
     return check_class_names(names, f"{key} ({path})")
 
 

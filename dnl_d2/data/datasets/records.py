@@ -1,12 +1,11 @@
 """What the readers of the published datasets share."""
 
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from detectron2.utils.file_io import PathManager
-
 from dnl_d2.data.images import image_size
-from dnl_d2.data.listing import find_files, require_all, require_folder
+from dnl_d2.data.listing import find_files, read_lines, require_all, require_folder
 from dnl_d2.errors import UsageError
 
 _READERS = 8  # headers read at a time: on a network disk the wait is for the disk
@@ -29,21 +28,20 @@ def read_ids(path: str, hint: str) -> list[str]:
         UsageError: the list is missing, empty, no text, or has more than a name in a line.
     """
     try:
-        with PathManager.open(path, "r") as file:
-            ids = [line.split() for line in file if line.strip()]
+        lines = [line for line in read_lines(path) if line]
     except FileNotFoundError as error:
         raise UsageError(f"list {path} does not exist: {hint}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"list {path} cannot be read ({error}): {hint}") from error
-    for words in ids:
-        if len(words) > 1:
+    for line in lines:
+        if len(line.split()) > 1:
             raise UsageError(
-                f"list {path} has the line {' '.join(words)!r}: expected one picture name a line, "
-                "without folder and suffix"
+                f"list {path} has the line {line!r}: expected one picture name a line, without "
+                "folder and suffix"
             )
-    if not ids:
+    if not lines:
         raise UsageError(f"list {path} is empty: {hint}")
-    return [words[0] for words in ids]
+    return [unicodedata.normalize("NFC", line) for line in lines]
 
 
 def make_records(images: Sequence[str], labels: Sequence[str] | None) -> list[dict]:

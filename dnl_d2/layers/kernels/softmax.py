@@ -64,8 +64,12 @@ def softmax_attention(
     return torch.ops.dnl_d2.chunked_attention(query, key, value, bias, scale)[0]
 
 
-# Since PyTorch 2.7.
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+def _traces_without_dynamo() -> bool:
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
+# Since PyTorch 2.7; before it, only non-strict exports can be told.
+_is_exporting = getattr(torch.compiler, "is_exporting", _traces_without_dynamo)
 
 
 def fastest(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> str:

@@ -11,7 +11,11 @@ def run(module: str) -> None:
     try:
         main = importlib.import_module(module).main
     except ModuleNotFoundError as missing:
-        sys.exit(f"{name} needs {missing.name}: pip install --no-deps -r requirements/parity.txt")
+        sys.exit(
+            f"{name}: error: {sys.executable} has no package {missing.name}: run it with the "
+            ".venv/bin/python that `make .venv/.ready` sets up, or add requirements/parity.txt "
+            "without dependencies (pip install --no-deps -r) to an environment of dnl_d2"
+        )
     from dnl_d2.errors import UsageError, one_line
 
     try:

@@ -1,0 +1,43 @@
+"""The keys below ``train`` of a LazyConfig, and what each is where a config leaves it out."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+TRAIN: dict[str, Any] = dict(
+    output_dir="output",
+    init_checkpoint="",
+    max_iter=40000,
+    seed=-1,  # negative: another one each run
+    # On CUDA "float16" (with loss scaling) or "bfloat16"; a CPU always uses bfloat16.
+    amp=dict(enabled=False, dtype="float16"),
+    # Gradients are scaled down where the norm of all together exceeds this; 0: never.
+    clip_norm=0.0,
+    accumulate=1,  # parts in which each process trains its share of a batch before it steps
+    # The batch size that a config is meant for. With another total_batch_size the learning rate
+    # scales along, and iterations and periods inversely; 0: nothing scales.
+    reference_batch_size=0,
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    checkpointer=dict(period=4000, max_to_keep=3),
+    eval_period=4000,
+    log_period=20,
+    check_labels=2000,  # labels per split to read and check before training; 0 for none
+    device="cuda",
+)
+
+
+def fill_train(cfg: DictConfig) -> None:
+    """Adds to ``cfg.train``, if there is one, the keys that it lacks, or that are null."""
+    train = cfg.get("train")
+    if isinstance(train, DictConfig):
+        _fill(train, TRAIN)
+
+
+def _fill(node: DictConfig, defaults: Mapping[str, Any]) -> None:
+    for key, value in defaults.items():
+        if node.get(key) is None:
+            node[key] = copy.deepcopy(value)
+        elif isinstance(value, Mapping) and isinstance(node[key], DictConfig):
+            _fill(node[key], value)

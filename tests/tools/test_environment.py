@@ -1,0 +1,47 @@
+"""Tools where something that they need is missing, and from any folder."""
+
+import subprocess
+import sys
+
+import pytest
+
+TOOLS = (
+    "analyze_model", "check_dataset", "convert_weights", "demo", "generate_dataset", "make_tables",
+    "prepare_dataset", "train_net",
+)  # fmt: skip
+PARITY = ("benchmark_blocks", "benchmark_model", "check_parity")
+
+
+def run_bare(folder, *arguments):
+    """A Python without any package, started in ``folder``."""
+    command = [sys.executable, "-S", "-E", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def test_these_are_all_tools(root):
+    found = [path.stem for path in (root / "tools").glob("[!_]*.py")]
+    assert sorted(found) == sorted(TOOLS + PARITY)
+
+
+@pytest.mark.parametrize(
+    "path", [f"tools/{name}.py" for name in TOOLS] + [f"projects/parity/{n}.py" for n in PARITY]
+)
+def test_a_missing_package_is_named_in_a_line(root, tmp_path, path):
+    result = run_bare(tmp_path, root / path, "--help")
+    assert result.returncode == 1 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    name = path.rpartition("/")[2]
+    assert line.startswith(f"{name}: error: {sys.executable} has no package ")
+    assert "dnl_d2:" not in line and "`make .venv/.ready`" in line
+
+
+def test_the_library_beside_the_tools_is_found(root, tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(root / 'tools')!r}); import _environment, dnl_d2; "
+    result = run_bare(tmp_path, "-c", code + "print(dnl_d2.__file__)")
+    assert result.stdout.strip() == str(root / "dnl_d2/__init__.py"), result.stderr
+
+
+def test_other_mistakes_keep_their_traceback(root, tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(root / 'tools')!r}); import _environment; "
+    for mistake in ("import dnl_d2.nothing", "1 / 0"):
+        assert "Traceback" in run_bare(tmp_path, "-c", code + mistake).stderr

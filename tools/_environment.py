@@ -1,0 +1,30 @@
+"""Each tool imports this first: where a package is missing, one line says how to get it."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+
+if sys.version_info < (3, 10):  # noqa: UP036
+    sys.exit(f"dnl_d2 needs Python 3.10 or newer, and {sys.executable} is {sys.version.split()[0]}")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As ``sys.excepthook``, but for a package that this Python lacks."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if kind is not ModuleNotFoundError or package in ("", "dnl_d2"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(
+        f"{os.path.basename(sys.argv[0])}: error: {sys.executable} has no package {package}: run "
+        f"the tool with {ROOT}/.venv/bin/python, which `make .venv/.ready` in {ROOT} sets up, or "
+        "install into an environment of your own as README.md says",
+        file=sys.stderr,
+    )
+
+
+sys.excepthook = _explain
+if importlib.util.find_spec("dnl_d2") is None:  # then the one beside the tools, from any folder
+    sys.path.append(str(ROOT))
