@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from dnl_d2.compat import lvis_evaluation
 from dnl_d2.data.datasets.cityscapes_instances import list_cityscapes_instances
 from dnl_d2.errors import UsageError
+from dnl_d2.validation.findings import reordered
 from dnl_d2.validation.instances import check_class_count, check_coco_dataset
 from dnl_d2.validation.label_maps import (
     ReadLabels,
@@ -65,7 +66,7 @@ def check_datasets(
         test: whether they are predicted only, for which a split needs no labels.
 
     Returns:
-        By dataset, the classes of those that a detector reads.
+        By dataset, the classes of those that the model reads.
 
     Raises:
         UsageError: no dataset, an unregistered name, another number of classes, or what
@@ -137,8 +138,7 @@ def _require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
     for other in others:
         if classes[other] == classes[first]:
             continue
-        mine, theirs = ([name.casefold() for name in classes[n]] for n in (first, other))
-        if not any(name in mine and mine.index(name) != i for i, name in enumerate(theirs)):
+        if not reordered(classes[first], classes[other]):
             _logger.warning(
                 "datasets %s and %s name their classes differently; they are taken for the same, "
                 "number by number", first, other,
@@ -152,9 +152,9 @@ def _require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
             for names in (classes[first], classes[other])
         ]
         raise UsageError(
-            f"datasets {first} and {other} differ in their categories, by id from number {start} "
-            f"on: {told[0] or 'none'}; and {told[1] or 'none'}: give both the same names in the "
-            "same order"
+            f"datasets {first} and {other} differ in their classes (categories by id) from number "
+            f"{start} on: {told[0] or 'none'}; and {told[1] or 'none'}: give both the same names "
+            "in the same order"
         )
 
 
@@ -162,7 +162,7 @@ def _only_load(split: _Split, task: Task) -> None:
     split.load()
 
 
-def _check_sem_seg(split: _Split, task: Task) -> None:
+def _check_sem_seg(split: _Split, task: Task) -> list[str] | None:
     if task.only_detects:
         raise UsageError(
             f"{split.what}: dataset {split.name} has label maps, the model detects objects: give "
@@ -170,7 +170,7 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
         )
     records, classes = split.load(), split.meta.stuff_classes
     if task.num_classes is None:
-        return
+        return None
     if task.instances and not split.test and not _any_has("annotations", records):
         raise UsageError(
             f"{split.what}: dataset {split.name} has label maps, no boxes: the model learns both"
@@ -196,6 +196,7 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
         )
         if not split.test:
             split.read.append(read)
+    return None if task.instances else classes  # what does both has things to compare
 
 
 def _any_has(key: str, records: Sequence[Mapping]) -> bool:

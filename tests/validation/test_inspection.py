@@ -231,6 +231,17 @@ def test_two_sets_are_compared(make):
     assert "2 c" in findings["class_lacking"].text
 
 
+@pytest.mark.parametrize(
+    ("others", "level"), [(["b", "a", "c"], "error"), (["A", "b", "C"], "warning")]
+)
+def test_the_same_classes_by_other_numbers_are_an_error(make, others, level):
+    folders = make(drawn(0, 1, 2))
+    findings = found(
+        folder_set("t", *folders, classes=ABC), folder_set("v", *folders, classes=others)
+    )
+    assert findings["other_classes"].level == level
+
+
 def test_a_test_set_may_lack_classes_by_chance(make):
     val = folder_set("v", *make(drawn(0, 255), folder="val"), classes=ABC)
     full = folder_set("t", *make(drawn(0, 1, 2)), classes=ABC)
