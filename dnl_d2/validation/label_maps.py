@@ -14,7 +14,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.validation.findings import Finding
 from dnl_d2.validation.judgements import judge_labels, judge_variety
 from dnl_d2.validation.labelled_sets import LabelledSet
-from dnl_d2.validation.scan import LabelFacts, count_values
+from dnl_d2.validation.scan import LabelFacts, count_values, palette_colors
 from dnl_d2.validation.summary import SetSummary
 
 _logger = logging.getLogger(__name__)
@@ -74,7 +74,9 @@ def check_sem_seg_dataset(
     def check_values(record: dict) -> None:
         path = record["sem_seg_file_name"]
         label = checked_label(path, num_classes=num_classes, ignore_label=ignore_label)
-        counted[path] = LabelFacts(size=label.shape, values=dict(count_values(label)))
+        values = dict(count_values(label))
+        palette = palette_colors(load_picture(path, kind="label", header_only=True), values)
+        counted[path] = LabelFacts(size=label.shape, values=values, palette=palette)
 
     def check_pixels(record: dict) -> None:
         load_picture(record["file_name"])
@@ -115,6 +117,8 @@ def judge_training_labels(sets: Sequence[ReadLabels]) -> None:
     total = SetSummary(replace(first.source, name=name), first.num_classes)
     for summary in (first, *others):
         total.values.update(summary.values)
+        for value, colors in summary.palette.items():
+            total.palette[value] = colors | total.palette[value]
         total.pixels += summary.pixels
         total.ignored += summary.ignored
     read = ReadLabels(total, sum(read.count for read in sets), all(read.every for read in sets))

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +43,7 @@ class LabelFacts:
     colored: bool = False  # values are then 0xRRGGBB
     values: dict[int, int] = field(default_factory=dict)  # value -> pixels
     smeared: bool = False  # by a lossy format, or smoothed at the borders
+    palette: dict[int, int] = field(default_factory=dict)  # value -> its colour, 0xRRGGBB
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,25 @@ def _label_facts(path: str) -> LabelFacts:
         colored=colored,
         values=dict(values.most_common(_KEPT)),
         smeared=smeared,
+        palette={} if colored else palette_colors(picture, values),
     )
+
+
+def palette_colors(picture: Image.Image, values: Iterable[int]) -> dict[int, int]:
+    """The colours (0xRRGGBB) that a palette picture shows values in; empty for other pictures.
+
+    Args:
+        picture: its header is enough.
+        values: which of them.
+    """
+    if picture.mode != "P" or picture.palette is None:
+        return {}
+    mode, data = picture.palette.getdata()
+    if mode not in ("RGB", "RGBA"):
+        return {}
+    size = len(mode)
+    entries = {value: data[size * value : size * value + 3] for value in values}
+    return {value: int.from_bytes(rgb, "big") for value, rgb in entries.items() if len(rgb) == 3}
 
 
 def _packed(picture: Image.Image) -> np.ndarray:

@@ -18,6 +18,7 @@ from dnl_d2.validation import (
     registered_set,
 )
 from dnl_d2.validation.judgements import convertible_colors
+from dnl_d2.validation.label_maps import check_sem_seg_dataset, judge_training_labels
 from dnl_d2.validation.suggestions import conversion_script
 from dnl_d2.validation.tables import as_data, as_text
 from tests.pictures import truncate
@@ -140,6 +141,25 @@ def test_values_that_are_not_the_classes(make, values, classes, codes):
         assert findings["binary"].level == ("error" if classes else "warning")
     grey = values in ((0, 255), (0, 76, 150), (0, 76))
     assert bool(convertible_colors(inspection.summaries)[0]) == grey
+
+
+def test_a_value_of_several_palette_colours_is_told(make, caplog):
+    def indexed(*colors):
+        picture = drawn(0, 1, 2).convert("P")
+        picture.putdata(list(drawn(0, 1, 2).tobytes()))
+        picture.putpalette([0, 0, 0, *colors])
+        return picture
+
+    same = make(indexed(255, 0, 0, 0, 255, 0), indexed(255, 0, 0, 0, 255, 0))
+    assert not found(folder_set("t", *same, classes=ABC))
+    swapped = make(indexed(255, 0, 0, 0, 255, 0), indexed(0, 255, 0, 255, 0, 0), folder="swapped")
+    finding = found(folder_set("t", *swapped, classes=ABC))["palettes"]
+    assert "value 1 as (255, 0, 0) in" in finding.text and "as (0, 255, 0) in" in finding.text
+    files = [(f"{swapped[0]}/{i}.png", f"{swapped[1]}/{i}.png") for i in range(2)]
+    records = [{"file_name": image, "sem_seg_file_name": label} for image, label in files]
+    read = check_sem_seg_dataset(records, num_classes=3, ignore_label=255, name="t")
+    judge_training_labels([read])
+    assert finding.text in caplog.text
 
 
 def test_off_by_one_is_told_apart(make):
