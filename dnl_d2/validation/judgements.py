@@ -29,6 +29,8 @@ _WARNINGS_BY_FILE = {
     "constant": "images are of one colour",
     "turned": "images have an EXIF rotation, which is not applied: see that their labels fit the "
     "stored pixels",
+    "dim": "grey images of 16 bits fill 12 of them at most, and are nearly black once scaled to 8: "
+    "stretch their values and save them anew",
     "repeated": "images equal another one of the set pixel by pixel",
 }
 
@@ -49,6 +51,11 @@ def judge(summary: SetSummary, training: SetSummary) -> list[Finding]:
     if not summary.source.pairs and not any(f.level == "error" for f in findings):
         findings.append(Finding("error", "empty", "there is no image with a label"))
     return sorted(findings, key=lambda finding: finding.level)
+
+
+def image_warning(code: str, files: Sequence[str]) -> Finding:
+    """What is to say about images that are ``turned`` or ``dim``."""
+    return Finding("warning", code, _WARNINGS_BY_FILE[code], files)
 
 
 def judge_labels(summary: SetSummary, training: SetSummary) -> list[Finding]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
-from dnl_d2.data.images import load_picture
+from dnl_d2.data.images import is_dim, is_turned, load_picture
 from dnl_d2.data.labels import read_label
 from dnl_d2.errors import UsageError
 
@@ -31,6 +31,7 @@ class ImageFacts:
     digest: bytes = b""  # of the decoded pixels: equal for pictures that were saved anew
     constant: bool = False
     turned: bool = False  # by its EXIF orientation
+    dim: bool = False  # nearly black once it is scaled to 8 bits
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def _image_facts(path: str) -> ImageFacts:
         mode=picture.mode,
         digest=digest.digest(),
         constant=all(low == high for low, high in bands),
-        turned=picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1),
+        turned=is_turned(picture),
+        dim=is_dim(picture),
     )
 
 

@@ -88,6 +88,8 @@ class SetSummary:
             self.files["constant"].append(path)
         if facts.turned:
             self.files["turned"].append(path)
+        if facts.dim:
+            self.files["dim"].append(path)
         first = self.digests.setdefault(facts.digest, path)
         if first != path:
             self.files["repeated"].append(f"{path} = {first}")

@@ -298,6 +298,12 @@ def test_repeated_and_turned_pictures_are_told(make):
     assert findings["size"].files[0].endswith("(40x60 and 60x40, EXIF rotation)")
 
 
+def test_dim_pictures_are_told(make, save):
+    train = make(drawn(0, 1, 2), drawn(0, 2, 1))
+    save("train/1.png", (np.arange(2400).reshape(40, 60) + 1).astype(np.uint16))  # 12 bits
+    assert found(folder_set("t", *train, classes=ABC))["dim"].files == [f"{train[0]}/1.png"]
+
+
 def test_an_ending_behind_the_stem_is_found_out(make):
     folders = make(*[drawn(0, 1, 2)] * 3)
     for number in range(3):
