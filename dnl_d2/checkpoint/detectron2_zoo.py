@@ -36,15 +36,17 @@ def resolve_weights(name: str, key: str = "MODEL.WEIGHTS") -> str:
     schedule (``_3x``) as long as only one model remains.
 
     Args:
-        name: a local file, which goes before a name; an address; a name; or empty for none.
+        name: a local file (also from ``~``), which goes before a name; an address; a name; or
+            empty for none.
         key: the config key it comes from, for the message.
 
     Returns:
-        ``name`` itself, or an address that Detectron2 can fetch.
+        The file or address itself, or an address that Detectron2 can fetch.
 
     Raises:
         UsageError: neither a file nor a name, or a name of several models.
     """
+    name = os.path.expanduser(name)
     config = name.endswith((".yaml", ".py"))  # stands for its weights, also where the file is here
     if not name or "://" in name or (os.path.isfile(name) and not config):
         return name

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
+import yaml
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -75,6 +76,7 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
     add_dnl_config(cfg)
     where = path
     try:
+        _require_keys_once(path)
         cfg.merge_from_file(path, allow_unsafe=False)
         where = "command line"
         if len(overrides) % 2:
@@ -89,10 +91,35 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
             text = "is empty, or has a plain value where keys are expected"
         if "'float'> vs. <class 'int'>" in text:
             text += " (write the number with a point, such as 3.0)"
+        if "'tuple'> vs. <class 'str'>" in text:
+            text += " (write a list, such as [a, b]; on a command line \"['a', 'b']\")"
         if "tag:yaml.org,2002:python/" in text:
             text += " (code in a config is not run: write the value out)"
         raise UsageError(f"{where}: {text}{_closest(text)}") from error
     return cfg
+
+
+def _require_keys_once(path: str) -> None:
+    """Of a key that is twice in a mapping YAML's reader takes the last, and loses the first.
+
+    The file's own text is looked at, not that of its ``_BASE_``, which is there to be overridden.
+    """
+    with open(path, "rb") as file:
+        nodes = [yaml.compose(file, yaml.SafeLoader)]
+    for node in nodes:
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if key.value in lines and isinstance(key, yaml.ScalarNode):
+                    raise UsageError(
+                        f"{path}: {key.value} is there twice, in lines {lines[key.value]} and "
+                        f"{line}, and the first would be lost: put both into one"
+                    )
+                lines[str(key.value)] = line
+                nodes.append(value)
 
 
 def _closest(text: str) -> str:

@@ -52,7 +52,10 @@ SHARE: Rule = (lambda v: _is_number(v) and 0 < v <= 1, "a share above 0, and 1 a
 NUMBERS: Rule = (lambda v: _all_numbers(v) and len(v) >= 1, "a list of numbers")
 POSITIVES: Rule = (lambda v: _all_numbers(v, 0) and len(v) >= 1, "a list of numbers above 0")
 SIZE: Rule = (lambda v: _all_numbers(v, 0) and len(v) in (0, 2), "two numbers above 0, or empty")
-PATH: Rule = (lambda v: isinstance(v, str) and bool(v), "a folder")
+PATH: Rule = (
+    lambda v: isinstance(v, str) and v[:1] not in ("", "~"),
+    "a folder, written out instead of ~",
+)
 DEVICE: Rule = (lambda v: _builds(torch.device, v), "a device of PyTorch, such as cuda or cpu")
 NORM: Rule = (
     lambda v: _builds(get_norm, v, 32),

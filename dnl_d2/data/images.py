@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dnl_d2.compat import allow_large_pictures
 from dnl_d2.errors import UsageError
@@ -67,6 +67,16 @@ def image_size(path: str, *, kind: str = "image") -> tuple[int, int]:
 def image_tensor(image: np.ndarray) -> torch.Tensor:
     """An (H, W, C) image as a ``(C, H, W)`` tensor."""
     return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def is_turned(picture: Image.Image) -> bool:
+    """Whether viewers show a picture in another orientation than it is stored in (EXIF)."""
+    return picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+
+
+def is_dim(picture: Image.Image) -> bool:
+    """Whether deep grey fills 12 bits at most: scaled to 8, as it is read, it is nearly black."""
+    return picture.mode in _DEEP_GREY and bool(np.asarray(picture).max() < 2**12)
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:

@@ -3,18 +3,21 @@
 from collections.abc import Callable
 
 import numpy as np
+from detectron2.utils.file_io import PathManager
 
 from dnl_d2.data.images import load_picture
 from dnl_d2.errors import UsageError
 
 _VOID = 255  # by convention "no label" in an 8-bit label map, whatever else a dataset ignores
+_PNG = b"\x89PNG\r\n\x1a\n"
 _INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16L", "I;16B")
 
 
 def read_label(path: str) -> np.ndarray:
     """Reads a label map as class ids.
 
-    Palette pictures give their indices, never the colours or greys the palette shows.
+    Palette pictures give their indices, never the colours or greys the palette shows; PNGs of 2 or
+    4 bits give the values that are stored.
 
     Args:
         path: a picture with one integer per pixel (Pillow modes L, P, 1, I or I;16).
@@ -32,7 +35,19 @@ def read_label(path: str) -> np.ndarray:
             "convert it to an 8-bit grey or palette PNG with one class id per pixel"
         )
     array = np.asarray(picture)
+    if picture.mode == "L":
+        array = array // _spread(array, path)
     return array.astype(np.uint8 if picture.mode in ("L", "P", "1") else np.int32)
+
+
+def _spread(array: np.ndarray, path: str) -> int:
+    """By what Pillow has multiplied greys of 2 or 4 bits, to reach from 0 to 255; 1 for others."""
+    if (array % 17).any():  # 85 is five times 17
+        return 1
+    with PathManager.open(path, "rb") as file:
+        header = file.read(25)
+    bits = header[24] if header.startswith(_PNG) else 8
+    return 255 // (2**bits - 1)
 
 
 def ignored_values(num_classes: int | None, ignore_label: int) -> set[int]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from detectron2.data import MetadataCatalog
 from detectron2.engine import hooks
 from detectron2.utils import comm
@@ -90,10 +91,46 @@ class BestCheckpointer(hooks.BestCheckpointer):
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
 
 
+class ResumeNotes(hooks.HookBase):
+    """Says where a resumed run does not do what its config asks for.
+
+    Args:
+        optimizer: as the config describes it: no checkpoint is loaded yet.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self._optimizer = optimizer
+        self._rates = self._base_rates()
+
+    def before_train(self) -> None:
+        start, end = self.trainer.start_iter, self.trainer.max_iter
+        if start == 0:
+            return
+        if start >= end:
+            _log.warning(
+                f"nothing is left to train: the checkpoint is of iteration {start}, the config "
+                f"asks for {end}"
+            )
+        changed = [
+            pair for pair in zip(self._base_rates(), self._rates, strict=True) if pair[0] != pair[1]
+        ]
+        if changed:
+            kept, asked = changed[0]
+            _log.warning(
+                f"the run goes on with its own base learning rate {kept:g}, not the config's "
+                f"{asked:g}: for another rate start a run in a new folder from these weights"
+            )
+
+    def _base_rates(self) -> list[float]:
+        groups = self._optimizer.param_groups
+        return [group.get("initial_lr", group["lr"]) for group in groups]
+
+
 def build_hooks(
     spec: RunSpec,
     model: nn.Module,
     checkpointer: Checkpointer,
+    optimizer: torch.optim.Optimizer,
     schedule: Any,
     evaluate: Callable[[], dict] | None,
     build_writers: Callable[[], list[EventWriter]],
@@ -104,6 +141,7 @@ def build_hooks(
         spec: the run.
         model: as it is trained.
         checkpointer: of the model and the loop.
+        optimizer: of the model, before a checkpoint is loaded.
         schedule: of the learning rate.
         evaluate: returns figures; None for no evaluation.
         build_writers: of figures.
@@ -115,6 +153,7 @@ def build_hooks(
         precise = hooks.PreciseBN(spec.eval_period, model, loader, spec.precise_bn)
     return [
         hooks.IterationTimer(),
+        ResumeNotes(optimizer) if main else None,
         hooks.LRScheduler(scheduler=schedule),
         precise,
         hooks.PeriodicCheckpointer(checkpointer, **spec.checkpoints) if main else None,

@@ -147,7 +147,9 @@ def _train(spec: RunSpec, *, resume: bool, overwrite: bool) -> dict:
 
     test = partial(evaluate, spec.evaluate) if spec.evaluate else None
     writers = partial(default_writers, spec.output_dir, spec.max_iter)
-    loop.register_hooks(build_hooks(spec, model, checkpointer, schedule, test, writers))
+    loop.register_hooks(
+        build_hooks(spec, model, checkpointer, loop.optimizer, schedule, test, writers)
+    )
     if resume:  # the hooks too
         checkpointer.resume_or_load(spec.weights, resume=True)
     # The checkpoint holds the iteration that it ended.

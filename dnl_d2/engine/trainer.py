@@ -91,7 +91,13 @@ class Trainer(DefaultTrainer):
             return self._last_eval_results
 
         return build_hooks(
-            self.spec, self.model, self.checkpointer, self.scheduler, evaluate, self.build_writers
+            self.spec,
+            self.model,
+            self.checkpointer,
+            self._trainer.optimizer,
+            self.scheduler,
+            evaluate,
+            self.build_writers,
         )
 
     @classmethod

@@ -36,3 +36,9 @@ def first_of(items: Sequence, most: int) -> str:
     """The items in a line, or as many as are wanted and how many more there are."""
     more = len(items) - most
     return ", ".join(map(str, items[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def reordered(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether one of the names has another number in the second list, by whatever capitals."""
+    first, second = ([name.casefold() for name in listed] for listed in (names, others))
+    return any(name in first and first.index(name) != i for i, name in enumerate(second))

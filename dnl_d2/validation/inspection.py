@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from dnl_d2.validation.findings import Finding
+from dnl_d2.validation.findings import Finding, reordered
 from dnl_d2.validation.judgements import (
     has_gaps,
     judge,
@@ -58,8 +58,11 @@ def inspect_sets(
             text = f"has {told} classes, but the model predicts {num_classes}"
             findings.append((source.name, Finding("error", "num_classes", text)))
         if source.classes not in (None, sets[0].classes):
+            moved = reordered(sets[0].classes or [], source.classes or [])
             text = f"has other classes than {sets[0].name}"
-            findings.append((source.name, Finding("warning", "other_classes", text)))
+            text += ": the same names must have the same numbers" if moved else ""
+            level = "error" if moved else "warning"
+            findings.append((source.name, Finding(level, "other_classes", text)))
         summary = SetSummary(source, num_classes or told)
         pairs = scan(source.pairs, workers=workers)
         for facts in tqdm(pairs, source.name, total=len(source.pairs), unit="pair"):

@@ -29,6 +29,8 @@ _WARNINGS_BY_FILE = {
     "constant": "images are of one colour",
     "turned": "images have an EXIF rotation, which is not applied: see that their labels fit the "
     "stored pixels",
+    "dim": "grey images of 16 bits fill 12 of them at most, and are nearly black once scaled to 8: "
+    "stretch their values and save them anew",
     "repeated": "images equal another one of the set pixel by pixel",
 }
 
@@ -51,9 +53,14 @@ def judge(summary: SetSummary, training: SetSummary) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.level)
 
 
+def image_warning(code: str, files: Sequence[str]) -> Finding:
+    """What is to say about images that are ``turned`` or ``dim``."""
+    return Finding("warning", code, _WARNINGS_BY_FILE[code], files)
+
+
 def judge_labels(summary: SetSummary, training: SetSummary) -> list[Finding]:
     """What is to say about the values of labels; see :func:`judge` for the arguments."""
-    return [*_values(summary, training), *_ignored(summary)]
+    return [*_values(summary, training), *_palettes(summary), *_ignored(summary)]
 
 
 def judge_variety(summaries: Sequence[SetSummary], num_classes: int) -> list[Finding]:
@@ -221,6 +228,23 @@ def _values(summary: SetSummary, training: SetSummary) -> list[Finding]:
         text = f"the ignored value {ignore} is one of the classes: it is never learned"
         findings.append(Finding("warning", "ignored_class", text))
     return findings
+
+
+def _palettes(summary: SetSummary) -> list[Finding]:
+    """Tools that number the colours of each picture anew write files like these."""
+    for value, colors in sorted(summary.palette.items()):
+        if len(colors) > 1 and not summary.is_ignored(value):
+            (one, first), (two, second) = list(colors.items())[:2]
+            text = (
+                f"palettes show the value {value} as {_rgb(one)} in {first} and as {_rgb(two)} in "
+                f"{second}: see that it is one class in all labels"
+            )
+            return [Finding("warning", "palettes", text)]
+    return []
+
+
+def _rgb(code: int) -> str:
+    return str(tuple(code.to_bytes(3, "big")))
 
 
 def _shift(summary: SetSummary, invalid: list[int]) -> str:

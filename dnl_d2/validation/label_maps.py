@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import compress
 
-from dnl_d2.data.images import image_size, load_picture
+from dnl_d2.data.images import image_size, is_dim, is_turned, load_picture
 from dnl_d2.data.labels import checked_label
 from dnl_d2.data.mapper import require_same_size
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.findings import Finding
-from dnl_d2.validation.judgements import judge_labels, judge_variety
+from dnl_d2.validation.judgements import image_warning, judge_labels, judge_variety
 from dnl_d2.validation.labelled_sets import LabelledSet
-from dnl_d2.validation.scan import LabelFacts, count_values
+from dnl_d2.validation.scan import LabelFacts, count_values, palette_colors
 from dnl_d2.validation.summary import SetSummary
 
 _logger = logging.getLogger(__name__)
@@ -74,10 +74,19 @@ def check_sem_seg_dataset(
     def check_values(record: dict) -> None:
         path = record["sem_seg_file_name"]
         label = checked_label(path, num_classes=num_classes, ignore_label=ignore_label)
-        counted[path] = LabelFacts(size=label.shape, values=dict(count_values(label)))
+        values = dict(count_values(label))
+        palette = palette_colors(load_picture(path, kind="label", header_only=True), values)
+        counted[path] = LabelFacts(size=label.shape, values=values, palette=palette)
+
+    turned: set[str] = set()
+    dim: set[str] = set()
 
     def check_pixels(record: dict) -> None:
-        load_picture(record["file_name"])
+        picture = load_picture(record["file_name"])
+        if is_turned(picture):
+            turned.add(record["file_name"])
+        if is_dim(picture):
+            dim.add(record["file_name"])
 
     errors = _errors(_check_sizes, dicts)
     # A file whose header failed is counted once.
@@ -94,6 +103,10 @@ def check_sem_seg_dataset(
     if found:
         others = f" (and {len(found) - 1} more to correct)" if len(found) > 1 else ""
         raise UsageError(f"dataset {name}: {found[0]}{others}")
+    for code, files in (("turned", turned), ("dim", dim)):
+        if files:
+            line = image_warning(code, sorted(files)).line(name)
+            _logger.warning("dataset %s", line.removeprefix("warning: "))
     source = LabelledSet(name, [], [str(value) for value in range(num_classes)], ignore_label)
     summary, empty = (SetSummary(source, num_classes) for _ in range(2))
     for path in sorted(counted):
@@ -115,6 +128,8 @@ def judge_training_labels(sets: Sequence[ReadLabels]) -> None:
     total = SetSummary(replace(first.source, name=name), first.num_classes)
     for summary in (first, *others):
         total.values.update(summary.values)
+        for value, colors in summary.palette.items():
+            total.palette[value] = colors | total.palette[value]
         total.pixels += summary.pixels
         total.ignored += summary.ignored
     read = ReadLabels(total, sum(read.count for read in sets), all(read.every for read in sets))

@@ -3,15 +3,15 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
-from dnl_d2.data.images import load_picture
+from dnl_d2.data.images import is_dim, is_turned, load_picture
 from dnl_d2.data.labels import read_label
 from dnl_d2.errors import UsageError
 
@@ -31,6 +31,7 @@ class ImageFacts:
     digest: bytes = b""  # of the decoded pixels: equal for pictures that were saved anew
     constant: bool = False
     turned: bool = False  # by its EXIF orientation
+    dim: bool = False  # nearly black once it is scaled to 8 bits
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class LabelFacts:
     colored: bool = False  # values are then 0xRRGGBB
     values: dict[int, int] = field(default_factory=dict)  # value -> pixels
     smeared: bool = False  # by a lossy format, or smoothed at the borders
+    palette: dict[int, int] = field(default_factory=dict)  # value -> its colour, 0xRRGGBB
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def _image_facts(path: str) -> ImageFacts:
         mode=picture.mode,
         digest=digest.digest(),
         constant=all(low == high for low, high in bands),
-        turned=picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1),
+        turned=is_turned(picture),
+        dim=is_dim(picture),
     )
 
 
@@ -120,7 +123,25 @@ def _label_facts(path: str) -> LabelFacts:
         colored=colored,
         values=dict(values.most_common(_KEPT)),
         smeared=smeared,
+        palette={} if colored else palette_colors(picture, values),
     )
+
+
+def palette_colors(picture: Image.Image, values: Iterable[int]) -> dict[int, int]:
+    """The colours (0xRRGGBB) that a palette picture shows values in; empty for other pictures.
+
+    Args:
+        picture: its header is enough.
+        values: which of them.
+    """
+    if picture.mode != "P" or picture.palette is None:
+        return {}
+    mode, data = picture.palette.getdata()
+    if mode not in ("RGB", "RGBA"):
+        return {}
+    size = len(mode)
+    entries = {value: data[size * value : size * value + 3] for value in values}
+    return {value: int.from_bytes(rgb, "big") for value, rgb in entries.items() if len(rgb) == 3}
 
 
 def _packed(picture: Image.Image) -> np.ndarray:

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from dnl_d2.compat import lvis_evaluation
 from dnl_d2.data.datasets.cityscapes_instances import list_cityscapes_instances
 from dnl_d2.errors import UsageError
+from dnl_d2.validation.findings import reordered
 from dnl_d2.validation.instances import check_class_count, check_coco_dataset
 from dnl_d2.validation.keypoints import check_keypoints
 from dnl_d2.validation.label_maps import (
@@ -67,7 +68,7 @@ def check_datasets(
         test: whether they are for evaluation; Cityscapes' may then have no labels.
 
     Returns:
-        By dataset, the classes of those that a detector reads.
+        By dataset, the classes of those that the model reads.
 
     Raises:
         UsageError: no dataset, an unregistered name, another number of classes, or what
@@ -147,8 +148,7 @@ def _require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
     for other in others:
         if classes[other] == classes[first]:
             continue
-        mine, theirs = ([name.casefold() for name in classes[n]] for n in (first, other))
-        if not any(name in mine and mine.index(name) != i for i, name in enumerate(theirs)):
+        if not reordered(classes[first], classes[other]):
             _logger.warning(
                 "datasets %s and %s name their classes differently; they are taken for the same, "
                 "number by number", first, other,
@@ -162,9 +162,9 @@ def _require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
             for names in (classes[first], classes[other])
         ]
         raise UsageError(
-            f"datasets {first} and {other} differ in their categories, by id from number {start} "
-            f"on: {told[0] or 'none'}; and {told[1] or 'none'}: give both the same names in the "
-            "same order"
+            f"datasets {first} and {other} differ in their classes (categories by id) from number "
+            f"{start} on: {told[0] or 'none'}; and {told[1] or 'none'}: give both the same names "
+            "in the same order"
         )
 
 
@@ -172,7 +172,7 @@ def _only_load(split: _Split, task: Task) -> None:
     split.load()
 
 
-def _check_sem_seg(split: _Split, task: Task) -> None:
+def _check_sem_seg(split: _Split, task: Task) -> list[str] | None:
     if task.only_detects:
         raise UsageError(
             f"{split.what}: dataset {split.name} has label maps, the model detects objects: give "
@@ -180,7 +180,7 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
         )
     records = split.load()
     if task.num_classes is None:
-        return
+        return None
     labelled = _any_has(_LABELS, records)
     if not labelled and not (split.test and split.meta.evaluator_type in _WRITTEN):
         raise UsageError(
@@ -214,6 +214,7 @@ def _check_sem_seg(split: _Split, task: Task) -> None:
         )
         if not split.test:
             split.read.append(read)
+    return None if task.instances else classes  # what does both has things to compare
 
 
 def _any_has(key: str, records: Sequence[Mapping]) -> bool:

@@ -22,6 +22,7 @@ class SetSummary:
         values: label value -> pixels. images_with: value -> labels that hold it.
         labelled_with: value -> labelled pixels of the labels that hold it.
         colors: the same as ``values`` for labels that hold colours (0xRRGGBB).
+        palette: value -> colours (0xRRGGBB) that palettes give it -> the first label with each.
         pixels: label pixels in all; ignored: how many of them are.
         digests: of the images' pixels -> the first image with them.
         files: reason -> the files it holds for, in order.
@@ -38,6 +39,7 @@ class SetSummary:
         self.images_with: Counter = Counter()
         self.labelled_with: Counter = Counter()
         self.colors: Counter = Counter()
+        self.palette: dict[int, dict[int, str]] = defaultdict(dict)
         self.pixels = 0
         self.ignored = 0
         self.digests: dict[bytes, str] = {}
@@ -93,6 +95,8 @@ class SetSummary:
             self.files["constant"].append(path)
         if facts.turned:
             self.files["turned"].append(path)
+        if facts.dim:
+            self.files["dim"].append(path)
         first = self.digests.setdefault(facts.digest, path)
         if first != path:
             self.files["repeated"].append(f"{path} = {first}")
@@ -116,6 +120,8 @@ class SetSummary:
         self.pixels += total
         self.ignored += total - labelled
         self.values.update(facts.values)
+        for value, color in facts.palette.items():
+            self.palette[value].setdefault(color, path)
         self.images_with.update(facts.values.keys())
         self.labelled_with.update(dict.fromkeys(facts.values, labelled))
         if not labelled:

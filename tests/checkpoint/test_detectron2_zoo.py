@@ -82,6 +82,12 @@ def test_a_local_file_wins(tmp_path, monkeypatch):
     assert resolve_weights(str(tmp_path / "mask_rcnn_R_50_FPN_3x")).startswith(str(tmp_path))
 
 
+def test_a_file_may_be_given_from_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.pth").touch()
+    assert resolve_weights("~/w.pth") == str(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("given", ["", ADDRESS, "https://example.org/R-50.pkl?x=1"])
 def test_addresses_stay(given):
     assert resolve_weights(given) == given

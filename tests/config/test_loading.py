@@ -275,3 +275,19 @@ def test_a_shared_model_needs_nothing_around_it(name):
     with torch.device("meta"):
         model = instantiate(LazyConfig.load(path(f"common/models/{name}.py")).model)
     assert model.pad_size == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER:\n  MAX_ITER: 1\nMODEL: {}\nSOLVER: {BASE_LR: 1.0}\n", "SOLVER .* 2 and 5"),
+        ("SOLVER:\n  MAX_ITER: 1\n  MAX_ITER: 2\n", "MAX_ITER .* lines 3 and 4"),
+        ("DATASETS: {FOLDERS: [{NAME: a, NAME: b}]}\n", "NAME .* lines 2 and 2"),
+        ("DATASETS: {TRAIN: mine_train}\n", r"write a list, such as \[a, b\]"),
+    ],
+)
+def test_a_key_that_is_there_twice_or_a_text_for_a_list_is_one_line(tmp_path, text, message):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"_BASE_: {path(DNL)}.yaml\n{text}")
+    with pytest.raises(UsageError, match=rf"mine\.yaml: .*{message}"):
+        load_config(str(file))

@@ -102,6 +102,13 @@ def test_absolute_paths_do_not_depend_on_the_environment(folders, monkeypatch):
     assert len(DatasetCatalog.get(NAME)) == 3
 
 
+def test_paths_from_the_home_folder(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DETECTRON2_DATASETS", "elsewhere")
+    register_sem_seg_folder(NAME, "~/train", "~/trainannot", classes=["x"])
+    assert len(DatasetCatalog.get(NAME)) == 3
+
+
 def test_registering_again_replaces(folders):
     register_sem_seg_folder(NAME, *folders, classes=["x"])
     register_sem_seg_folder(NAME, *folders, classes=["x", "y"], ignore_label=9)

@@ -7,7 +7,7 @@ from PIL import Image
 from dnl_d2.data import evaluation_label_reader, read_label, register_sem_seg_folder
 from dnl_d2.data.labels import checked_label, invalid_values, remap_ignored
 from dnl_d2.errors import UsageError
-from tests.pictures import truncate
+from tests.pictures import grey_png, truncate
 
 IDS = np.array([[0, 1, 2], [7, 11, 255]], np.uint8)
 
@@ -29,6 +29,19 @@ def test_two_valued_label_is_read_as_zero_and_one(save):
     path = save("a.png", Image.fromarray(ids))
     assert Image.open(path).mode == "1"
     np.testing.assert_array_equal(read_label(path), ids.astype(int))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_png_of_few_bits_gives_the_stored_values(tmp_path, bits):
+    ids = (np.arange(16) % 2**bits).astype(np.uint8).reshape(2, 8)
+    path = tmp_path / "few.png"
+    path.write_bytes(grey_png(ids, bits))
+    np.testing.assert_array_equal(read_label(str(path)), ids)
+
+
+def test_greys_that_only_look_spread_stay(save):
+    ids = np.array([[0, 85, 170, 255]], np.uint8)
+    np.testing.assert_array_equal(read_label(save("a.png", ids)), ids)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])

@@ -149,6 +149,12 @@ def test_another_number_of_classes_is_one_line(write, tmp_path):
         run(load_config(path, [*TINY_YAML, "OUTPUT_DIR", str(tmp_path / "out")]), arguments())
 
 
+def test_the_same_classes_in_another_order_are_one_line(write, tmp_path):
+    path = write([entry("train"), entry("val", CLASSES=CLASSES[::-1])])
+    with pytest.raises(UsageError, match=r"own_train and own_val differ in their classes .* 0 on"):
+        run(load_config(path, [*TINY_YAML, "OUTPUT_DIR", str(tmp_path / "out")]), arguments())
+
+
 def test_loading_twice_registers_anew(write):
     load_config(write([entry("train"), entry("val")]))
     load_config(write([entry("train", IGNORE_LABEL=7, COLORS=[[1, 2, i] for i in range(8)])]))

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import Trainer, run
 from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
+from dnl_d2.engine.hooks import ResumeNotes
 from dnl_d2.engine.precision import AutocastInTraining
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
@@ -91,9 +93,23 @@ def test_resume_goes_on_where_it_stopped_and_keeps_the_best(kind, tmp_path, monk
         for line in metrics(tmp_path)
         if "sem_seg/mIoU" in line
     )
-    run(kind(tmp_path, length=6, period=2, eval_period=2), arguments(resume=True))
+    log = tmp_path / "log.txt"
+    assert "base learning rate" not in log.read_text()
+    run(kind(tmp_path, length=6, period=2, eval_period=2, rate=0.05), arguments(resume=True))
+    assert "its own base learning rate 0.02, not the config's 0.05" in log.read_text()
     assert torch.load(tmp_path / "model_final.pth", weights_only=False)["iteration"] == 5
     assert starts == [(0, 4), (4, 6)]
+
+
+def test_resume_says_where_nothing_is_left_to_train(caplog):
+    hook = ResumeNotes(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1))
+    for start, end in ((0, 0), (2, 3)):
+        hook.trainer = SimpleNamespace(start_iter=start, max_iter=end)
+        hook.before_train()
+    assert not caplog.records
+    hook.trainer = SimpleNamespace(start_iter=3, max_iter=3)
+    hook.before_train()
+    assert "nothing is left to train: the checkpoint is of iteration 3" in caplog.text
 
 
 @pytest.mark.parametrize(("limit", "moves"), [(0, True), (1e-6, False)])
@@ -246,6 +262,7 @@ def test_batches_in_parts_with_a_scaled_schedule_and_resuming(kind, tmp_path):
         (yaml_config, {"INPUT__CROP__TYPE": "relative"}, "INPUT.CROP.TYPE"),
         (yaml_config, {"MODEL__SEM_SEG_HEAD__CONTEXT__NAME": ""}, "no NAME"),
         (yaml_config, {"output": "/dev/null/x"}, "output folder"),
+        (yaml_config, {"output": "~/out"}, "OUTPUT_DIR is '~/out': use a folder, written out"),
         (yaml_config, {"DATASETS__TRAIN": "('cityscapes_sem_seg_train',)"}, "DETECTRON2_DATASETS"),
         (yaml_config, {"SOLVER__ACCUMULATE": 3}, "SOLVER.ACCUMULATE=3: a batch of 4 images"),
         (lazy_config, {"train__accumulate": 3}, "train.accumulate=3: a batch of 4 images"),

@@ -18,6 +18,7 @@ from dnl_d2.validation import (
     registered_set,
 )
 from dnl_d2.validation.judgements import convertible_colors
+from dnl_d2.validation.label_maps import check_sem_seg_dataset, judge_training_labels
 from dnl_d2.validation.suggestions import conversion_script
 from dnl_d2.validation.tables import as_data, as_text
 from tests.pictures import truncate
@@ -142,6 +143,25 @@ def test_values_that_are_not_the_classes(make, values, classes, codes):
     assert bool(convertible_colors(inspection.summaries)[0]) == grey
 
 
+def test_a_value_of_several_palette_colours_is_told(make, caplog):
+    def indexed(*colors):
+        picture = drawn(0, 1, 2).convert("P")
+        picture.putdata(list(drawn(0, 1, 2).tobytes()))
+        picture.putpalette([0, 0, 0, *colors])
+        return picture
+
+    same = make(indexed(255, 0, 0, 0, 255, 0), indexed(255, 0, 0, 0, 255, 0))
+    assert not found(folder_set("t", *same, classes=ABC))
+    swapped = make(indexed(255, 0, 0, 0, 255, 0), indexed(0, 255, 0, 255, 0, 0), folder="swapped")
+    finding = found(folder_set("t", *swapped, classes=ABC))["palettes"]
+    assert "value 1 as (255, 0, 0) in" in finding.text and "as (0, 255, 0) in" in finding.text
+    files = [(f"{swapped[0]}/{i}.png", f"{swapped[1]}/{i}.png") for i in range(2)]
+    records = [{"file_name": image, "sem_seg_file_name": label} for image, label in files]
+    read = check_sem_seg_dataset(records, num_classes=3, ignore_label=255, name="t")
+    judge_training_labels([read])
+    assert finding.text in caplog.text
+
+
 def test_off_by_one_is_told_apart(make):
     hints = []
     for number, values in enumerate(((1, 2, 3), (0, 1, 2, 3), (0, 1, 9))):
@@ -231,6 +251,17 @@ def test_two_sets_are_compared(make):
     assert "2 c" in findings["class_lacking"].text
 
 
+@pytest.mark.parametrize(
+    ("others", "level"), [(["b", "a", "c"], "error"), (["A", "b", "C"], "warning")]
+)
+def test_the_same_classes_by_other_numbers_are_an_error(make, others, level):
+    folders = make(drawn(0, 1, 2))
+    findings = found(
+        folder_set("t", *folders, classes=ABC), folder_set("v", *folders, classes=others)
+    )
+    assert findings["other_classes"].level == level
+
+
 def test_a_test_set_may_lack_classes_by_chance(make):
     val = folder_set("v", *make(drawn(0, 255), folder="val"), classes=ABC)
     full = folder_set("t", *make(drawn(0, 1, 2)), classes=ABC)
@@ -265,6 +296,12 @@ def test_repeated_and_turned_pictures_are_told(make):
     findings = found(folder_set("t", *folders, classes=ABC))
     assert set(findings) == {"repeated", "turned", "constant", "size"}
     assert findings["size"].files[0].endswith("(40x60 and 60x40, EXIF rotation)")
+
+
+def test_dim_pictures_are_told(make, save):
+    train = make(drawn(0, 1, 2), drawn(0, 2, 1))
+    save("train/1.png", (np.arange(2400).reshape(40, 60) + 1).astype(np.uint16))  # 12 bits
+    assert found(folder_set("t", *train, classes=ABC))["dim"].files == [f"{train[0]}/1.png"]
 
 
 def test_an_ending_behind_the_stem_is_found_out(make):

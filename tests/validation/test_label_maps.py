@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.label_maps import check_sem_seg_dataset, judge_training_labels
@@ -162,3 +163,16 @@ def test_much_that_is_ignored_is_said(records, save, caplog):
         save(record["sem_seg_file_name"].rsplit("/", 1)[1], label)
     judge_training_labels([check(records)])
     assert "80% of the pixels are ignored" in caplog.text
+
+
+def test_turned_and_dim_images_are_told(records, save, caplog):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3  # upside down: the size stays
+    save("image1.png", Image.new("RGB", (30, 20)), exif=exif)
+    save("image2.png", np.full((20, 30), 4095, np.uint16))
+    save("image3.png", np.full((20, 30), 4096, np.uint16))
+    check(records)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "EXIF rotation" in told[0] and "(1 file: " in told[0] and "image1.png" in told[0]
+    assert "nearly black" in told[1] and "(1 file: " in told[1] and "image2.png" in told[1]

@@ -20,9 +20,12 @@ _listings: dict["_Loader", "_Listing"] | None = None
 
 
 def dataset_path(path: str) -> str:
-    """Returns ``path``, taken relative to ``$DETECTRON2_DATASETS`` unless it is absolute."""
+    """Returns ``path``, taken relative to ``$DETECTRON2_DATASETS`` unless it is absolute.
+
+    ``~`` is the home folder in both, as it is in a shell.
+    """
     root = os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-    return os.path.join(root, path)
+    return os.path.join(root, os.path.expanduser(path))
 
 
 def register(
