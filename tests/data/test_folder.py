@@ -33,12 +33,16 @@ def test_pairs_are_matched_by_stem_in_order(folders, tmp_path):
     assert all((record["height"], record["width"]) == (4, 6) for record in records)
 
 
-def test_images_alone_need_no_classes(folders):
+def test_images_alone_need_no_classes(folders, tmp_path):
     register_sem_seg_folder(NAME, folders[0])
     records = DatasetCatalog.get(NAME)
     assert [os.path.basename(r["file_name"]) for r in records] == ["a.png", "b.jpg", "c.JPEG"]
     assert all("sem_seg_file_name" not in record for record in records)
     assert MetadataCatalog.get(NAME).get("stuff_classes") is None
+    (tmp_path / "stems.txt").write_text("c\na\n")
+    register_sem_seg_folder(NAME, folders[0], stems_file=str(tmp_path / "stems.txt"))
+    listed = [os.path.basename(r["file_name"]) for r in DatasetCatalog.get(NAME)]
+    assert listed == ["a.png", "c.JPEG"]
     with pytest.raises(UsageError, match="it has labels but no classes"):
         register_sem_seg_folder(NAME, *folders)
     with pytest.raises(UsageError, match=r"expected images [^ ]*\*\.\{jpg,jpeg,png\}; registered"):

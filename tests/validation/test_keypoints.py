@@ -29,7 +29,7 @@ def named(tmp_path):
     def register(name, keypoints, **told):
         path = tmp_path / f"{name}.json"
         categories = [{"id": 1, "name": "face", "keypoints": keypoints}]
-        path.write_text(json.dumps(content() | {"categories": categories}))
+        path.write_text(json.dumps(content() | {"categories": categories, "annotations": []}))
         register_coco_dataset(name, images=str(tmp_path), json=str(path), **told)
 
     return register

@@ -37,10 +37,10 @@ def load_sem_seg_folder(
         f"expected images {image_dir}/*.{{jpg,jpeg,png}}{beside}; registered datasets are looked "
         "for under $DETECTRON2_DATASETS"
     )
-    images = _of_list(_files_by_stem(image_dir, "image", expected), stems_file, image_dir)
+    images = _listed(_files_by_stem(image_dir, "image", expected), stems_file, image_dir)
     if label_dir is None:
         return make_records([images[stem] for stem in sorted(images)], None)
-    labels = _of_list(_files_by_stem(label_dir, "label", expected), stems_file, label_dir)
+    labels = _listed(_files_by_stem(label_dir, "label", expected), stems_file, label_dir)
     _require_counterparts(images, labels, f"without a label in {label_dir}")
     _require_counterparts(labels, images, f"without an image in {image_dir}")
     stems = sorted(images)
@@ -82,17 +82,13 @@ def register_sem_seg_folder(
             f"dataset {name}: {len(classes or ())} classes but {len(colors)} colors, give one per "
             "class"
         )
-    roots = {"image_root": image_dir}
-    if label_dir is not None:
-        roots["sem_seg_root"] = label_dir
-    if stems_file is not None:
-        roots["stems_file"] = stems_file
+    paths = {"image_root": image_dir, "sem_seg_root": label_dir, "stems_file": stems_file}
     register_dataset(
         name,
         lambda image_root, sem_seg_root=None, stems_file=None: load_sem_seg_folder(
             image_root, sem_seg_root, stems_file
         ),
-        roots,
+        {key: path for key, path in paths.items() if path is not None},
         classes=classes,
         colors=colors,
         ignore_label=ignore_label,
@@ -130,8 +126,8 @@ def _read_stems(path: str) -> list[str]:
     return stems
 
 
-def _of_list(files: dict[str, str], stems_file: str | None, folder: str) -> dict[str, str]:
-    """The files whose stems a list names; all where there is none."""
+def _listed(files: dict[str, str], stems_file: str | None, folder: str) -> dict[str, str]:
+    """Those of ``files`` that the list names, all without a list."""
     if stems_file is None:
         return files
     stems = _read_stems(stems_file)

@@ -1,7 +1,6 @@
 """Keypoints of own datasets: names, which of them a mirror image swaps, the skeleton."""
 
 import functools
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,8 @@ from detectron2.data.catalog import Metadata
 from detectron2.utils.colormap import colormap
 from detectron2.utils.file_io import PathManager
 
+from dnl_d2.data.datasets.coco_json import read_coco_json
+from dnl_d2.data.datasets.coco_schema import CocoCategory
 from dnl_d2.errors import UsageError
 
 _SIDE = re.compile(r"left|right|(?<![^\W_])[lr](?![^\W_])", re.IGNORECASE)
@@ -110,9 +111,9 @@ def _swapped(side: re.Match) -> str:
 def _names(meta: CocoMetadata) -> list[str]:
     what = f"dataset {meta.name}: 'keypoints' of {meta.json_file}"
     found = {
-        str(category.get("name")): tuple(_checked_names(category["keypoints"], what))
+        str(category.name): tuple(_checked_names(category.keypoints, what))
         for category in _categories(meta)
-        if category.get("keypoints")
+        if category.keypoints
     }
     if len(set(found.values())) == 1:
         return list(next(iter(found.values())))
@@ -136,7 +137,7 @@ def _connection_rules(meta: CocoMetadata) -> list[tuple[str, str, tuple[int, ...
     names = dict(enumerate(meta.keypoint_names, start=1))
     for category in _categories(meta):
         try:
-            pairs = [(names[a], names[b]) for a, b in category["skeleton"]]
+            pairs = [(names[a], names[b]) for a, b in category.skeleton]
         except (KeyError, TypeError, ValueError):
             continue
         return _colored(pairs)
@@ -159,22 +160,19 @@ def _colored(pairs: Sequence[Sequence[str]]) -> list[tuple[str, str, tuple[int, 
     return [(a, b, tuple(colors[i % len(colors)])) for i, (a, b) in enumerate(pairs)]
 
 
-def _categories(meta: CocoMetadata) -> list[dict]:
+def _categories(meta: CocoMetadata) -> list[CocoCategory]:
     path = meta.json_file
     try:
         status = os.stat(PathManager.get_local_path(path))
         return _read_categories(path, status.st_mtime_ns, status.st_size)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, UsageError) as error:
         reason = " ".join(str(error).split())
-        raise UnknownKeypoints(
-            f"dataset {meta.name}: categories of {path} cannot be read ({reason})"
-        ) from error
+        raise UnknownKeypoints(f"dataset {meta.name}: {path}: {reason}") from error
 
 
 @functools.lru_cache(maxsize=64)
-def _read_categories(path: str, *stamp: int) -> list[dict]:
-    with PathManager.open(path, "r") as file:
-        return [entry for entry in json.load(file)["categories"] if isinstance(entry, dict)]
+def _read_categories(path: str, *stamp: int) -> list[CocoCategory]:
+    return read_coco_json(path)[0].categories
 
 
 def _checked_names(names: Any, what: str) -> list[str]:
