@@ -1,12 +1,14 @@
 """The folder that a run writes to, in which another run may have left its results."""
 
 import os
+import shutil
 from pathlib import Path
 
 from dnl_d2.errors import UsageError
 
 _WEIGHTS = "model_*.pth"
 _FIGURES = ("last_checkpoint", "metrics.json", "events.out.tfevents.*")
+_EVALUATIONS = ("inference", "inference_TTA")
 
 
 def require_room(folder: str, *, key: str, weights: str, resume: bool, overwrite: bool) -> None:
@@ -55,7 +57,7 @@ def _checkpoints(folder: str) -> list[Path]:
 
 
 def clear(folder: str) -> None:
-    """Deletes the checkpoints and figures of an earlier run; its log goes on.
+    """Deletes the checkpoints, figures and evaluations of an earlier run; its log goes on.
 
     Raises:
         UsageError: a file cannot be deleted.
@@ -67,3 +69,5 @@ def clear(folder: str) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise UsageError(f"--overwrite: {path} cannot be deleted ({error.strerror})") from error
+    for name in _EVALUATIONS:
+        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)

@@ -52,8 +52,9 @@ def check_images(images: Sequence[CocoImage], root: str, *, key: str, max_files:
             )
         width, height = _turned_size(picture)
         if (height, width) != (image.height, image.width):
+            turned = ", turned by its EXIF entry" if (width, height) != picture.size else ""
             raise UsageError(
-                f"image {path} is {width}x{height} (width x height), the file says "
+                f"image {path} is {width}x{height} (width x height{turned}), the file says "
                 f"{image.width}x{image.height}"
             )
 

@@ -94,7 +94,7 @@ def check_coco_dataset(
         if not own_loader:
             require_borne(odd, json_file)
         names = [str(category.name) for category in sorted(form.categories, key=lambda c: c.id)]
-        check_class_count(len(names), "the file", task)
+        check_class_count(len(names), f"the file{_unused(form, task)}", task)
         if image_root is not None:
             check_images(form.images, image_root, key=image_key, max_files=max_image_files)
         if not test and form.annotations is None:
@@ -199,6 +199,18 @@ class _Objects:
                 f"annotation {entry.id} has its mask as run lengths, not polygons: set "
                 f"{task.format_key} to bitmask"
             )
+
+
+def _unused(form: CocoForm, task: InstanceTask) -> str:
+    """Names categories without an object where the model has as many classes as there are others.
+
+    Some tools write a category for the group of all others.
+    """
+    used = {entry.category_id for entry in form.annotations or ()}
+    unused = [str(category.name) for category in form.categories if category.id not in used]
+    if not used or not unused or task.num_classes != len(used):
+        return ""
+    return f" (take {', '.join(unused)}, without an object, off if it is a group of the others)"
 
 
 def _repeated_images(form: CocoForm, key: str) -> list[str]:

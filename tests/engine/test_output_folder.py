@@ -32,7 +32,10 @@ def test_a_second_run_needs_a_word(kind, key, tmp_path):
     with pytest.raises(UsageError, match=message):
         run(kind(tmp_path, **SHORT), arguments())
     assert contents(tmp_path) == before
+    (tmp_path / "inference_TTA").mkdir(exist_ok=True)
+    (tmp_path / "inference_TTA" / "old.json").write_text("{}")
     run(kind(tmp_path, **SHORT, rate=0.001), arguments(overwrite=True))
+    assert not (tmp_path / "inference_TTA").exists()
     assert (tmp_path / "model_final.pth").read_bytes() != before[tmp_path / "model_final.pth"]
     assert len(iterations(tmp_path)) == len(set(iterations(tmp_path)))
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1

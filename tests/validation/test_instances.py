@@ -221,6 +221,14 @@ def test_classes_have_to_fit_the_model(check):
     check(content(), num_classes=None)
 
 
+def test_a_category_for_the_group_of_all_others_is_named(check):
+    data = content()
+    data["categories"].append({"id": 0, "name": "things", "supercategory": "none"})
+    check(data, num_classes=3)
+    with pytest.raises(UsageError, match=r"file \(take things, without an object, off .*3 categ"):
+        check(data, num_classes=2)
+
+
 def test_images_that_are_missing_are_counted_and_named(folder, check):
     (folder / "2.png").unlink()
     (folder / "3.png").unlink()
@@ -317,12 +325,16 @@ def test_images_of_lvis_are_named_by_their_address(folder, check):
 def test_an_image_of_another_size(folder, check):
     data = content()
     data["images"][1].update(height=60, width=40)
-    with pytest.raises(UsageError, match=r"2.png is 60x40 .*the file says 40x60"):
+    with pytest.raises(UsageError, match=r"2.png is 60x40 \(width x height\), the file"):
         check(data)
     exif = Image.Exif()
     exif[274] = 6  # turned by a quarter, as Detectron2 shows it
     Image.open(folder / "2.png").save(folder / "2.png", exif=exif)
     check(data)
+    with pytest.raises(
+        UsageError, match=r"2.png is 40x60 .*, turned by its EXIF entry\), the file"
+    ):
+        check(content())
 
 
 def test_a_missing_file_says_where_it_was_looked_for(folder, monkeypatch):
