@@ -11,17 +11,19 @@ import sys
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["add_dnl_config", "export_segmentor", "optimize_for_inference"]
+__all__ = ["Predictor", "add_dnl_config", "export_segmentor", "optimize_for_inference"]
 
 # Public name -> module that has it.
 _HOMES = {
+    "Predictor": "dnl_d2.prediction",
     "add_dnl_config": "dnl_d2.register_all",
     "export_segmentor": "dnl_d2.export",
     "optimize_for_inference": "dnl_d2.modeling.optimize",
 }
 _PACKAGES = (
     "analysis", "checkpoint", "config", "data", "engine", "evaluation", "export", "layers",
-    "model_zoo", "modeling", "preparation", "synthetic", "validation", "visualization",
+    "model_zoo", "modeling", "prediction", "preparation", "synthetic", "validation",
+    "visualization",
 )  # fmt: skip
 
 

@@ -96,7 +96,11 @@ def read_image(path: str, image_format: str) -> np.ndarray:
     Raises:
         UsageError: the file is missing, truncated or no picture.
     """
-    picture = load_picture(path)
+    return to_array(load_picture(path), image_format)
+
+
+def to_array(picture: Image.Image, image_format: str) -> np.ndarray:
+    """An opened picture of any mode as :func:`read_image` gives it."""
     if picture.mode in _DEEP_GREY:
         picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
     elif picture.mode == "P" and "transparency" in picture.info:

@@ -1,9 +1,11 @@
 """A YAML config as a :class:`~dnl_d2.engine.spec.RunSpec`: the only reader of its run's keys."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import verify_results
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
@@ -12,7 +14,9 @@ from torch import nn
 
 from dnl_d2.config.batch_size import scale_schedule
 from dnl_d2.config.rules import check_yaml, select_yaml
+from dnl_d2.data import SemSegMapper
 from dnl_d2.data.datasets.configured import register_configured
+from dnl_d2.data.datasets.registration import SEMANTIC
 from dnl_d2.engine.environment import usable_device
 from dnl_d2.engine.schedule import never_reached
 from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
@@ -91,6 +95,7 @@ def from_yaml(
         test_sets=tuple(cfg.DATASETS.TEST),
         max_checked_files=cfg.DATASETS.CHECK_LABELS,
         build_train_loader=lambda: builder.build_train_loader(cfg),
+        build_test_mapper=lambda: mapper_of_yaml(cfg, cfg.DATASETS.TEST, train=False),
         evaluate=partial(_evaluate, cfg, builder),
         multi_scale=_multi_scale(fitted),
         verify=lambda results: verify_results(cfg, results),
@@ -199,6 +204,27 @@ def _keypoint_task(cfg: CfgNode) -> KeypointTask:
         flip=cfg.INPUT.RANDOM_FLIP,
         flip_key="INPUT.RANDOM_FLIP",
     )
+
+
+def mapper_of_yaml(cfg: CfgNode, names: Sequence[str], *, train: bool) -> DatasetMapper:
+    """For segmentors that read label maps ours, otherwise Detectron2's.
+
+    Args:
+        cfg: the config.
+        names: the datasets whose records it maps.
+        train: whether labels are wanted too.
+    """
+    kinds = {MetadataCatalog.get(name).get("evaluator_type", None) for name in names}
+    if is_segmentor(cfg) and kinds <= set(SEMANTIC):
+        return SemSegMapper(cfg, train)
+    mirrors = train and cfg.INPUT.RANDOM_FLIP != "none"
+    if mirrors or not cfg.MODEL.KEYPOINT_ON:
+        return DatasetMapper(cfg, train)
+    # Detectron2's asks how keypoints are swapped also where nothing is mirrored.
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.KEYPOINT_ON = False
+    return DatasetMapper(cfg, train, use_keypoint=True)
 
 
 def is_segmentor(cfg: CfgNode) -> bool:

@@ -6,12 +6,7 @@ from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetMapper,
-    MetadataCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import (
@@ -25,12 +20,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dnl_d2.config.keys import FULL_MODEL
-from dnl_d2.data import SemSegMapper
-from dnl_d2.data.datasets.registration import SEMANTIC
 from dnl_d2.data.naming_mapper import NamingMapper
 from dnl_d2.engine.environment import plain_batch_norm_if_alone
 from dnl_d2.engine.failures import explaining_failures
-from dnl_d2.engine.from_yaml import from_yaml, is_segmentor
+from dnl_d2.engine.from_yaml import from_yaml, mapper_of_yaml
 from dnl_d2.engine.hooks import build_hooks
 from dnl_d2.engine.multi_scale import check_multi_scale
 from dnl_d2.engine.optimizer import clip_total_norm, without_decay
@@ -121,11 +114,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
-        return build_detection_train_loader(cfg, mapper=_mapper(cfg, cfg.DATASETS.TRAIN, True))
+        mapper = NamingMapper(mapper_of_yaml(cfg, cfg.DATASETS.TRAIN, train=True))
+        return build_detection_train_loader(cfg, mapper=mapper)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        mapper = _mapper(cfg, [dataset_name], False)
+        mapper = NamingMapper(mapper_of_yaml(cfg, [dataset_name], train=False))
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
@@ -194,22 +188,3 @@ def _build_adaptive(
     )
     optimizer = optimizer_class(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
     return maybe_add_gradient_clipping(cfg, optimizer)
-
-
-def _mapper(cfg: CfgNode, names: list[str], is_train: bool) -> SemSegMapper | NamingMapper:
-    """For segmentors that read label maps ours, otherwise Detectron2's."""
-    kinds = {MetadataCatalog.get(n).get("evaluator_type", None) for n in names}
-    if is_segmentor(cfg) and kinds <= set(SEMANTIC):
-        return SemSegMapper(cfg, is_train)
-    return NamingMapper(_detectron2_mapper(cfg, is_train))
-
-
-def _detectron2_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
-    """Detectron2's, which asks how keypoints are swapped also where nothing is mirrored."""
-    mirrors = is_train and cfg.INPUT.RANDOM_FLIP != "none"
-    if mirrors or not cfg.MODEL.KEYPOINT_ON:
-        return DatasetMapper(cfg, is_train)
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.KEYPOINT_ON = False
-    return DatasetMapper(cfg, is_train, use_keypoint=True)

@@ -1,0 +1,168 @@
+"""From a picture to what a model of this library says of it."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.data.catalog import Metadata
+from detectron2.structures import Instances
+from omegaconf import DictConfig
+from PIL import Image
+
+from dnl_d2 import model_zoo
+from dnl_d2.checkpoint import Checkpointer
+from dnl_d2.data.images import image_tensor, load_picture
+from dnl_d2.engine import load_config
+from dnl_d2.engine.runner import read_config
+from dnl_d2.engine.training import build_model
+from dnl_d2.errors import UsageError
+from dnl_d2.prediction.results import Detections, Segmentation
+from dnl_d2.prediction.sources import upright
+
+
+class Predictor:
+    """Predicts pictures as the evaluation of a config does: sizes, windows, scales, mirror images.
+
+    .. code-block:: python
+
+        predict = Predictor("dnl_r50-d8_40k_cityscapes-512x1024", weights="dnl.pth")
+        found = predict("street.jpg")
+        Image.fromarray(found.draw()).save("drawn.png")
+        labels = numpy.asarray(found)  # (H, W)
+
+    Args:
+        config: a recipe's name, see :func:`dnl_d2.model_zoo.list`; a YAML or LazyConfig file; or a
+            loaded config of either kind.
+        weights: a file of this library or of a public code base, or an address; None for those of
+            the config.
+        device: ``cuda``, ``cpu``, ...; None for CUDA where there is one.
+        overrides: for the config, as on the command line.
+        min_score: objects below are left out.
+
+    Raises:
+        UsageError: no such recipe or file, a value that cannot be meant, or weights that do not
+            fill the model.
+    """
+
+    def __init__(
+        self,
+        config: str | CfgNode | DictConfig,
+        *,
+        weights: str | None = None,
+        device: str | None = None,
+        overrides: Sequence[str] = (),
+        min_score: float = 0.5,
+    ):
+        cfg = _loaded(config, overrides)
+        spec = read_config(_on_device(cfg, device), train=False)
+        self.min_score = min_score
+        self.metadata = _metadata(spec.test_sets or spec.train_sets)
+        self.model = build_model(spec).eval()
+        path = spec.weights if weights is None else weights
+        checkpointer = Checkpointer(
+            self.model, key=spec.keys.weights, channel_order=spec.channel_order
+        )
+        checkpointer.load_whole(path, purpose="a prediction")
+        self._mapper = spec.build_test_mapper()
+
+    def __call__(self, image: str | os.PathLike | Image.Image | np.ndarray) -> Any:
+        """Predicts a picture.
+
+        Args:
+            image: a path, a Pillow picture of any mode (both turned by their EXIF entry), or an
+                array: ``(H, W, 3)`` or ``(H, W)`` uint8, RGB.
+
+        Returns:
+            :class:`~dnl_d2.prediction.results.Segmentation` or
+            :class:`~dnl_d2.prediction.results.Detections`.
+
+        Raises:
+            UsageError: the file cannot be read, or the array is of another kind.
+        """
+        rgb = _as_rgb(image)
+        with torch.inference_mode():
+            (output,) = self.model([self._inputs(rgb)])
+        if "sem_seg" in output and "instances" not in output:
+            labels = output["sem_seg"].argmax(0).to("cpu", torch.int64).numpy()
+            names = _names(self.metadata.get("stuff_classes", None), len(output["sem_seg"]))
+            return Segmentation(rgb, labels, names, self.metadata.get("stuff_colors", None))
+        return self._detections(rgb, output["instances"].to("cpu"))
+
+    def _inputs(self, rgb: np.ndarray) -> dict[str, Any]:
+        """What the mapper of the evaluation makes of a file with this picture."""
+        mapper = self._mapper
+        image = rgb if mapper.image_format == "RGB" else rgb[:, :, ::-1]
+        image = np.require(image, requirements=["C", "W"])  # PyTorch warns of what is read-only
+        size = {"height": image.shape[0], "width": image.shape[1]}
+        views = getattr(mapper, "multi_scale_flip", None)
+        if views is not None and views.enabled:
+            return size | views.model_inputs(image)
+        augmented = T.AugInput(image)
+        mapper.augmentations(augmented)
+        return size | {"image": image_tensor(augmented.image)}
+
+    def _detections(self, rgb: np.ndarray, instances: Instances) -> Detections:
+        found = instances[instances.scores >= self.min_score]
+        count = int(found.pred_classes.max()) + 1 if len(found) else 0
+        names = _names(self.metadata.get("thing_classes", None), count)
+        return Detections(rgb, found, names, self.metadata)
+
+
+def _loaded(config: str | CfgNode | DictConfig, overrides: Sequence[str]) -> CfgNode | DictConfig:
+    if isinstance(config, (CfgNode, DictConfig)):
+        if overrides:
+            raise UsageError("overrides go with a file or a name: change the loaded config itself")
+        return config
+    path = os.fspath(config)
+    if not os.path.exists(path):
+        try:
+            path = model_zoo.get_config_file(path)
+        except UsageError as error:
+            raise UsageError(f"there is no config file {config}; {error}") from error
+    return load_config(path, overrides)
+
+
+def _on_device(cfg: CfgNode | DictConfig, device: str | None) -> CfgNode | DictConfig:
+    cfg = cfg.clone() if isinstance(cfg, CfgNode) else cfg.copy()
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(cfg, CfgNode):
+        cfg.defrost()
+        cfg.MODEL.DEVICE = wanted
+        cfg.freeze()
+    else:
+        cfg.train.device = wanted
+    return cfg
+
+
+def _metadata(names: Sequence[str]) -> Metadata:
+    """Of the first dataset; an empty one where there is none."""
+    return MetadataCatalog.get(names[0]) if names else Metadata()
+
+
+def _names(known: Sequence[str] | None, count: int) -> list[str]:
+    """Names of at least ``count`` classes: those of the dataset, or numbers."""
+    names = list(known or ())
+    return names + [f"class {number}" for number in range(len(names), count)]
+
+
+def _as_rgb(image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
+    if isinstance(image, (str, os.PathLike)):
+        return upright(load_picture(os.fspath(image)))
+    if isinstance(image, Image.Image):
+        return upright(image)
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or not array.size:
+        raise UsageError(
+            f"an array of {array.dtype} and shape {array.shape} is no picture: give (H, W, 3) RGB "
+            "or (H, W) grey in uint8"
+        )
+    if array.ndim == 2:
+        array = array[..., None].repeat(3, axis=2)
+    if array.shape[2] != 3:
+        raise UsageError(f"an array with {array.shape[2]} channels: give (H, W, 3) RGB in uint8")
+    return array
