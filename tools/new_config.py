@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+import _environment  # noqa: F401
 import msgspec
 
 from dnl_d2.config.imports import add_import_option, import_modules

@@ -12,6 +12,7 @@ from dnl_d2.checkpoint.describe.architecture import build_config
 SEGMENTOR = {
     "MODEL.DEVICE": "cpu",
     "MODEL.META_ARCHITECTURE": "ContextSegmentor",
+    "INPUT.MIN_SIZE_TEST": 0,
     "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
     "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
     "MODEL.BACKBONE.NAME": "build_context_resnet_backbone",

@@ -273,9 +273,9 @@ def batches(total_batch_size):
 def test_a_run_lists_each_dataset_once(kind, tmp_path, monkeypatch):
     listed, load = [], folder.load_sem_seg_folder
 
-    def spy(image_root, sem_seg_root):
+    def spy(image_root, *more):
         listed.append(image_root.rpartition("/")[2])
-        return load(image_root, sem_seg_root)
+        return load(image_root, *more)
 
     monkeypatch.setattr(folder, "load_sem_seg_folder", spy)
     run(kind(tmp_path, length=1), arguments())
