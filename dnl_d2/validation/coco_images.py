@@ -39,7 +39,8 @@ def check_images(images: Sequence[CocoImage], root: str, *, key: str, max_files:
         if not PathManager.isdir(where):
             wrong = "is not a folder" if PathManager.exists(where) else "does not exist"
             where = f"{where}, which {wrong}"
-        raise UsageError(count_and_name(missing, len(names), f"images are not in {where}"))
+        told = count_and_name(missing, len(names), f"images are not in {where}")
+        raise UsageError(told + _where_instead(missing[0], root))
     pairs = list(zip(images, names, strict=True))
     step = math.ceil(len(pairs) / max_files) if max_files else 1
     for image, name in pairs[::step] if max_files else ():
@@ -57,6 +58,14 @@ def check_images(images: Sequence[CocoImage], root: str, *, key: str, max_files:
                 f"image {path} is {width}x{height} (width x height{turned}), the file says "
                 f"{image.width}x{image.height}"
             )
+
+
+def _where_instead(name: str, root: str) -> str:
+    """A hint where the folder is named twice, by the config and by each image."""
+    above = os.path.dirname(os.path.abspath(root))
+    if PathManager.isfile(os.path.join(above, name)):
+        return f"; they are in the folder above, {above}: give that as the folder of images"
+    return ""
 
 
 def _path_of(image: CocoImage, key: str) -> str:

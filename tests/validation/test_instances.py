@@ -247,6 +247,15 @@ def test_images_in_subfolders_are_found(folder, check):
         check(data)
 
 
+def test_names_that_start_with_the_folder_of_images(folder, check):
+    data = content()
+    for image in data["images"]:
+        image["file_name"] = f"{folder.name}/{image['file_name']}"
+    with pytest.raises(UsageError, match=rf"in the folder above, {folder.parent}: give that"):
+        check(data)
+    check(data, root=str(folder.parent))
+
+
 @pytest.mark.parametrize("relative", [False, True])
 def test_whole_paths_are_found_without_a_folder(folder, check, relative, monkeypatch):
     monkeypatch.chdir(folder)
