@@ -56,9 +56,9 @@ def head_attention(
 
 def color_label(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
     """``(H, W)`` class ids -> ``(H, W, 3)`` uint8 in the dataset's colours; others black."""
-    table = np.zeros((256, 3), dtype=np.uint8)
+    table = np.zeros((max(256, len(colors)), 3), dtype=np.uint8)
     table[: len(colors)] = colors
-    return table[np.clip(label, 0, 255)]
+    return table[np.clip(label, 0, len(table) - 1)]
 
 
 def draw_rows(

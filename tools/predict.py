@@ -31,8 +31,8 @@ def main() -> int:
     args = parser.parse_args()
 
     import_modules(args.imports)
+    _require_other_folder(args.output, args.sources)
     sources = find_sources(args.sources, without=args.output)
-    _require_other_folder(args.output, sources)
     make_folder(args.output)
     predict = Predictor(
         args.config_file,
@@ -62,11 +62,12 @@ def _predict(predict: Predictor, source: Source, folder: str) -> None:
         write_video(folder, source, tqdm(results, unit="frame", leave=False, disable=None))
 
 
-def _require_other_folder(output: str, sources: list[Source]) -> None:
-    """Results beside the pictures would be taken for pictures the next time."""
-    folders = {os.path.realpath(os.path.dirname(source.path) or ".") for source in sources}
-    if os.path.realpath(output) in folders:
-        raise UsageError(f"--output {output} is a folder of the pictures: choose another one")
+def _require_other_folder(output: str, arguments: list[str]) -> None:
+    """Results among the pictures would be taken for pictures the next time."""
+    for argument in arguments:
+        folder = argument if os.path.isdir(argument) else os.path.dirname(argument)
+        if os.path.realpath(output) == os.path.realpath(folder or "."):
+            raise UsageError(f"--output {output} is a folder of the pictures: choose another one")
 
 
 if __name__ == "__main__":

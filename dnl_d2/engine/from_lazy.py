@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import get_cfg, instantiate
@@ -19,6 +20,7 @@ from torch import nn
 from dnl_d2.config.batch_size import scale_schedule
 from dnl_d2.config.rules import check_lazy, select_lazy
 from dnl_d2.config.train_defaults import fill_train
+from dnl_d2.data import SemSegMapper, test_augmentations
 from dnl_d2.data.naming_mapper import NamingMapper
 from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
 from dnl_d2.engine.optimizer import clip_total_norm
@@ -94,7 +96,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         test_sets=_names(cfg, "test"),
         max_checked_files=settings.check_labels if task.is_known else None,
         build_train_loader=lambda: _build_train_loader(cfg, task),
-        build_test_mapper=lambda: instantiate(cfg.dataloader.test.mapper),
+        build_test_mapper=lambda: _build_test_mapper(cfg),
         evaluate=partial(_evaluate, cfg) if select_lazy(cfg, "dataloader.test") else None,
         multi_scale=_multi_scale(fitted),
         batch_size=batch_size or 0,
@@ -263,6 +265,21 @@ def _build_loader(node: DictConfig) -> Iterable:
     if OmegaConf.is_dict(options.get("mapper")):
         options["mapper"] = NamingMapper(instantiate(options["mapper"]))
     return instantiate(options)
+
+
+def _build_test_mapper(cfg: DictConfig) -> Any:
+    """The mapper of the test loader; without one, a segmentor's as training sees pictures."""
+    if select_lazy(cfg, "dataloader.test.mapper") is not None:
+        return instantiate(cfg.dataloader.test.mapper)
+    train = select_lazy(cfg, _MAPPER)
+    if select_lazy(cfg, "model.sem_seg_head") is None or train is None:
+        raise UsageError("the config has no dataloader.test.mapper, by which pictures are read")
+    return SemSegMapper(
+        False,
+        augmentations=test_augmentations(select_lazy(train, "augmentations.base_size")),
+        image_format=select_lazy(train, "image_format") or "RGB",
+        num_classes=cfg.model.sem_seg_head.num_classes,
+    )
 
 
 def _evaluate(cfg: DictConfig, model: nn.Module, folder: str | None = None) -> dict:

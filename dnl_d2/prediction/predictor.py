@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.data.catalog import Metadata
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 from PIL import Image
@@ -18,6 +19,7 @@ from dnl_d2 import model_zoo
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.data.images import image_tensor, load_picture
 from dnl_d2.engine import load_config
+from dnl_d2.engine.multi_scale import check_multi_scale, detector_at_scales
 from dnl_d2.engine.runner import read_config
 from dnl_d2.engine.training import build_model
 from dnl_d2.errors import UsageError
@@ -42,7 +44,7 @@ class Predictor:
             the config.
         device: ``cuda``, ``cpu``, ...; None for CUDA where there is one.
         overrides: for the config, as on the command line.
-        min_score: objects below are left out.
+        min_score: objects below are left out; 0 to 1.
 
     Raises:
         UsageError: no such recipe or file, a value that cannot be meant, or weights that do not
@@ -58,17 +60,22 @@ class Predictor:
         overrides: Sequence[str] = (),
         min_score: float = 0.5,
     ):
+        if not 0 <= min_score <= 1:
+            raise UsageError(f"a score is 0 to 1, and min_score is {min_score:g}")
         cfg = _loaded(config, overrides)
         spec = read_config(_on_device(cfg, device), train=False)
         self.min_score = min_score
         self.metadata = _metadata(spec.test_sets or spec.train_sets)
         self.model = build_model(spec).eval()
         path = spec.weights if weights is None else weights
-        checkpointer = Checkpointer(
-            self.model, key=spec.keys.weights, channel_order=spec.channel_order
-        )
+        key = spec.keys.weights if weights is None else "weights"
+        checkpointer = Checkpointer(self.model, key=key, channel_order=spec.channel_order)
         checkpointer.load_whole(path, purpose="a prediction")
         self._mapper = spec.build_test_mapper()
+        scales = spec.multi_scale.detectors if spec.multi_scale else None
+        check_multi_scale(spec, type(self.model))
+        if scales and isinstance(self.model, GeneralizedRCNN):
+            self.model = detector_at_scales(self.model, scales)
 
     def __call__(self, image: str | os.PathLike | Image.Image | np.ndarray) -> Any:
         """Predicts a picture.
@@ -82,12 +89,18 @@ class Predictor:
             :class:`~dnl_d2.prediction.results.Detections`.
 
         Raises:
-            UsageError: the file cannot be read, or the array is of another kind.
+            UsageError: the file cannot be read, the array is of another kind, or the model predicts
+                something else.
         """
         rgb = _as_rgb(image)
         with torch.inference_mode():
             (output,) = self.model([self._inputs(rgb)])
-        if "sem_seg" in output and "instances" not in output:
+        if {*output} not in ({"sem_seg"}, {"instances"}):
+            raise UsageError(
+                f"the model predicts {', '.join(output)}: only segmentors (sem_seg) and detectors "
+                "(instances) are drawn"
+            )
+        if "sem_seg" in output:
             labels = output["sem_seg"].argmax(0).to("cpu", torch.int64).numpy()
             names = _names(self.metadata.get("stuff_classes", None), len(output["sem_seg"]))
             return Segmentation(rgb, labels, names, self.metadata.get("stuff_colors", None))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode, Instances
-from detectron2.utils.visualizer import Visualizer
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
@@ -60,7 +59,9 @@ class Segmentation:
     def summary(self) -> dict[str, Any]:
         """Size, and the share of each class that is there, the largest first."""
         counts = np.bincount(self.labels.ravel())
-        shares = {name: float(counts[n] / counts.sum()) for n, name in self._present()}
+        shares: dict[str, float] = {}
+        for number, name in self._present():
+            shares[name] = shares.get(name, 0.0) + float(counts[number] / counts.sum())
         return {**_size(self.image), "shares": shares}
 
     def _present(self) -> list[tuple[int, str]]:
@@ -71,7 +72,8 @@ class Segmentation:
 
     @property
     def _palette(self) -> Sequence[Sequence[int]]:
-        return self.colors or colormap(len(self.classes))
+        colors = [*(self.colors or ())]
+        return colors + colormap(len(self.classes))[len(colors) :]
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Detections:
 
     def draw(self) -> np.ndarray:
         """The picture with boxes, masks and keypoints over it, ``(H, W, 3)`` uint8."""
+        from detectron2.utils.visualizer import Visualizer  # which imports OpenCV
+
         drawn = Visualizer(self.image, self.metadata).draw_instance_predictions(self.instances)
         height, width = self.image.shape[:2]
         return drawn.get_image()[:height, :width]

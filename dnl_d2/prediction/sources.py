@@ -2,6 +2,7 @@
 
 import glob
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps, ImageSequence
 from dnl_d2.data.images import BROKEN, load_picture, to_array
 from dnl_d2.errors import UsageError
 
+_logger = logging.getLogger(__name__)
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _STDIN = "-"
 
@@ -47,7 +49,7 @@ def find_sources(arguments: Sequence[str], *, without: str | None = None) -> lis
         arguments: files; folders, whose pictures and videos are taken with those of their
             subfolders; patterns such as ``"photos/*.jpg"``; ``-`` for a picture, or a list of
             paths, from standard input.
-        without: a folder whose files are not taken where a folder is looked through.
+        without: a folder whose files are not taken where a folder or a pattern names them.
 
     Raises:
         UsageError: an argument names nothing.
@@ -68,13 +70,11 @@ def _sources(argument: str, without: str | None) -> Iterator[Source]:
     if argument == _STDIN:
         yield from _from_stdin()
     elif os.path.isdir(argument):
-        skipped = os.path.abspath(without) if without else None
         for folder, folders, files in os.walk(argument):
             folders[:] = sorted(
                 name
                 for name in folders
-                if not name.startswith(".")
-                and os.path.abspath(os.path.join(folder, name)) != skipped
+                if not name.startswith(".") and not _is_below(os.path.join(folder, name), without)
             )
             for file in sorted(files):
                 if file.lower().endswith((*_endings(), *VIDEOS)) and not file.startswith("."):
@@ -84,10 +84,17 @@ def _sources(argument: str, without: str | None) -> Iterator[Source]:
         yield _source(argument, os.path.basename(argument))
     elif glob.has_magic(argument):
         for path in sorted(glob.glob(argument, recursive=True)):
-            if os.path.isfile(path):
+            if os.path.isfile(path) and not _is_below(path, without):
                 yield _source(path, os.path.basename(path))
     else:
         raise UsageError(f"{argument}: there is no such file or folder")
+
+
+def _is_below(path: str, folder: str | None) -> bool:
+    if folder is None:
+        return False
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder
 
 
 def _source(path: str, name: str) -> Source:
@@ -139,31 +146,36 @@ def _animation_rate(path: str) -> float | None:
 
 
 def _video_frames(path: str) -> Iterator[np.ndarray]:
-    video = _open_video(path)
-    count = 0
-    while True:
-        there, frame = video.read()
-        if not there:
-            break
-        count += 1
-        yield np.ascontiguousarray(frame[:, :, ::-1])
-    video.release()
+    cv2 = opencv(path)
+    video = cv2.VideoCapture(path)
+    told, count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0
+    try:
+        while True:
+            there, frame = video.read()
+            if not there:
+                break
+            count += 1
+            yield np.ascontiguousarray(frame[:, :, ::-1])
+    finally:
+        video.release()
     if not count:
         raise UsageError(f"video {path} has no frame that can be read: replace the file")
+    if count < told - 1:  # some containers count one too many
+        _logger.warning("video %s: only %d of its %d frames can be read", path, count, told)
 
 
 def _frame_rate(path: str) -> float:
-    import cv2
+    cv2 = opencv(path)
+    return float(cv2.VideoCapture(path).get(cv2.CAP_PROP_FPS)) or 25.0
 
-    return float(_open_video(path).get(cv2.CAP_PROP_FPS)) or 25.0
 
-
-def _open_video(path: str) -> Any:
+def opencv(path: str) -> Any:
+    """The module ``cv2``; raises a UsageError that names the video if it is missing."""
     try:
         import cv2
     except ImportError as error:
-        raise UsageError(f"video {path}: reading it needs OpenCV: install opencv-python") from error
-    return cv2.VideoCapture(path)
+        raise UsageError(f"video {path} needs OpenCV: install opencv-python") from error
+    return cv2
 
 
 def _endings() -> tuple[str, ...]:

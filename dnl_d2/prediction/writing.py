@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ from PIL import Image
 from dnl_d2.errors import UsageError
 from dnl_d2.files import WriteError, renamed_when_whole, write_bytes, write_text
 from dnl_d2.prediction.results import Detections, Segmentation
-from dnl_d2.prediction.sources import Source
+from dnl_d2.prediction.sources import Source, opencv
 
 Result = Segmentation | Detections
 
@@ -44,7 +46,8 @@ def write_video(folder: str, source: Source, results: Iterable[Result]) -> None:
     """Writes ``NAME_overlay.mp4``, and ``NAME.json`` with what :meth:`summary` says of each frame.
 
     Raises:
-        UsageError: OpenCV is missing.
+        UsageError: OpenCV is missing or cannot write the format; or a frame cannot be read or
+            predicted.
         WriteError: a file cannot be written.
     """
     path = os.path.join(folder, source.name)
@@ -56,8 +59,12 @@ def write_video(folder: str, source: Source, results: Iterable[Result]) -> None:
             figures.append(result.summary())
             yield result.draw()
 
-    with renamed_when_whole(f"{path}_overlay.mp4") as temporary:
-        _encode(temporary, drawn(), source.rate or 25.0)
+    # OpenCV tells the format by the ending; and what fails in a frame is no failure of the disk.
+    with tempfile.TemporaryDirectory(prefix="dnl_d2-video-") as folder:
+        encoded = os.path.join(folder, "video.mp4")
+        _encode(encoded, source.path, drawn(), source.rate or 25.0)
+        with renamed_when_whole(f"{path}_overlay.mp4") as temporary:
+            shutil.copyfile(encoded, temporary)
     write_text(f"{path}.json", json.dumps({"frames": figures}) + "\n")
 
 
@@ -77,21 +84,18 @@ def _write_picture(path: str, picture: Image.Image) -> None:
     write_bytes(path, content.getvalue())
 
 
-def _encode(path: str, frames: Iterable[np.ndarray], rate: float) -> None:
+def _encode(path: str, name: str, frames: Iterable[np.ndarray], rate: float) -> None:
+    cv2, video, size = opencv(name), None, None
     try:
-        import cv2
-    except ImportError as error:
-        raise UsageError(f"{path}: a video needs OpenCV: install opencv-python") from error
-    video = None
-    for frame in frames:
-        if video is None:
-            height, width = frame.shape[:2]
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            # The ending decides about the format, and a temporary name has another.
-            video = cv2.VideoWriter(f"{path}.mp4", code, rate, (width, height))
-            if not video.isOpened():
-                raise WriteError(f"{path}: OpenCV here cannot write mp4")
-        video.write(np.ascontiguousarray(frame[:, :, ::-1]))
-    if video is not None:
-        video.release()
-        os.replace(f"{path}.mp4", path)
+        for frame in frames:
+            if video is None:
+                size = frame.shape[:2]
+                video = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), rate, size[::-1])
+                if not video.isOpened():
+                    raise UsageError(f"{name}: the OpenCV that is installed cannot write mp4")
+            if frame.shape[:2] != size:  # OpenCV would leave it out without a word
+                raise UsageError(f"{name}: its frames are not all of one size")
+            video.write(np.ascontiguousarray(frame[:, :, ::-1]))
+    finally:
+        if video is not None:
+            video.release()

@@ -74,6 +74,18 @@ def test_figures_are_those_of_the_evaluation(ending, options, tmp_path, datasets
     assert isinstance(found, Segmentation) and "texture_a" in found.classes
 
 
+def test_a_lazyconfig_without_a_test_set(tmp_path, datasets):
+    """As tools/check_dataset.py writes it where there is no set for validation."""
+    overrides = as_lazy(LAZY_OPTIONS, output=str(tmp_path))
+    cfg = load_config(STEM + ".py", overrides)
+    weights = save_weights(cfg, tmp_path / "weights.pth")
+    whole = dnl_d2.Predictor(cfg, weights=weights, device="cpu")
+    file = next((datasets / "generated" / "val").iterdir())
+    del cfg.dataloader.test
+    found = dnl_d2.Predictor(cfg, weights=weights, device="cpu")(file)
+    assert (np.asarray(found) == np.asarray(whole(file))).all()
+
+
 @pytest.fixture
 def predictor(tmp_path):
     weights = save_weights(load_config(STEM + ".yaml", as_yaml(YAML_OPTIONS)), tmp_path / "w.pth")
@@ -133,13 +145,16 @@ def test_weights_are_needed(tmp_path):
         dnl_d2.Predictor("dnl_r5", device="cpu")
 
 
-def test_objects_are_those_of_the_evaluation(pictures, tmp_path, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("scales", [False, True], ids=["one size", "TTA"])
+def test_objects_are_those_of_the_evaluation(pictures, tmp_path, monkeypatch, scales):  # noqa: F811
     monkeypatch.setenv("DETECTRON2_DATASETS", str(pictures))
     path = dnl_d2.model_zoo.get_config_file(DETECTOR)
-    options = as_yaml(SMALL_DETECTOR, output=str(tmp_path), MODEL__DEVICE="cpu")
+    more = {"TEST__AUG__ENABLED": scales, "MODEL__DEVICE": "cpu"}
+    options = as_yaml(SMALL_DETECTOR, output=str(tmp_path), **more)
     weights = save_weights(load_config(path, options), tmp_path / "weights.pth")
     run(load_config(path, [*options, "MODEL.WEIGHTS", weights]), arguments(eval_only=True))
-    (file,) = (tmp_path / "inference").rglob("coco_instances_results.json")
+    folder = tmp_path / ("inference_TTA" if scales else "inference")
+    (file,) = folder.rglob("coco_instances_results.json")
     expected = json.loads(file.read_text())
     predict = dnl_d2.Predictor(
         DETECTOR, weights=weights, device="cpu", overrides=options, min_score=0.0

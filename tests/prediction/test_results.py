@@ -30,6 +30,9 @@ def test_the_label_picture_keeps_numbers_and_colours():
     assert np.asarray(picture.convert("RGB"))[0, 19].tolist() == [0, 100, 50]
     many = segmentation([f"c{n}" for n in range(300)], None)
     many.labels[0, 0] = 299
+    assert many.draw().shape == (10, 20, 3) and many.side_by_side().shape[1] == 40
+    few = segmentation(colors=COLORS[:1])  # a dataset that colours the first class only
+    assert few.draw().shape == (10, 20, 3)
     assert np.asarray(many.label_picture())[0, 0] == 299
 
 

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -33,6 +34,7 @@ def test_folders_files_and_patterns(picture, tmp_path):
     assert names(str(folder), without=str(folder / "out")) == ["a", "b", "deep/c"]
     assert names(str(folder / "b.png"), str(folder / "*.png")) == ["b"]  # each once
     assert names(str(folder / "**" / "*.bmp")) == ["c"]
+    assert names(str(folder / "**" / "*.png"), without=str(folder / "out")) == ["b"]
 
 
 def test_names_that_differ_in_their_ending(picture, tmp_path):
@@ -89,7 +91,34 @@ def test_a_video_comes_out_as_a_video(tmp_path):
     written = cv2.VideoCapture(str(tmp_path / "out" / "x_overlay.mp4"))
     assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and written.get(cv2.CAP_PROP_FPS) == 12
     assert sorted(os.listdir(tmp_path / "out")) == ["x.json", "x_overlay.mp4"]
+
+    def failing():
+        yield segmentation()
+        raise UsageError("a frame")
+
+    wider = replace(
+        segmentation(), image=np.zeros((10, 40, 3), np.uint8), labels=np.zeros((10, 40), int)
+    )
+    for results, message in (
+        (failing(), "a frame"),
+        ([segmentation(), wider], "not all of one si"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            write_video(str(tmp_path / "failed"), source, iter(results))
+        assert os.listdir(tmp_path / "failed") == []
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     (source,) = find_sources([str(tmp_path / "broken.mp4")])
     with pytest.raises(UsageError, match=r"broken.mp4 has no frame that can be read"):
         list(source.frames())
+
+
+def test_a_video_that_is_cut_off_is_told(tmp_path, rng, caplog):
+    path = tmp_path / "x.avi"
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (160, 120))
+    for _ in range(20):
+        video.write(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8))
+    video.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (source,) = find_sources([str(path)])
+    assert 5 < len(list(source.frames())) < 15
+    assert "x.avi: only" in caplog.text and "of its 20 frames can be read" in caplog.text

@@ -71,6 +71,9 @@ def test_mistakes_are_one_line(predict, save, tmp_path):
     save("in/a.png", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(UsageError, match=r"--output .*/in is a folder of the pictures"):
         predict(tmp_path / "in" / "a.png", output="in")
+    save("above/sub/a.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"above is a folder of the pictures"):
+        predict(tmp_path / "above", output="above")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file: cannot be made a folder"):
         predict(tmp_path / "in", output="file")
