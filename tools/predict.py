@@ -27,10 +27,14 @@ def main() -> int:
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGE|FOLDER|GLOB|VIDEO|-", help="- is standard input"
     )
-    parser.add_argument("--opts", nargs="+", default=[], help="overrides of the config")
+    parser.add_argument(
+        "--opts", nargs="+", default=[], help="overrides of the config, after everything else"
+    )
     args = parser.parse_args()
 
     import_modules(args.imports)
+    args.output = os.path.expanduser(args.output)
+    args.sources = [os.path.expanduser(source) for source in args.sources]
     _require_other_folder(args.output, args.sources)
     sources = find_sources(args.sources, without=args.output)
     make_folder(args.output)

@@ -17,14 +17,14 @@ from PIL import Image
 
 from dnl_d2 import model_zoo
 from dnl_d2.checkpoint import Checkpointer
-from dnl_d2.data.images import image_tensor, load_picture
+from dnl_d2.data.images import image_tensor
 from dnl_d2.engine import load_config
 from dnl_d2.engine.multi_scale import check_multi_scale, detector_at_scales
 from dnl_d2.engine.runner import read_config
 from dnl_d2.engine.training import build_model
 from dnl_d2.errors import UsageError
 from dnl_d2.prediction.results import Detections, Segmentation
-from dnl_d2.prediction.sources import upright
+from dnl_d2.prediction.sources import read_upright, upright
 
 
 class Predictor:
@@ -65,7 +65,7 @@ class Predictor:
         cfg = _loaded(config, overrides)
         spec = read_config(_on_device(cfg, device), train=False)
         self.min_score = min_score
-        self.metadata = _metadata(spec.test_sets or spec.train_sets)
+        self.metadata = _metadata((*spec.test_sets, *spec.train_sets))
         self.model = build_model(spec).eval()
         path = spec.weights if weights is None else weights
         key = spec.keys.weights if weights is None else "weights"
@@ -153,8 +153,10 @@ def _on_device(cfg: CfgNode | DictConfig, device: str | None) -> CfgNode | DictC
 
 
 def _metadata(names: Sequence[str]) -> Metadata:
-    """Of the first dataset; an empty one where there is none."""
-    return MetadataCatalog.get(names[0]) if names else Metadata()
+    """Of the first dataset that names its classes; an empty one where there is none."""
+    known = [MetadataCatalog.get(name) for name in names]
+    named = [meta for meta in known if meta.get("stuff_classes") or meta.get("thing_classes")]
+    return (named or known or [Metadata()])[0]
 
 
 def _names(known: Sequence[str] | None, count: int) -> list[str]:
@@ -165,7 +167,7 @@ def _names(known: Sequence[str] | None, count: int) -> list[str]:
 
 def _as_rgb(image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
     if isinstance(image, (str, os.PathLike)):
-        return upright(load_picture(os.fspath(image)))
+        return read_upright(os.path.expanduser(os.fspath(image)))
     if isinstance(image, Image.Image):
         return upright(image)
     array = np.asarray(image)

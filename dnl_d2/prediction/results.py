@@ -1,16 +1,16 @@
 """What is predicted of a picture, with the pictures and figures that a person wants of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode, Instances
+from detectron2.utils.colormap import colormap
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-from dnl_d2.data.datasets.voc import colormap
 from dnl_d2.visualization import color_label
 
 _OPACITY = 0.5
@@ -25,11 +25,11 @@ class Segmentation:
         image: ``(H, W, 3)`` uint8, RGB.
         labels: ``(H, W)``, the class of every pixel.
         classes: their names.
-        colors: an RGB triple per class; None for those of VOC.
+        colors: an RGB triple per class; None for Detectron2's.
     """
 
-    image: np.ndarray
-    labels: np.ndarray
+    image: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
     classes: Sequence[str]
     colors: Sequence[Sequence[int]] | None = None
 
@@ -72,8 +72,11 @@ class Segmentation:
 
     @property
     def _palette(self) -> Sequence[Sequence[int]]:
-        colors = [*(self.colors or ())]
-        return colors + colormap(len(self.classes))[len(colors) :]
+        told = [*(self.colors or ())]
+        others = colormap(rgb=True).astype(int).tolist()
+        return [
+            told[n] if n < len(told) else others[n % len(others)] for n in range(len(self.classes))
+        ]
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Detections:
         metadata: of a dataset, for names of keypoints and colours.
     """
 
-    image: np.ndarray
+    image: np.ndarray = field(repr=False)
     instances: Instances
     classes: Sequence[str]
     metadata: Metadata

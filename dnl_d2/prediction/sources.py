@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
-from dnl_d2.data.images import BROKEN, load_picture, to_array
+from dnl_d2.data.images import BROKEN, is_dim, load_picture, to_array
 from dnl_d2.errors import UsageError
 
 _logger = logging.getLogger(__name__)
+# What the names of results end in, beside the JSON file of the same name.
+RESULTS = ("_overlay.png", "_side_by_side.png", "_labels.png", "_overlay.mp4")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _STDIN = "-"
 
@@ -40,6 +42,23 @@ class Source:
 def upright(picture: Image.Image) -> np.ndarray:
     """A picture as a person sees it, turned by its EXIF entry: ``(H, W, 3)`` uint8, RGB."""
     return to_array(ImageOps.exif_transpose(picture), "RGB")
+
+
+def read_upright(path: str) -> np.ndarray:
+    """A picture file by :func:`upright`; a warning tells of one that is read as nearly black.
+
+    Raises:
+        UsageError: the file cannot be read, or holds numbers that are no grey values.
+    """
+    picture = load_picture(path)
+    if picture.mode == "F":
+        raise UsageError(f"image {path} holds fractions, not grey values: convert it to 8 bits")
+    if is_dim(picture):
+        _logger.warning(
+            "image %s has 16 bits of which it fills 12 at most, and is nearly black once scaled to "
+            "8: stretch its values", path,
+        )  # fmt: skip
+    return upright(picture)
 
 
 def find_sources(arguments: Sequence[str], *, without: str | None = None) -> list[Source]:
@@ -77,8 +96,9 @@ def _sources(argument: str, without: str | None) -> Iterator[Source]:
                 if not name.startswith(".") and not _is_below(os.path.join(folder, name), without)
             )
             for file in sorted(files):
-                if file.lower().endswith((*_endings(), *VIDEOS)) and not file.startswith("."):
-                    path = os.path.join(folder, file)
+                path = os.path.join(folder, file)
+                known = file.lower().endswith((*_endings(), *VIDEOS))
+                if known and not file.startswith(".") and not _is_result(path):
                     yield _source(path, os.path.relpath(path, argument))
     elif os.path.exists(argument):
         yield _source(argument, os.path.basename(argument))
@@ -97,13 +117,21 @@ def _is_below(path: str, folder: str | None) -> bool:
     return os.path.commonpath([path, folder]) == folder
 
 
+def _is_result(path: str) -> bool:
+    """Whether a file is what an earlier prediction has written."""
+    return any(
+        path.endswith(ending) and os.path.exists(f"{path.removesuffix(ending)}.json")
+        for ending in RESULTS
+    )
+
+
 def _source(path: str, name: str) -> Source:
     stem = os.path.splitext(name)[0]
     if path.lower().endswith(VIDEOS):
         return Source(stem, path, lambda: _video_frames(path), _frame_rate(path))
     rate = _animation_rate(path)
     if rate is None:
-        return Source(stem, path, lambda: iter([upright(load_picture(path))]))
+        return Source(stem, path, lambda: iter([read_upright(path)]))
     return Source(stem, path, lambda: _animation_frames(path), rate)
 
 

@@ -128,13 +128,32 @@ def check_splits(
                 names, task=task, max_files=max_files, what=key, test=key in test
             )
         _require_same_classes(classes)
+        trained, tested = (
+            [name for key, names in used.items() if key in keys for name in names]
+            for keys in (train, test)
+        )
+        _tell_of_shared_files(trained, tested)
         if task.instances and task.instances.keypoints:
-            trained, tested = (
-                [name for key, names in used.items() if key in keys for name in names]
-                for keys in (train, test)
-            )
             check_keypoints(trained, tested, task.instances.keypoints)
     comm.synchronize()
+
+
+def _tell_of_shared_files(train: Sequence[str], test: Sequence[str]) -> None:
+    trained = {_files_of(name): name for name in train}
+    for name in test:
+        other = trained.get(_files_of(name))
+        if other is not None:
+            _logger.warning(
+                "dataset %s, to evaluate on, has the files of %s, to train with: its figures will "
+                "flatter", name, other,
+            )  # fmt: skip
+
+
+def _files_of(name: str) -> tuple:
+    meta = MetadataCatalog.get(name)
+    keys = ("json_file", "image_root", "stems_file", "sem_seg_root")
+    files = tuple(meta.get(key, None) for key in keys)
+    return files if any(files) else (name,)
 
 
 def _require_same_classes(classes: Mapping[str, Sequence[str]]) -> None:

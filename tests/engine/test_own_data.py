@@ -19,6 +19,7 @@ from dnl_d2.own_data.segmentor_config import (
     yaml_config,
 )
 from dnl_d2.validation import folder_set
+from dnl_d2.validation.splits import check_splits
 from tests.engine.runs import (  # noqa: F401
     SMALL_LAZY,
     SMALL_YAML,
@@ -153,6 +154,17 @@ def test_the_same_classes_in_another_order_are_one_line(write, tmp_path):
     path = write([entry("train"), entry("val", CLASSES=CLASSES[::-1])])
     with pytest.raises(UsageError, match=r"own_train and own_val differ in their classes .* 0 on"):
         run(load_config(path, [*TINY_YAML, "OUTPUT_DIR", str(tmp_path / "out")]), arguments())
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_evaluation_on_what_is_trained_with_is_told(write, split, caplog):
+    folders = {"IMAGES": f"generated/{split}", "LABELS": f"generated/{split}annot"}
+    path = write([entry("train"), entry("val", **folders)])
+    spec = read_config(load_config(path, TINY_YAML), train=True)
+    sets = {"DATASETS.TRAIN": spec.train_sets}, {"DATASETS.TEST": spec.test_sets}
+    check_splits(*sets, eval_only=False, task=spec.task, max_files=0)
+    told = "dataset own_val, to evaluate on, has the files of own_train" in caplog.text
+    assert told == (split == "train")
 
 
 def test_loading_twice_registers_anew(write):

@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 
 import dnl_d2
+from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import load_config, run
 from dnl_d2.engine.runner import read_config
 from dnl_d2.engine.training import build_model
@@ -107,6 +108,16 @@ def test_a_picture_may_come_in_any_form(predictor, save, rng):
     for mode in ("RGBA", "CMYK", "P", "1", "LA"):
         assert np.asarray(predictor(Image.fromarray(array).convert(mode))).shape == (40, 52)
     assert np.asarray(predictor(array[:1, :1])).shape == (1, 1)
+
+
+def test_classes_are_named_by_the_first_set_that_knows_them(tmp_path):
+    weights = save_weights(load_config(STEM + ".yaml", as_yaml(YAML_OPTIONS)), tmp_path / "w.pth")
+    register_sem_seg_folder("prediction_test_pictures", str(tmp_path))
+    options = as_yaml(YAML_OPTIONS | {"DATASETS.TEST": "('prediction_test_pictures',)"})
+    predict = dnl_d2.Predictor(STEM + ".yaml", weights=weights, device="cpu", overrides=options)
+    assert "texture_a" in predict(np.zeros((20, 30, 3), np.uint8)).classes
+    with pytest.raises(UsageError, match="a score is 0 to 1, and min_score is 50"):
+        dnl_d2.Predictor(STEM + ".yaml", weights=weights, device="cpu", min_score=50)
 
 
 def test_a_photograph_is_turned_as_it_is_seen(predictor, save, rng):

@@ -37,6 +37,21 @@ def test_folders_files_and_patterns(picture, tmp_path):
     assert names(str(folder / "**" / "*.png"), without=str(folder / "out")) == ["b"]
 
 
+def test_earlier_results_are_no_pictures(picture, tmp_path):
+    picture("a.png"), picture("out/a_overlay.png"), picture("out/b_labels.png")
+    (tmp_path / "out" / "a.json").write_text("{}")
+    assert names(str(tmp_path)) == ["a", "out/b_labels"]  # there is no b.json
+
+
+def test_pictures_that_would_be_black(save, caplog):
+    dark = save("dark.png", np.full((6, 8), 700, np.uint16))
+    assert next(find_sources([dark])[0].frames()).max() < 3
+    assert "dark.png has 16 bits of which it fills 12 at most" in caplog.text
+    fractions = save("x.tif", np.full((6, 8), 0.5, np.float32))
+    with pytest.raises(UsageError, match=r"x.tif holds fractions, not grey values"):
+        find_sources([fractions])[0].frames()
+
+
 def test_names_that_differ_in_their_ending(picture, tmp_path):
     picture("a.png"), picture("a.jpg"), picture("b.png"), picture("other/b.png")
     folder = str(tmp_path)
