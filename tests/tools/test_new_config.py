@@ -137,6 +137,36 @@ def test_the_files_are_checked_first(new, pictures, tmp_path, change, message): 
     assert [p.name for p in tmp_path.iterdir()] == ["spoilt.json"]
 
 
+def only_crowds_but_one(content):
+    for entry in content["annotations"][1:]:
+        entry["iscrowd"] = 1
+
+
+def test_a_share_without_an_object_is_refused(new, pictures, tmp_path):  # noqa: F811
+    path = spoilt(only_crowds_but_one, pictures, tmp_path)
+    with pytest.raises(SystemExit, match="of 4 pictures none can be set aside"):
+        new("--val-share", "0.5", json=path)
+    assert [p.name for p in tmp_path.iterdir()] == ["spoilt.json"]
+
+
+def test_nothing_is_left_where_a_part_is_refused(new, pictures, tmp_path):  # noqa: F811
+    """Boxes of a pixel pass beside larger ones; alone they are taken for parts of the image."""
+    new("--val-share", "0.25", "--name", "first")
+    (aside,) = json.loads((tmp_path / "first_val.json").read_text())["images"]
+
+    def shrink(content):
+        for entry in content["annotations"]:
+            if entry["image_id"] == aside["id"]:
+                entry.update(bbox=[0, 0, 1, 1], segmentation=[[0, 0, 1, 0, 1, 1]])
+
+    for path in tmp_path.iterdir():
+        path.unlink()
+    path = spoilt(shrink, pictures, tmp_path)
+    with pytest.raises(SystemExit, match=r"mine_val\.json: 'bbox' is in pixels"):
+        new("--val-share", "0.25", json=path)
+    assert [p.name for p in tmp_path.iterdir()] == ["spoilt.json"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
