@@ -12,11 +12,10 @@ The files are in COCO's form. They are checked first, and nothing is written ove
 import argparse
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 
-import _environment  # noqa: F401
+import _environment
 import msgspec
 
 from dnl_d2.config.imports import add_import_option, import_modules
@@ -217,8 +216,7 @@ def report(
             "without a set for validation the model is never evaluated, and no best checkpoint "
             "kept: give --val-json and --val-images, or --val-share 0.2"
         )
-    command = shlex.join(["tools/train_net.py", "--config-file", args.config])
-    print(f"to train: {command}")
+    print(f"to train: {_environment.command_line('train_net.py', '--config-file', args.config)}")
 
 
 def command(arguments: Sequence[str] | None = None) -> None:

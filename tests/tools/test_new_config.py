@@ -1,6 +1,7 @@
 """tools/new_config.py as a person runs it."""
 
 import json
+import os
 
 import pytest
 from detectron2.data import DatasetCatalog
@@ -82,6 +83,12 @@ def test_ids_that_are_texts_are_split_as_well(new, pictures, tmp_path):  # noqa:
     load_config(str(tmp_path / "my config.yaml"))
     parts = [DatasetCatalog.get(f"mine_{split}") for split in ("train", "val")]
     assert [*map(len, parts)] == [2, 2] and all(r["annotations"] for part in parts for r in part)
+
+
+def test_the_command_is_that_of_the_current_folder(new, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = os.path.relpath(root / "tools/train_net.py", tmp_path)
+    assert f"to train: {path} --config-file " in new()
 
 
 def test_without_masks_and_validation_it_says_so(new, pictures, tmp_path):  # noqa: F811
