@@ -39,6 +39,7 @@ from dnl_d2.own_data.split import NEAR_DUPLICATES, split_coco
 from dnl_d2.validation.splits import check_splits
 
 MODEL = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
+WITHOUT_MASKS = "COCO-Detection/faster_rcnn_R_50_FPN_3x"
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -149,13 +150,17 @@ def settings(
 def check(written: dict) -> None:
     """Checks the datasets as a run of the config would."""
     spec = read_config(as_config(written), train=True)
-    check_splits(
-        {"--json": spec.train_sets},
-        {"--val-json": spec.test_sets},
-        eval_only=False,
-        task=spec.task,
-        max_files=spec.max_checked_files or 0,
-    )
+    try:
+        check_splits(
+            {"--json": spec.train_sets},
+            {"--val-json": spec.test_sets},
+            eval_only=False,
+            task=spec.task,
+            max_files=spec.max_checked_files or 0,
+        )
+    except UsageError as error:  # there is no config yet in which to set a key
+        advice = f"take a model without masks, such as --model {WITHOUT_MASKS}"
+        raise UsageError(str(error).replace("set MODEL.MASK_ON to false", advice)) from error
 
 
 def split_files(args: argparse.Namespace) -> list[str]:

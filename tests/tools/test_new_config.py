@@ -174,6 +174,18 @@ def test_nothing_is_left_where_a_part_is_refused(new, pictures, tmp_path):  # no
     assert [p.name for p in tmp_path.iterdir()] == ["spoilt.json"]
 
 
+@pytest.mark.parametrize("option", ["json", "val-json"])
+def test_where_some_masks_are_missing_it_names_a_model(new, pictures, tmp_path, option):  # noqa: F811
+    path = spoilt(lambda c: c["annotations"][1].pop("segmentation"), pictures, tmp_path)
+    images = pictures / "generated_instances/train"
+    more = {} if option == "json" else {"val-images": images}
+    model = "COCO-Detection/faster_rcnn_R_50_FPN_3x"
+    with pytest.raises(SystemExit, match=f"learns: take a model without masks.*--model {model}"):
+        new(**{option: path, **more})
+    new("--model", model, **{option: path, **more})
+    load_config(str(tmp_path / "my config.yaml"))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
