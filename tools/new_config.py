@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes a config that trains a detector of the model zoo, with a context block, on your own data.
+"""Writes the YAML config of a zoo detector with a context block that trains on your own data.
 
 Examples:
     tools/new_config.py mine.yaml --json data/all.json --images data/images --val-share 0.2
