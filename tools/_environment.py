@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +10,11 @@ from types import TracebackType
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit(f"dnl_d2 needs Python 3.10 or newer, and {sys.executable} is {sys.version.split()[0]}")
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def command_line(tool: str, *arguments: str) -> str:
+    """What to type in the current folder to run a tool, such as ``train_net.py``."""
+    return shlex.join([os.path.join(os.path.relpath(ROOT / "tools"), tool), *arguments])
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _environment  # noqa: F401
+import _environment
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
@@ -239,8 +239,8 @@ def give_config(
         print(f"\nTo train on it (--write-config {written} writes this file):\n\n{text}")
         return
     write_text(args.write_config, text)
-    tool = os.path.join(os.path.relpath(os.path.join(ROOT, "tools")), "train_net.py")
-    print(f"\nTo train on it: {shlex.join([tool, '--config-file', args.write_config])}")
+    command = _environment.command_line("train_net.py", "--config-file", args.write_config)
+    print(f"\nTo train on it: {command}")
 
 
 def recipe(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes a config that trains a detector of the model zoo, with a context block, on your own data.
+"""Writes the YAML config of a zoo detector with a context block that trains on your own data.
 
 Examples:
     tools/new_config.py mine.yaml --json data/all.json --images data/images --val-share 0.2
@@ -10,12 +10,12 @@ The files are in COCO's form. They are checked first, and nothing is written ove
 """
 
 import argparse
+import contextlib
 import os
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import _environment  # noqa: F401
+import _environment
 import msgspec
 
 from dnl_d2.config.imports import add_import_option, import_modules
@@ -34,11 +34,12 @@ from dnl_d2.own_data.detector_config import (
     as_yaml,
     coco_facts,
 )
-from dnl_d2.own_data.schedule import BATCH_SIZE
+from dnl_d2.own_data.schedule import BATCH_SIZE, Schedule
 from dnl_d2.own_data.split import NEAR_DUPLICATES, split_coco
 from dnl_d2.validation.splits import check_splits
 
 MODEL = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
+WITHOUT_MASKS = "COCO-Detection/faster_rcnn_R_50_FPN_3x"
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -98,13 +99,24 @@ def main(args: argparse.Namespace) -> None:
     except UsageError as error:
         raise UsageError(f"--json {args.json}: {error}") from error
     facts = coco_facts(form)
-    check(settings(args, detector, facts, train, test))
-    if args.val_share:
-        train, test, facts = set_aside(args, form)
-    written = settings(args, detector, facts, train, test)
-    write_text(args.config, as_yaml(written, f"{detector.name} with {args.block}, on own data."))
-    load_config(args.config)
-    report(args, detector, facts, validates=test is not None)
+    written, schedule = settings(args, detector, facts, train, test)
+    check(written)
+    parts = split_coco(form, args.val_share) if args.val_share else None
+    with removed_on_failure(new_files(args)):
+        if parts:
+            train, test = write_parts(args, parts)
+            facts = coco_facts(parts[0])
+            written, schedule = settings(args, detector, facts, train, test)
+            check(written)
+        text = as_yaml(written, f"{detector.name} with {args.block}, on own data.")
+        write_text(args.config, text)
+        load_config(args.config)
+    if parts:
+        print(
+            f"set aside for validation: {len(parts[1].images)} of {len(form.images)} images, "
+            f"by {' and '.join(split_files(args))}; {NEAR_DUPLICATES}"
+        )
+    report(args, detector, facts, schedule, validates=test is not None)
 
 
 def refuse_to_overwrite(args: argparse.Namespace) -> None:
@@ -112,7 +124,7 @@ def refuse_to_overwrite(args: argparse.Namespace) -> None:
     if not args.config.endswith((".yaml", ".yml")):
         raise UsageError(f"{args.config}: the config is a YAML file, whose name ends in .yaml")
     check_folder(args.config)
-    for path in (args.config, *(split_files(args) if args.val_share else ())):
+    for path in new_files(args):
         if os.path.exists(path):
             raise UsageError(f"{path}: exists, give another name")
     for split in ("train", "val"):
@@ -125,23 +137,30 @@ def settings(
     facts: CocoFacts,
     train: CocoSet,
     test: CocoSet | None,
-) -> dict:
-    """Keys and values of the config."""
-    schedule = detector.schedule(max(facts.images, 1), args.batch_size)
+) -> tuple[dict, Schedule]:
+    """Keys and values of the config, and how long it trains."""
+    schedule = detector.schedule(max(facts.images, 1), args.batch_size)  # none: the check says so
     output_dir = f"output/{args.name}"
-    return detector.config(args.block, facts, train, test, schedule=schedule, output_dir=output_dir)
+    written = detector.config(
+        args.block, facts, train, test, schedule=schedule, output_dir=output_dir
+    )
+    return written, schedule
 
 
 def check(written: dict) -> None:
     """Checks the datasets as a run of the config would."""
     spec = read_config(as_config(written), train=True)
-    check_splits(
-        {"--json": spec.train_sets},
-        {"--val-json": spec.test_sets},
-        eval_only=False,
-        task=spec.task,
-        max_files=spec.max_checked_files or 0,
-    )
+    try:
+        check_splits(
+            {"--json": spec.train_sets},
+            {"--val-json": spec.test_sets},
+            eval_only=False,
+            task=spec.task,
+            max_files=spec.max_checked_files or 0,
+        )
+    except UsageError as error:  # there is no config yet in which to set a key
+        advice = f"take a model without masks, such as --model {WITHOUT_MASKS}"
+        raise UsageError(str(error).replace("set MODEL.MASK_ON to false", advice)) from error
 
 
 def split_files(args: argparse.Namespace) -> list[str]:
@@ -150,27 +169,45 @@ def split_files(args: argparse.Namespace) -> list[str]:
     return [os.path.join(folder, f"{args.name}_{split}.json") for split in ("train", "val")]
 
 
-def set_aside(args: argparse.Namespace, form: CocoForm) -> tuple[CocoSet, CocoSet, CocoFacts]:
-    """Writes two files for the one; returns their sets, and the facts of that for training."""
-    parts = split_coco(form, args.val_share)
+def new_files(args: argparse.Namespace) -> list[str]:
+    """All that is written."""
+    return [args.config, *(split_files(args) if args.val_share else ())]
+
+
+@contextlib.contextmanager
+def removed_on_failure(paths: Sequence[str]) -> Iterator[None]:
+    """Leaves none of these new files behind where not all of them come about."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        raise
+
+
+def write_parts(
+    args: argparse.Namespace, parts: tuple[CocoForm, CocoForm]
+) -> tuple[CocoSet, CocoSet]:
+    """Writes the two files of ``--val-share``; returns their sets."""
     for path, part in zip(split_files(args), parts, strict=True):
         write_bytes(path, msgspec.json.encode(part))
-    print(
-        f"set aside for validation: {len(parts[1].images)} of {len(form.images)} images, "
-        f"by {' and '.join(split_files(args))}; {NEAR_DUPLICATES}"
-    )
     train, test = (
         CocoSet(f"{args.name}_{split}", path, args.images)
         for split, path in zip(("train", "val"), split_files(args), strict=True)
     )
-    return train, test, coco_facts(parts[0])
+    return train, test
 
 
 def report(
-    args: argparse.Namespace, detector: ZooDetector, facts: CocoFacts, *, validates: bool
+    args: argparse.Namespace,
+    detector: ZooDetector,
+    facts: CocoFacts,
+    schedule: Schedule,
+    *,
+    validates: bool,
 ) -> None:
     """Says what was chosen and what to run."""
-    schedule = detector.schedule(facts.images, args.batch_size)
     print(
         f"written: {args.config}: {facts.classes} classes, {schedule.max_iter} iterations, "
         f"{schedule.remark}"
@@ -184,8 +221,7 @@ def report(
             "without a set for validation the model is never evaluated, and no best checkpoint "
             "kept: give --val-json and --val-images, or --val-share 0.2"
         )
-    command = shlex.join(["tools/train_net.py", "--config-file", args.config])
-    print(f"to train: {command}")
+    print(f"to train: {_environment.command_line('train_net.py', '--config-file', args.config)}")
 
 
 def command(arguments: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ from dnl_d2.checkpoint.describe.yaml_file import PlainDumper
 from dnl_d2.checkpoint.detectron2_zoo import addresses, config_path, resolve_model
 from dnl_d2.config.keys import add_dnl_config
 from dnl_d2.config.loading import zoo_config
+from dnl_d2.data.datasets.coco_json import object_kind
 from dnl_d2.data.datasets.coco_schema import CocoForm
 from dnl_d2.errors import UsageError
 from dnl_d2.own_data.schedule import DETECTOR_EPOCHS, Schedule, fitting_schedule
@@ -57,7 +58,7 @@ class CocoFacts:
 
     Args:
         classes: number of categories.
-        images: how many images have an object.
+        images: how many have an object that is learned.
         masks: whether objects have masks.
         run_lengths: whether some of them are run lengths.
     """
@@ -70,11 +71,13 @@ class CocoFacts:
 
 def coco_facts(form: CocoForm) -> CocoFacts:
     """The facts of a file, as :func:`~dnl_d2.data.datasets.coco_json.read_coco_json` reads it."""
+    images = {image.id: image for image in form.images}
     objects = [entry for entry in form.annotations or () if entry.iscrowd != 1]
+    learned = [entry for entry in objects if object_kind(entry, images[entry.image_id]) is None]
     shapes = [entry.segmentation for entry in objects if entry.segmentation is not None]
     return CocoFacts(
         classes=len(form.categories),
-        images=len({entry.image_id for entry in objects}),
+        images=len({entry.image_id for entry in learned}),
         masks=bool(shapes),
         run_lengths=not all(isinstance(shape, list) for shape in shapes),
     )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from dnl_d2.data.datasets.coco_json import object_kind
 from dnl_d2.data.datasets.coco_schema import CocoForm
 from dnl_d2.errors import UsageError
 from dnl_d2.files import write_text
@@ -33,7 +34,7 @@ def validation_share(classes: Mapping[str, Collection[Hashable]], share: float) 
         Names, sorted.
 
     Raises:
-        UsageError: no picture can be set aside.
+        UsageError: no picture with a class can be set aside.
     """
     order = sorted(classes, key=_drawn)
     count = Counter(kind for kinds in classes.values() for kind in kinds)
@@ -57,10 +58,10 @@ def validation_share(classes: Mapping[str, Collection[Hashable]], share: float) 
             choose(name)
     for name in order:
         choose(name)
-    if not chosen:
+    if not any(classes[name] for name in chosen):
         raise UsageError(
             f"of {len(order)} pictures none can be set aside: each is the only one with a class, "
-            "or the only one; label more"
+            "or has none; label more"
         )
     return sorted(chosen)
 
@@ -93,6 +94,8 @@ def set_aside(
 def split_coco(form: CocoForm, share: float) -> tuple[CocoForm, CocoForm]:
     """A file in COCO's form as two, the second one for validation.
 
+    Only objects that are learned and evaluated decide; other annotations go with their images.
+
     Args:
         form: as :func:`~dnl_d2.data.datasets.coco_json.read_coco_json` reads it.
         share: see :func:`validation_share`.
@@ -102,8 +105,10 @@ def split_coco(form: CocoForm, share: float) -> tuple[CocoForm, CocoForm]:
     """
     names = {image.id: str(image.file_name) for image in form.images}
     held: dict[str, set[Hashable]] = {name: set() for name in names.values()}
+    images = {image.id: image for image in form.images}
     for entry in form.annotations or ():
-        held[names[entry.image_id]].add(entry.category_id)
+        if object_kind(entry, images[entry.image_id]) is None:
+            held[names[entry.image_id]].add(entry.category_id)
     chosen = set(validation_share(held, share))
 
     def part(validation: bool) -> CocoForm:

@@ -117,6 +117,8 @@ def test_the_facts_of_a_file():
         {"id": n, "category_id": 1, "bbox": box, **e} for n, e in enumerate(entries)
     ]
     assert coco_facts(read(content)).run_lengths
+    content["annotations"].append({"image_id": 1, "category_id": 1, "bbox": (1.0, 1.0, 0.0, 4.0)})
+    assert coco_facts(read(content)).images == 1
     content["annotations"] = None
     assert coco_facts(read(content)) == CocoFacts(2, 0, masks=False, run_lengths=False)
 

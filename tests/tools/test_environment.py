@@ -41,6 +41,16 @@ def test_the_library_beside_the_tools_is_found(root, tmp_path):
     assert result.stdout.strip() == str(root / "dnl_d2/__init__.py"), result.stderr
 
 
+@pytest.mark.parametrize(
+    ("folder", "typed"), [(".", "tools/"), ("tools", "./"), ("configs/ade20k", "../../tools/")]
+)
+def test_commands_are_those_of_the_current_folder(root, folder, typed):
+    code = f"import sys; sys.path.insert(0, {str(root / 'tools')!r}); import _environment; "
+    code += "print(_environment.command_line('train_net.py', 'my config.yaml'))"
+    result = run_bare(root / folder, "-c", code)
+    assert result.stdout.strip() == f"{typed}train_net.py 'my config.yaml'", result.stderr
+
+
 def test_other_mistakes_keep_their_traceback(root, tmp_path):
     code = f"import sys; sys.path.insert(0, {str(root / 'tools')!r}); import _environment; "
     for mistake in ("import dnl_d2.nothing", "1 / 0"):

@@ -1,6 +1,7 @@
 """tools/new_config.py as a person runs it."""
 
 import json
+import os
 
 import pytest
 from detectron2.data import DatasetCatalog
@@ -84,6 +85,12 @@ def test_ids_that_are_texts_are_split_as_well(new, pictures, tmp_path):  # noqa:
     assert [*map(len, parts)] == [2, 2] and all(r["annotations"] for part in parts for r in part)
 
 
+def test_the_command_is_that_of_the_current_folder(new, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = os.path.relpath(root / "tools/train_net.py", tmp_path)
+    assert f"to train: {path} --config-file " in new()
+
+
 def test_without_masks_and_validation_it_says_so(new, pictures, tmp_path):  # noqa: F811
     source = pictures / "generated_instances/annotations/instances_train.json"
     content = json.loads(source.read_text())
@@ -135,6 +142,48 @@ def test_the_files_are_checked_first(new, pictures, tmp_path, change, message): 
     assert str(ended.value).startswith("new_config.py: error: ") and message in str(ended.value)
     assert "\n" not in str(ended.value)
     assert [p.name for p in tmp_path.iterdir()] == ["spoilt.json"]
+
+
+def only_crowds_but_one(content):
+    for entry in content["annotations"][1:]:
+        entry["iscrowd"] = 1
+
+
+def test_a_share_without_an_object_is_refused(new, pictures, tmp_path):  # noqa: F811
+    path = spoilt(only_crowds_but_one, pictures, tmp_path)
+    with pytest.raises(SystemExit, match="of 4 pictures none can be set aside"):
+        new("--val-share", "0.5", json=path)
+    assert [p.name for p in tmp_path.iterdir()] == ["spoilt.json"]
+
+
+def test_nothing_is_left_where_a_part_is_refused(new, pictures, tmp_path):  # noqa: F811
+    """Boxes of a pixel pass beside larger ones; alone they are taken for parts of the image."""
+    new("--val-share", "0.25", "--name", "first")
+    (aside,) = json.loads((tmp_path / "first_val.json").read_text())["images"]
+
+    def shrink(content):
+        for entry in content["annotations"]:
+            if entry["image_id"] == aside["id"]:
+                entry.update(bbox=[0, 0, 1, 1], segmentation=[[0, 0, 1, 0, 1, 1]])
+
+    for path in tmp_path.iterdir():
+        path.unlink()
+    path = spoilt(shrink, pictures, tmp_path)
+    with pytest.raises(SystemExit, match=r"mine_val\.json: 'bbox' is in pixels"):
+        new("--val-share", "0.25", json=path)
+    assert [p.name for p in tmp_path.iterdir()] == ["spoilt.json"]
+
+
+@pytest.mark.parametrize("option", ["json", "val-json"])
+def test_where_some_masks_are_missing_it_names_a_model(new, pictures, tmp_path, option):  # noqa: F811
+    path = spoilt(lambda c: c["annotations"][1].pop("segmentation"), pictures, tmp_path)
+    images = pictures / "generated_instances/train"
+    more = {} if option == "json" else {"val-images": images}
+    model = "COCO-Detection/faster_rcnn_R_50_FPN_3x"
+    with pytest.raises(SystemExit, match=f"learns: take a model without masks.*--model {model}"):
+        new(**{option: path, **more})
+    new("--model", model, **{option: path, **more})
+    load_config(str(tmp_path / "my config.yaml"))
 
 
 @pytest.mark.parametrize(
