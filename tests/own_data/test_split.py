@@ -84,7 +84,7 @@ THIN = {"segmentation": [[1, 1, 2, 2]]}
 
 @pytest.mark.parametrize("odd", [CROWD, FLAT, OUTSIDE, THIN])
 def test_only_objects_that_are_evaluated_make_a_set(odd):
-    form = coco((1, 0, {}), (2, 0, {}), (3, 0, odd), (4, 1, odd))
+    form = coco((1, 1, {}), (2, 1, {}), (3, 0, odd), (4, 0, odd))
     train, test = split_coco(form, 0.25)
     assert [image.id for image in test.images] in ([1], [2])
     assert [entry.image_id for entry in test.annotations] == [test.images[0].id]
