@@ -122,13 +122,6 @@ def test_what_cannot_be_meant_is_told(write_json, data, message):
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
-def test_all_have_the_same_keypoints(write_json):
-    data = changed("annotations", keypoints=[1, 2, 2])
-    data["annotations"][3]["keypoints"] = [1, 2, 2, 3, 4, 2]
-    with pytest.raises(UsageError, match="annotation 4 has 2 keypoints, others have 1: write all"):
-        read_coco_json(write_json(data))
-
-
 STRANGE = (
     None, True, -1, 0, 2, 1.5, 1e400, -1e300, 10**40, float("nan"), "", "7", "x", "nan", [], {},
     [[]], [None], ["a"], [1, 2, 3, 4], {"size": [40, 60], "counts": "x"}, [[[[[]]]]],

@@ -183,6 +183,19 @@ def test_a_file_that_only_this_librarys_loader_bears(tmp_path):
         COCOEvaluator(NAME, output_dir=str(tmp_path))
 
 
+def test_keypoints_of_several_lengths_are_not_evaluated_but_boxes_are(tmp_path):
+    form = sound()
+    form["annotations"][0]["keypoints"] = [5, 5, 2]
+    form["annotations"][1]["keypoints"] = [5, 5, 2, 6, 6, 2]
+    predictions = perfect(form)
+    assert figures(form, predictions, tmp_path)[0]["bbox"]["AP"] == pytest.approx(100)
+    for found in predictions.values():
+        found.pred_keypoints = torch.ones(len(found), 1, 3)
+    message = f"dataset {NAME}: an object has 2 keypoints, others have 1: write all"
+    with pytest.raises(UsageError, match=message):
+        figures(form, predictions, tmp_path)
+
+
 def test_keypoints_are_completed(tmp_path):
     """An object without keypoints, and no ``num_keypoints``: pycocotools ends in a KeyError."""
     form = sound()

@@ -152,6 +152,15 @@ def test_keypoints_have_to_be_there(check, test):
     check(changed(keypoints=[5, 5, 2]), test=test, keypoints_key="KEYPOINTS")
 
 
+@pytest.mark.parametrize("test", [False, True])
+def test_keypoints_are_equally_many_where_they_are_learned(check, test):
+    data = changed(keypoints=[1, 2, 2])
+    data["annotations"][3]["keypoints"] = [1, 2, 2, 3, 4, 2]
+    check(data, test=test)
+    with pytest.raises(UsageError, match="annotation 4 has 2 keypoints, others have 1: write all"):
+        check(data, test=test, keypoints_key="KEYPOINTS")
+
+
 def test_compressed_run_lengths_are_taken(check):
     mask = np.asfortranarray(np.eye(40, 60, dtype=np.uint8))
     runs = coco_mask.encode(mask)

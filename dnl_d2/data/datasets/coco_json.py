@@ -186,7 +186,6 @@ class _Reader:
             self._check_image(image)
         images = {image.id: image for image in form.images}
         ids: set[Id | float | None] = set()
-        points = 0
         for number, entry in enumerate(form.annotations or ()):
             what = label("annotations", number, entry)
             entry.image_id = _referred(image_ids, entry.image_id, what, "image")
@@ -194,9 +193,11 @@ class _Reader:
             if entry.ignore != 0:
                 self._check_ignored(entry, what)
             self._check_object(entry, images[entry.image_id], what)
-            if entry.keypoints:
-                points = points or len(entry.keypoints)
-                _check_keypoints(entry.keypoints, points, what)
+            if len(entry.keypoints or ()) % 3:
+                raise UsageError(
+                    f"{what} has {len(entry.keypoints or ())} numbers in 'keypoints': write x, y "
+                    "and visibility of each"
+                )
             if entry.id is None or entry.id in ids:
                 self._note(Odd.NUMBERS, what)
             ids.add(entry.id)
@@ -299,15 +300,3 @@ def _referred(ids: Mapping[Id, int], found: Id, what: str, kind: str) -> int:
     if number is None:
         raise UsageError(f"{what} has the {kind}_id {found!r}: there is no such {kind}")
     return number
-
-
-def _check_keypoints(points: Sequence[float], length: int, what: str) -> None:
-    if len(points) % 3:
-        raise UsageError(
-            f"{what} has {len(points)} numbers in 'keypoints': write x, y and visibility of each"
-        )
-    if len(points) != length:
-        raise UsageError(
-            f"{what} has {len(points) // 3} keypoints, others have {length // 3}: write all of "
-            "them, with 0, 0, 0 for one that is not marked"
-        )
