@@ -12,7 +12,13 @@ from typing import Any
 import msgspec
 from detectron2.utils.file_io import PathManager
 
-from dnl_d2.data.datasets.coco_masks import check_mask, has_points, is_drawn
+from dnl_d2.data.datasets.coco_masks import (
+    RunLengths,
+    check_mask,
+    has_pixels,
+    has_points,
+    whole_polygons,
+)
 from dnl_d2.data.datasets.coco_schema import (
     CocoAnnotation,
     CocoCategory,
@@ -34,7 +40,7 @@ _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 CROWD = "crowd regions"
 FLAT = "boxes without area"
 OUTSIDE = "boxes outside of their image"
-THIN = "objects whose masks are empty, or polygons without three points"
+THIN = "objects without a polygon of three points"
 
 
 class Odd(Enum):
@@ -49,13 +55,14 @@ class Odd(Enum):
     CROWD = "'iscrowd' is null, taken as 0"
     IGNORE = "'ignore' is not 0, but empty"
     NO_MASK = "'segmentation' has no point, taken as missing"
+    NO_PIXEL = "run lengths have no pixel inside, taken as missing"
     NOTHING = "objects have neither a box with an area nor a mask, left out"
     NUMBERS = "annotations have the id of another, or none, numbered anew"
     BACKSLASH = "'file_name' has '\\', taken as '/'"
 
 
 # What Detectron2's own reader bears as well.
-_BORNE = (Odd.IDS, Odd.SAME_NAME, Odd.NO_TEXT)
+_BORNE = (Odd.IDS, Odd.SAME_NAME, Odd.NO_TEXT, Odd.NO_PIXEL)
 
 _sound: set[tuple] = set()  # files, by path, time and size, that are read here as everywhere
 
@@ -65,7 +72,8 @@ def read_coco_json(path: str, *, image_key: str = "file_name") -> tuple[CocoForm
 
     In what is returned the ids of images and categories are whole numbers from 0 on (others are
     numbered anew in the order of the old ones, which stay as ``source_id``), names of categories
-    are different texts, ``iscrowd`` is 0, 1 or unset, and ``segmentation`` is None or has a point.
+    are different texts, ``iscrowd`` is 0, 1 or unset, and ``segmentation`` is None, has a point or,
+    of run lengths, a pixel.
 
     Args:
         path: of the file.
@@ -137,7 +145,7 @@ def object_kind(entry: CocoAnnotation, image: CocoImage) -> str | None:
     """Why an object is neither learned nor evaluated; None: it is both."""
     if entry.iscrowd == 1:
         return CROWD
-    if entry.segmentation is not None and not is_drawn(entry.segmentation):
+    if isinstance(entry.segmentation, list) and not whole_polygons(entry.segmentation):
         return THIN
     x, y, width, height = entry.bbox
     if not (width and height):
@@ -261,10 +269,13 @@ class _Reader:
         if entry.iscrowd is None:
             self._note(Odd.CROWD, what)
             entry.iscrowd = 0
-        if entry.segmentation is not None and has_points(entry.segmentation):
-            check_mask(entry.segmentation, image.height, image.width, what)
-            return
-        if entry.segmentation:
+        mask = entry.segmentation
+        if mask is not None and has_points(mask):
+            check_mask(mask, image.height, image.width, what)
+            if not isinstance(mask, RunLengths) or has_pixels(mask):
+                return
+            self._note(Odd.NO_PIXEL, what)
+        elif mask:
             self._note(Odd.NO_MASK, what)
         entry.segmentation = None
         if _is_nothing(entry):

@@ -48,14 +48,12 @@ def check_mask(mask: Polygons | RunLengths, height: int, width: int, what: str) 
             )
 
 
-def is_drawn(mask: Polygons | RunLengths) -> bool:
-    """Whether there is a polygon that Detectron2's loader keeps, or a pixel inside."""
-    if not isinstance(mask, RunLengths):
-        return bool(whole_polygons(mask))
-    if isinstance(mask.counts, list):
-        return any(mask.counts[1::2])
+def has_pixels(runs: RunLengths) -> bool:
+    """Whether run lengths that :func:`check_mask` has passed have a pixel inside."""
+    if isinstance(runs.counts, list):
+        return any(runs.counts[1::2])
     # All outside is one run, whose text is short: not every mask need be decoded for it.
-    return len(mask.counts) > 7 or bool(_decompress(mask.counts)[1::2].any())
+    return len(runs.counts) > 7 or bool(_decompress(runs.counts)[1::2].any())
 
 
 def has_points(mask: Polygons | RunLengths) -> bool:
