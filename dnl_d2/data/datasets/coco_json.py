@@ -13,6 +13,7 @@ import msgspec
 from detectron2.utils.file_io import PathManager
 
 from dnl_d2.data.datasets.coco_masks import (
+    MAX_PIXELS,
     RunLengths,
     check_mask,
     has_pixels,
@@ -32,7 +33,6 @@ from dnl_d2.errors import UsageError
 from dnl_d2.files import write_bytes
 
 _logger = logging.getLogger(__name__)
-_MAX_PIXELS = 2**30  # of an image, as of the pictures that are read
 _MAX_ID = 2**53
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
@@ -256,7 +256,7 @@ class _Reader:
     def _check_image(self, image: CocoImage) -> None:
         if not getattr(image, self._image_key):
             raise UsageError(f"not in COCO's form: image {image.id} has no {self._image_key!r}")
-        if image.height * image.width > _MAX_PIXELS:
+        if image.height * image.width > MAX_PIXELS:
             raise UsageError(
                 f"image {image.id} has more than 2**30 pixels: correct 'height' and 'width', or "
                 "cut it into tiles"

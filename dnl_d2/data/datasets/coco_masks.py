@@ -10,6 +10,7 @@ from dnl_d2.errors import UsageError
 
 Polygons = list[list[Annotated[float, Meta(ge=-1e6, le=1e6)]]]
 _BITS = 5  # of a run length in a character, whose sixth bit says that more follow
+MAX_PIXELS = 2**30  # of an image, as of the pictures that are read
 _NONE = np.empty(0, dtype=np.int64)
 _FIRST = 48  # the character of zero
 
@@ -83,7 +84,7 @@ def _check_runs(runs: RunLengths, size: tuple[int, int], what: str) -> None:
             f"{list(size)} (height, width)"
         )
     lengths = _lengths(runs)
-    if not lengths.size or lengths.min() < 0:
+    if not lengths.size or not 0 <= lengths.min() <= lengths.max() <= MAX_PIXELS:
         raise UsageError(
             f"{what} has 'counts' that are no run lengths: write a list of whole numbers, or what "
             "pycocotools.mask.encode returns"
