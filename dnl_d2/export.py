@@ -52,7 +52,8 @@ def export_segmentor(
         dtype: of the pictures, such as ``torch.uint8``.
 
     Raises:
-        UsageError: another model, one in training mode, or sliding windows without a size.
+        UsageError: another model, one in training mode, a size that is none, or sliding windows
+            without a size.
     """
     if not isinstance(model, ContextSegmentor):
         raise UsageError(
@@ -62,8 +63,7 @@ def export_segmentor(
     if model.training:
         raise UsageError("export_segmentor: the model is in training mode, call model.eval() first")
     if size is not None:
-        height, width = size
-        check_count(height=height, width=width)
+        _check_size(size)
     elif model.slide_window:
         raise UsageError(
             f"windows of {model.slide_window} slide over pictures of one size: give "
@@ -77,3 +77,9 @@ def export_segmentor(
         return torch.export.export(
             LogitsOfImages(model).eval(), (images,), dynamic_shapes=dynamic, strict=False
         )
+
+
+def _check_size(size: Sequence[int]) -> None:
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise UsageError(f"export_segmentor: size is (height, width), not {size!r}")
+    check_count(height=size[0], width=size[1])

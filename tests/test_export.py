@@ -147,5 +147,16 @@ def test_models_that_it_does_not_take():
     other = SemanticSegmentor(**parts, pixel_mean=[0.5], pixel_std=[1.0])
     with pytest.raises(UsageError, match=r"got SemanticSegmentor: set MODEL\.META"):
         export_segmentor(other)
-    with pytest.raises(UsageError, match="height must be a positive integer, got 0"):
-        export_segmentor(model.eval(), size=(0, 5))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((0, 5), "height must be a positive integer, got 0"),
+        (5, r"size is \(height, width\), not 5"),
+        ((48,), r"size is \(height, width\), not \(48,\)"),
+    ],
+)
+def test_sizes_that_are_none(size, message):
+    with pytest.raises(UsageError, match=message):
+        export_segmentor(segmentor(), size=size)

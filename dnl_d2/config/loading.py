@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import yaml
 from detectron2.config import CfgNode, LazyConfig, get_cfg
@@ -19,6 +19,8 @@ from dnl_d2.config.keys import add_dnl_config
 from dnl_d2.config.train_defaults import fill_train
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
+
+_MERGE = "tag:yaml.org,2002:merge"  # the key <<, of which all are taken
 
 
 def load_config_file(path: str, overrides: Sequence[str] = ()) -> CfgNode | DictConfig:
@@ -106,20 +108,30 @@ def _require_keys_once(path: str) -> None:
     """
     with open(path, "rb") as file:
         nodes = [yaml.compose(file, yaml.SafeLoader)]
+    seen = set()  # an alias may lead back to what it is part of
     for node in nodes:
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             nodes += node.value
         elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
-            for key, value in node.value:
-                line = key.start_mark.line + 1
-                if key.value in lines and isinstance(key, yaml.ScalarNode):
-                    raise UsageError(
-                        f"{path}: {key.value} is there twice, in lines {lines[key.value]} and "
-                        f"{line}, and the first would be lost: put both into one"
-                    )
-                lines[str(key.value)] = line
-                nodes.append(value)
+            _require_once([key for key, _ in node.value], path)
+            nodes += [value for _, value in node.value]
+
+
+def _require_once(keys: Iterable[yaml.Node], path: str) -> None:
+    lines: dict[str, int] = {}
+    for key in keys:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+            continue
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise UsageError(
+                f"{path}: {key.value} is there twice, in lines {lines[key.value]} and {line}, and "
+                "the first would be lost: put both into one"
+            )
+        lines[key.value] = line
 
 
 def _closest(text: str) -> str:

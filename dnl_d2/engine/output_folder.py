@@ -60,14 +60,16 @@ def clear(folder: str) -> None:
     """Deletes the checkpoints, figures and evaluations of an earlier run; its log goes on.
 
     Raises:
-        UsageError: a file cannot be deleted.
+        UsageError: a file or folder cannot be deleted.
     """
     figures = [path for pattern in _FIGURES for path in sorted(Path(folder).glob(pattern))]
     # What makes a run go on comes first: half of them deleted are no run.
-    for path in (*figures, *_checkpoints(folder)):
+    evaluations = [Path(folder, name) for name in _EVALUATIONS]
+    for path in (*figures, *_checkpoints(folder), *evaluations):
         try:
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:  # of a link to another disk's folder the link alone
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise UsageError(f"--overwrite: {path} cannot be deleted ({error.strerror})") from error
-    for name in _EVALUATIONS:
-        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)

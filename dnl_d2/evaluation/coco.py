@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from dnl_d2.data.datasets.coco_json import read_coco_json, require_borne
 from dnl_d2.data.datasets.coco_schema import CocoForm
+from dnl_d2.data.datasets.keypoints import require_equal_keypoints
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation.coco_truth import make_truth, source_ids
 from dnl_d2.evaluation.confusion_report import prepare_folder
@@ -99,7 +100,8 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         """Stands in for Detectron2's, which chooses the implementation.
 
         Raises:
-            UsageError: a class that the dataset does not have, or a file that cannot be written.
+            UsageError: a class that the dataset does not have, keypoints of which some objects
+                have more than others, or a file that cannot be written.
         """
         results = list(chain.from_iterable(part["instances"] for part in predictions))
         self._restore_ids(results)
@@ -111,6 +113,10 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         implementation, words = coco_eval()
         _logger.info("Evaluating with %s; predictions are in %s", words, path)
         for task in self._tasks or self._tasks_from_predictions(results):
+            if task == "keypoints":
+                what = f"dataset {self._metadata.name}: an object"
+                truth = self._coco_api.anns.values()
+                require_equal_keypoints((what, entry.get("keypoints")) for entry in truth)
             scored = None  # pycocotools cannot do without a prediction
             if results:
                 scored = coco_evaluation._evaluate_predictions_on_coco(

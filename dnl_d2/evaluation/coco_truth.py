@@ -67,9 +67,15 @@ def _complete(entry: CocoAnnotation, image: CocoImage) -> None:
 
 
 def _complete_keypoints(entries: list[CocoAnnotation]) -> None:
-    """All have keypoints if one has: those without are not compared."""
-    length = max((len(entry.keypoints or ()) for entry in entries), default=0)
-    for entry in entries if length else ():
-        entry.keypoints = entry.keypoints or [0.0] * length
+    """All have keypoints if one has: those without are not compared.
+
+    Where some have more than others keypoints cannot be evaluated, and stay as they are.
+    """
+    lengths = {len(entry.keypoints or ()) for entry in entries} - {0}
+    if len(lengths) != 1:
+        return
+    unmarked = [0.0] * lengths.pop()
+    for entry in entries:
+        entry.keypoints = entry.keypoints or unmarked
         if entry.num_keypoints is None:
             entry.num_keypoints = sum(seen > 0 for seen in entry.keypoints[2::3])

@@ -15,6 +15,7 @@ from dnl_d2.data.datasets.coco_json import (
 )
 from dnl_d2.data.datasets.coco_masks import RunLengths
 from dnl_d2.data.datasets.coco_schema import CocoAnnotation, CocoForm, CocoImage, Id
+from dnl_d2.data.datasets.keypoints import require_equal_keypoints
 from dnl_d2.data.listing import count_and_name
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.coco_boxes import judge_boxes
@@ -130,6 +131,10 @@ class _Objects:
         self._usable = 0
         self._used_images: set[Id] = set()
         self._has_keypoints = False
+        if task.keypoints_key:
+            require_equal_keypoints(
+                (f"annotation {entry.id}", entry.keypoints) for entry in form.annotations or ()
+            )
         images = {image.id: image for image in form.images}
         for entry in form.annotations or ():
             self._add(entry, images[entry.image_id])

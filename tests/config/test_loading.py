@@ -10,6 +10,7 @@ from detectron2.modeling import build_backbone, build_model
 
 from dnl_d2 import add_dnl_config
 from dnl_d2.config.keys import context_block_spec
+from dnl_d2.config.loading import load_config_file
 from dnl_d2.data import SemSegMapper
 from dnl_d2.engine import Trainer, load_config
 from dnl_d2.errors import UsageError
@@ -291,3 +292,27 @@ def test_a_key_that_is_there_twice_or_a_text_for_a_list_is_one_line(tmp_path, te
     file.write_text(f"_BASE_: {path(DNL)}.yaml\n{text}")
     with pytest.raises(UsageError, match=rf"mine\.yaml: .*{message}"):
         load_config(str(file))
+
+
+def test_two_merges_in_a_mapping_are_both_taken(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "DATASETS:\n"
+        "  COCO:\n"
+        "    - &one {NAME: a, IMAGES: x}\n"
+        "    - &two {NAME: b, JSON: y.json}\n"
+        "    - {<<: *one, NAME: c, <<: *two}\n"
+    )
+    entries = load_config_file(str(file)).DATASETS.COCO
+    assert entries[2] == {"NAME": "c", "IMAGES": "x", "JSON": "y.json"}
+
+
+@pytest.mark.parametrize(
+    "text", ["OUTPUT_DIR: &a [*a]\n", "MODEL: &a {BACKBONE: *a}\n", "[OUTPUT_DIR]: x\n"]
+)
+def test_yaml_that_leads_to_itself_or_has_a_list_as_key_is_one_line(tmp_path, text):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"mine\.yaml: ") as error:
+        load_config(str(file))
+    assert "\n" not in str(error.value) and "unhashable type" not in str(error.value)

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dnl_d2.data import register_coco_dataset
-from dnl_d2.data.datasets.coco_json import read_coco_json, readable_copy
+from dnl_d2.data.datasets.coco_json import Odd, read_coco_json, readable_copy
 from dnl_d2.errors import UsageError
 from tests.data.coco_form import NAME, SQUARE, content
 from tests.data.odd_coco_files import ODD, sound
@@ -75,6 +76,16 @@ def test_a_copy_is_made_once_and_the_log_says_why(write_json, caplog):
     assert readable_copy(path) == path  # a file that has changed is read anew
 
 
+def test_of_what_is_written_otherwise_the_log_says_where(write_json):
+    for values, told in (
+        ({"iscrowd": "0"}, "annotation 1 has the iscrowd '0'"),
+        ({"segmentation": [[str(value) for value in SQUARE]]}, "annotation 1 has the segm.*]"),
+    ):
+        _, notes = read_coco_json(write_json(changed("annotations", **values)))
+        assert list(notes) == [Odd.WRITING]
+        assert re.fullmatch(told, notes[Odd.WRITING])
+
+
 def test_the_metadata_name_what_was_read(load):
     data = content()
     data["images"][0]["id"] = "one"
@@ -120,13 +131,6 @@ def test_what_cannot_be_meant_is_told(write_json, data, message):
     with pytest.raises(UsageError, match=message) as error:
         read_coco_json(write_json(data))
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
-
-
-def test_all_have_the_same_keypoints(write_json):
-    data = changed("annotations", keypoints=[1, 2, 2])
-    data["annotations"][3]["keypoints"] = [1, 2, 2, 3, 4, 2]
-    with pytest.raises(UsageError, match="annotation 4 has 2 keypoints, others have 1: write all"):
-        read_coco_json(write_json(data))
 
 
 STRANGE = (

@@ -42,6 +42,13 @@ def test_what_is_no_compressed_mask(text):
         check_mask(RunLengths(size=(20, 30), counts=text), 20, 30, "it")
 
 
+@pytest.mark.parametrize("counts", [[2**62] * 4 + [600], [2**40], [2**70], [-1, 601], []])
+def test_what_are_no_run_lengths(counts):
+    """Four times 2**62 is nothing in 64 bits."""
+    with pytest.raises(UsageError, match="it has 'counts' that are no run lengths"):
+        check_mask(RunLengths(size=(20, 30), counts=counts), 20, 30, "it")
+
+
 def test_a_cut_or_changed_text_is_found():
     """pycocotools would decode some of these to pixels outside of the image."""
     mask = next(masks())

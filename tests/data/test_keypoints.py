@@ -77,6 +77,22 @@ def test_objects_without_keypoints_get_unmarked_ones(folder):
     assert sum((points[..., 2] > 0).sum().item() for points in found) == 2
 
 
+def test_keypoints_of_several_lengths_stand_in_no_box_detectors_way(folder):
+    data = content()
+    points = [6.5, 7.5, 2], [6.5, 7.5, 2, 8.5, 9.5, 1]
+    for entry, told in zip(data["annotations"], points, strict=False):
+        entry["keypoints"] = told
+    (folder / "file.json").write_text(json.dumps(data))
+    register_coco_dataset(NAME, images=str(folder), json=str(folder / "file.json"))
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN = (40,)
+    records = DatasetCatalog.get(NAME)
+    found = [entry.get("keypoints") for record in records for entry in record["annotations"]]
+    assert sorted(len(told) for told in found if told) == [3, 6]
+    mapper = DatasetMapper(cfg, True)
+    assert [len(mapper(record)["instances"]) for record in records] == [2, 2, 2]
+
+
 def test_a_config_tells_them_too(register):
     path = register({}).json_file
     entry = {"NAME": "own", "IMAGES": "x", "JSON": path, "KEYPOINTS": ["a", "b"]}

@@ -1,10 +1,13 @@
 """A folder that holds a run: no weights are lost, and figures of two runs do not mix."""
 
+import errno
 import json
+import os
 
 import pytest
 
 from dnl_d2.engine import Trainer, run
+from dnl_d2.engine.output_folder import clear
 from dnl_d2.errors import UsageError
 from tests.engine.runs import arguments, environment, lazy_config, yaml_config  # noqa: F401
 
@@ -67,6 +70,33 @@ def test_a_run_is_resumed_only_from_what_it_names(kind, tmp_path):
     assert contents(tmp_path) == before
     (tmp_path / "model_gone.pth").symlink_to(tmp_path / "nowhere")
     run(kind(tmp_path, **SHORT, weights=""), arguments(overwrite=True))
+
+
+def test_links_are_deleted_and_what_they_lead_to_stays(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "old.json").write_text("{}")
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    (run_folder / "inference").symlink_to(disk)
+    (run_folder / "inference_TTA").symlink_to(tmp_path / "nowhere")
+    clear(str(run_folder))
+    assert not list(run_folder.iterdir())
+    assert (disk / "old.json").exists()
+
+
+def test_an_evaluation_that_cannot_be_deleted_is_named(tmp_path, monkeypatch):
+    """As on a disk that is mounted read-only; root may delete whatever permissions say."""
+    old = tmp_path / "inference" / "old.json"
+    old.parent.mkdir()
+    old.write_text("{}")
+
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "unlink", refuse)  # which rmtree calls
+    with pytest.raises(UsageError, match=r"--overwrite: .*inference cannot be deleted \(Perm"):
+        clear(str(tmp_path))
 
 
 def test_a_run_that_left_no_weights_stands_in_nobodys_way(tmp_path):

@@ -106,8 +106,6 @@ def test_boxes_without_masks(shape, tmp_path):
 
 
 NEITHER = {
-    "all outside": {"segmentation": {"size": [60, 80], "counts": [4800]}},
-    "all outside, compressed": {"segmentation": encode(np.zeros(SIZE))},
     "flat": {"bbox": [5, 5, 0, 20]},
     "outside": {"bbox": [90, 5, 9, 9]},
     "thin": {"segmentation": [[5, 5, 9, 9], [5, 5, 9]]},
@@ -181,6 +179,32 @@ def test_a_file_that_only_this_librarys_loader_bears(tmp_path):
     register_coco_instances(NAME, {}, str(path), "")
     with pytest.raises(UsageError, match=f"dataset {NAME}: {path}: .* or declare the dataset in"):
         COCOEvaluator(NAME, output_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("runs", [{"size": [60, 80], "counts": [4800]}, encode(np.zeros(SIZE))])
+def test_an_object_with_empty_run_lengths_is_a_box_as_in_training(runs, tmp_path):
+    form = sound()
+    predictions = perfect(form)
+    for found in predictions.values():
+        found.remove("pred_masks")
+    form["annotations"][0]["segmentation"] = runs
+    assert figures(form, predictions, tmp_path)[0]["bbox"]["AP"] == pytest.approx(100)
+    first = predictions[form["images"][0]["file_name"]]
+    predictions[form["images"][0]["file_name"]] = first[1:]  # without the one of that object
+    assert 20 < figures(form, predictions, tmp_path)[0]["bbox"]["AP"] < 95
+
+
+def test_keypoints_of_several_lengths_are_not_evaluated_but_boxes_are(tmp_path):
+    form = sound()
+    form["annotations"][0]["keypoints"] = [5, 5, 2]
+    form["annotations"][1]["keypoints"] = [5, 5, 2, 6, 6, 2]
+    predictions = perfect(form)
+    assert figures(form, predictions, tmp_path)[0]["bbox"]["AP"] == pytest.approx(100)
+    for found in predictions.values():
+        found.pred_keypoints = torch.ones(len(found), 1, 3)
+    message = f"dataset {NAME}: an object has 2 keypoints, others have 1: write all"
+    with pytest.raises(UsageError, match=message):
+        figures(form, predictions, tmp_path)
 
 
 def test_keypoints_are_completed(tmp_path):

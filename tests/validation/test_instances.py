@@ -15,6 +15,7 @@ from dnl_d2.data import register_coco_dataset
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.instances import InstanceTask, check_coco_dataset
 from tests.data.coco_form import NAME, SQUARE, content
+from tests.evaluation.coco_data import encode
 
 RUNS = {"size": [40, 60], "counts": [100, 200, 2100]}
 
@@ -114,7 +115,7 @@ ODD = [
     ("boxes without area", {"bbox": [5, 5, 0, 20]}, "left out"),
     ("boxes outside of their image", {"bbox": [60, 5, 9, 9]}, "left out"),
     (
-        "objects whose masks are empty, or polygons without three points",
+        "objects without a polygon of three points",
         {"segmentation": [[5, 5, 9, 9], [5, 5, 9, 9, 7]]},
         "left out",
     ),
@@ -150,6 +151,36 @@ def test_keypoints_have_to_be_there(check, test):
         with pytest.raises(UsageError, match=r"no .* visible .*set KEYPOINTS to false, or add"):
             check(data, test=test, keypoints_key="KEYPOINTS")
     check(changed(keypoints=[5, 5, 2]), test=test, keypoints_key="KEYPOINTS")
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_keypoints_are_equally_many_where_they_are_learned(check, test):
+    data = changed(keypoints=[1, 2, 2])
+    data["annotations"][3]["keypoints"] = [1, 2, 2, 3, 4, 2]
+    check(data, test=test)
+    with pytest.raises(UsageError, match="annotation 4 has 2 keypoints, others have 1: write all"):
+        check(data, test=test, keypoints_key="KEYPOINTS")
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [{**RUNS, "counts": [2400]}, {**RUNS, "counts": [2400, 0]}, encode(np.zeros((40, 60)))],
+    ids=["one run", "two runs", "compressed"],
+)
+def test_run_lengths_without_a_pixel_are_no_mask(folder, check, runs):
+    data = changed(segmentation=runs)
+    for test in (False, True):
+        with pytest.raises(UsageError, match=r"annotation 1 has no mask.*set MASKS to false"):
+            check(data, test=test, mask_format="bitmask")
+        for own_loader in (True, False):
+            line = check(data, test=test, own_loader=own_loader, masks=False)
+            assert line.endswith("6 annotations, 2 classes")
+    # Detectron2 learns the box.
+    register_coco_dataset(NAME, images=str(folder), json=str(folder / "file.json"))
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN = (40,)
+    mapper = DatasetMapper(cfg, True)
+    assert [len(mapper(r)["instances"]) for r in get_detection_dataset_dicts([NAME])] == [2, 2, 2]
 
 
 def test_compressed_run_lengths_are_taken(check):

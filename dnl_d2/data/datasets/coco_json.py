@@ -12,7 +12,14 @@ from typing import Any
 import msgspec
 from detectron2.utils.file_io import PathManager
 
-from dnl_d2.data.datasets.coco_masks import check_mask, has_points, is_drawn
+from dnl_d2.data.datasets.coco_masks import (
+    MAX_PIXELS,
+    RunLengths,
+    check_mask,
+    has_pixels,
+    has_points,
+    whole_polygons,
+)
 from dnl_d2.data.datasets.coco_schema import (
     CocoAnnotation,
     CocoCategory,
@@ -26,7 +33,6 @@ from dnl_d2.errors import UsageError
 from dnl_d2.files import write_bytes
 
 _logger = logging.getLogger(__name__)
-_MAX_PIXELS = 2**30  # of an image, as of the pictures that are read
 _MAX_ID = 2**53
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
@@ -34,7 +40,7 @@ _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 CROWD = "crowd regions"
 FLAT = "boxes without area"
 OUTSIDE = "boxes outside of their image"
-THIN = "objects whose masks are empty, or polygons without three points"
+THIN = "objects without a polygon of three points"
 
 
 class Odd(Enum):
@@ -49,13 +55,14 @@ class Odd(Enum):
     CROWD = "'iscrowd' is null, taken as 0"
     IGNORE = "'ignore' is not 0, but empty"
     NO_MASK = "'segmentation' has no point, taken as missing"
+    NO_PIXEL = "run lengths have no pixel inside, taken as missing"
     NOTHING = "objects have neither a box with an area nor a mask, left out"
     NUMBERS = "annotations have the id of another, or none, numbered anew"
     BACKSLASH = "'file_name' has '\\', taken as '/'"
 
 
 # What Detectron2's own reader bears as well.
-_BORNE = (Odd.IDS, Odd.SAME_NAME, Odd.NO_TEXT)
+_BORNE = (Odd.IDS, Odd.SAME_NAME, Odd.NO_TEXT, Odd.NO_PIXEL)
 
 _sound: set[tuple] = set()  # files, by path, time and size, that are read here as everywhere
 
@@ -65,7 +72,8 @@ def read_coco_json(path: str, *, image_key: str = "file_name") -> tuple[CocoForm
 
     In what is returned the ids of images and categories are whole numbers from 0 on (others are
     numbered anew in the order of the old ones, which stay as ``source_id``), names of categories
-    are different texts, ``iscrowd`` is 0, 1 or unset, and ``segmentation`` is None or has a point.
+    are different texts, ``iscrowd`` is 0, 1 or unset, and ``segmentation`` is None, has a point or,
+    of run lengths, a pixel.
 
     Args:
         path: of the file.
@@ -137,7 +145,7 @@ def object_kind(entry: CocoAnnotation, image: CocoImage) -> str | None:
     """Why an object is neither learned nor evaluated; None: it is both."""
     if entry.iscrowd == 1:
         return CROWD
-    if entry.segmentation is not None and not is_drawn(entry.segmentation):
+    if isinstance(entry.segmentation, list) and not whole_polygons(entry.segmentation):
         return THIN
     x, y, width, height = entry.bbox
     if not (width and height):
@@ -186,7 +194,6 @@ class _Reader:
             self._check_image(image)
         images = {image.id: image for image in form.images}
         ids: set[Id | float | None] = set()
-        points = 0
         for number, entry in enumerate(form.annotations or ()):
             what = label("annotations", number, entry)
             entry.image_id = _referred(image_ids, entry.image_id, what, "image")
@@ -194,9 +201,11 @@ class _Reader:
             if entry.ignore != 0:
                 self._check_ignored(entry, what)
             self._check_object(entry, images[entry.image_id], what)
-            if entry.keypoints:
-                points = points or len(entry.keypoints)
-                _check_keypoints(entry.keypoints, points, what)
+            if len(entry.keypoints or ()) % 3:
+                raise UsageError(
+                    f"{what} has {len(entry.keypoints or ())} numbers in 'keypoints': write x, y "
+                    "and visibility of each"
+                )
             if entry.id is None or entry.id in ids:
                 self._note(Odd.NUMBERS, what)
             ids.add(entry.id)
@@ -247,7 +256,7 @@ class _Reader:
     def _check_image(self, image: CocoImage) -> None:
         if not getattr(image, self._image_key):
             raise UsageError(f"not in COCO's form: image {image.id} has no {self._image_key!r}")
-        if image.height * image.width > _MAX_PIXELS:
+        if image.height * image.width > MAX_PIXELS:
             raise UsageError(
                 f"image {image.id} has more than 2**30 pixels: correct 'height' and 'width', or "
                 "cut it into tiles"
@@ -260,10 +269,13 @@ class _Reader:
         if entry.iscrowd is None:
             self._note(Odd.CROWD, what)
             entry.iscrowd = 0
-        if entry.segmentation is not None and has_points(entry.segmentation):
-            check_mask(entry.segmentation, image.height, image.width, what)
-            return
-        if entry.segmentation:
+        mask = entry.segmentation
+        if mask is not None and has_points(mask):
+            check_mask(mask, image.height, image.width, what)
+            if not isinstance(mask, RunLengths) or has_pixels(mask):
+                return
+            self._note(Odd.NO_PIXEL, what)
+        elif mask:
             self._note(Odd.NO_MASK, what)
         entry.segmentation = None
         if _is_nothing(entry):
@@ -299,15 +311,3 @@ def _referred(ids: Mapping[Id, int], found: Id, what: str, kind: str) -> int:
     if number is None:
         raise UsageError(f"{what} has the {kind}_id {found!r}: there is no such {kind}")
     return number
-
-
-def _check_keypoints(points: Sequence[float], length: int, what: str) -> None:
-    if len(points) % 3:
-        raise UsageError(
-            f"{what} has {len(points)} numbers in 'keypoints': write x, y and visibility of each"
-        )
-    if len(points) != length:
-        raise UsageError(
-            f"{what} has {len(points) // 3} keypoints, others have {length // 3}: write all of "
-            "them, with 0, 0, 0 for one that is not marked"
-        )

@@ -10,6 +10,7 @@ from dnl_d2.errors import UsageError
 
 Polygons = list[list[Annotated[float, Meta(ge=-1e6, le=1e6)]]]
 _BITS = 5  # of a run length in a character, whose sixth bit says that more follow
+MAX_PIXELS = 2**30  # of an image, as of the pictures that are read
 _NONE = np.empty(0, dtype=np.int64)
 _FIRST = 48  # the character of zero
 
@@ -48,14 +49,12 @@ def check_mask(mask: Polygons | RunLengths, height: int, width: int, what: str) 
             )
 
 
-def is_drawn(mask: Polygons | RunLengths) -> bool:
-    """Whether there is a polygon that Detectron2's loader keeps, or a pixel inside."""
-    if not isinstance(mask, RunLengths):
-        return bool(whole_polygons(mask))
-    if isinstance(mask.counts, list):
-        return any(mask.counts[1::2])
+def has_pixels(runs: RunLengths) -> bool:
+    """Whether run lengths that :func:`check_mask` has passed have a pixel inside."""
+    if isinstance(runs.counts, list):
+        return any(runs.counts[1::2])
     # All outside is one run, whose text is short: not every mask need be decoded for it.
-    return len(mask.counts) > 7 or bool(_decompress(mask.counts)[1::2].any())
+    return len(runs.counts) > 7 or bool(_decompress(runs.counts)[1::2].any())
 
 
 def has_points(mask: Polygons | RunLengths) -> bool:
@@ -85,7 +84,7 @@ def _check_runs(runs: RunLengths, size: tuple[int, int], what: str) -> None:
             f"{list(size)} (height, width)"
         )
     lengths = _lengths(runs)
-    if not lengths.size or lengths.min() < 0:
+    if not lengths.size or not 0 <= lengths.min() <= lengths.max() <= MAX_PIXELS:
         raise UsageError(
             f"{what} has 'counts' that are no run lengths: write a list of whole numbers, or what "
             "pycocotools.mask.encode returns"

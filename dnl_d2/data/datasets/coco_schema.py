@@ -111,9 +111,9 @@ def decode(text: bytes) -> tuple[CocoForm, str | None]:
     try:
         form = msgspec.convert(content, CocoForm, strict=False)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise UsageError(_explain(str(error), content)) from error
+        raise UsageError("".join(_explain(str(error), content))) from error
     placed = _PLACE.search(str(strictly))
-    return form, _explain(str(strictly), content) if placed else "it is no plain JSON in UTF-8"
+    return form, _explain(str(strictly), content)[0] if placed else "it is no plain JSON in UTF-8"
 
 
 def label(key: str, number: int, entry: Any) -> str:
@@ -130,25 +130,25 @@ def label(key: str, number: int, entry: Any) -> str:
     return f"number {number} of {key!r}"
 
 
-def _explain(message: str, content: Any) -> str:
-    """What msgspec says of a place as a line that says what belongs there."""
+def _explain(message: str, content: Any) -> tuple[str, str]:
+    """What is found at the place that msgspec names; and how the line goes on, if it does."""
     place = _PLACE.search(message)
     key, number, name = place.groups() if place else (None, None, None)
     missing = _MISSING.search(message)
     if place is None or key is None or number is None:
         if missing and key is None:
-            return f"not in COCO's form: the file has no {missing[1]!r}"
+            return f"not in COCO's form: the file has no {missing[1]!r}", ""
         if key is None:
-            return "not in COCO's form: the file has no 'images'"
+            return "not in COCO's form: the file has no 'images'", ""
         if isinstance(content[key], list):
-            return f"{key!r} is empty: the dataset has none"
-        return f"not in COCO's form: {key!r} is no list"
+            return f"{key!r} is empty: the dataset has none", ""
+        return f"not in COCO's form: {key!r} is no list", ""
     entry = content[key][int(number)]
     what = label(key, int(number), entry)
     if missing and name is None:
-        return f"not in COCO's form: {what} has no {missing[1]!r}"
+        return f"not in COCO's form: {what} has no {missing[1]!r}", ""
     if name is None:
-        return f"not in COCO's form: {what} is {_SHORT.repr(entry)}, no mapping"
+        return f"not in COCO's form: {what} is {_SHORT.repr(entry)}, no mapping", ""
     found = f"{what} has the {name} {_SHORT.repr(entry.get(name))}"
     reason = message[: place.start()].replace("`", "")
-    return f"{found} ({reason}): it is {_MEANT.get(name, 'something else')}"
+    return found, f" ({reason}): it is {_MEANT.get(name, 'something else')}"

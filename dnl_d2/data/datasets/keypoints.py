@@ -78,13 +78,35 @@ def declared_keypoints(
 def with_keypoints(records: list[dict]) -> list[dict]:
     """Gives objects without keypoints as many as others have, none of them marked.
 
-    Detectron2 takes an image's objects all with keypoints or all without.
+    Detectron2 takes an image's objects all with keypoints or all without. Objects of which some
+    have more than others stay as they are, for models that learn none.
     """
     objects = [entry for record in records for entry in record.get("annotations", ())]
-    length = max((len(entry.get("keypoints") or ()) for entry in objects), default=0)
-    for entry in objects if length else ():
-        entry["keypoints"] = entry.get("keypoints") or [0.0] * length
+    lengths = {len(entry.get("keypoints") or ()) for entry in objects} - {0}
+    if len(lengths) == 1:
+        unmarked = [0.0] * lengths.pop()
+        for entry in objects:
+            entry["keypoints"] = entry.get("keypoints") or list(unmarked)
     return records
+
+
+def require_equal_keypoints(objects: Iterable[tuple[str, Sequence[float] | None]]) -> None:
+    """For models that learn keypoints, of which every object has the same.
+
+    Args:
+        objects: what to call each in a message, and its x, y and visibility of all points, if any.
+
+    Raises:
+        UsageError: one has more or fewer than another.
+    """
+    length = 0
+    for what, points in objects:
+        length = length or len(points or ())
+        if points and len(points) != length:
+            raise UsageError(
+                f"{what} has {len(points) // 3} keypoints, others have {length // 3}: write all of "
+                "them, with 0, 0, 0 for one that is not marked"
+            )
 
 
 def flip_map_of(names: Sequence[str]) -> list[tuple[str, str]] | None:
