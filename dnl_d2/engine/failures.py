@@ -5,17 +5,25 @@ from collections.abc import Iterator
 
 from dnl_d2.errors import UsageError
 
+_ONE_VALUE = "Expected more than 1 value per channel"  # PyTorch
+
 
 @contextlib.contextmanager
 def explaining_failures() -> Iterator[None]:
-    """Turns a diverged loss into a :class:`UsageError`, and names what failed first.
+    """Turns a diverged loss, and batch norm of one value, into a :class:`UsageError`.
 
-    Hooks that end a run may fail after it, for the same reason.
+    It names what failed first: hooks that end a run may fail after it, for the same reason.
     """
     try:
         yield
     except Exception as error:
-        known = [e for e in _chain(error) if isinstance(e, UsageError | FloatingPointError)]
+        chain = [*_chain(error)]
+        if _ONE_VALUE in str(chain[-1]):
+            raise UsageError(
+                "batch norm has a single value per channel to learn from: train with two images or "
+                "more per process, larger crops, or freeze the norm"
+            ) from error
+        known = [e for e in chain if isinstance(e, UsageError | FloatingPointError)]
         if not known:
             raise
         if isinstance(known[-1], UsageError):

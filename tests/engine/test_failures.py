@@ -81,6 +81,12 @@ def test_a_full_disk_is_named_even_if_later_hooks_fail_too(tmp_path, monkeypatch
         trainer.train(0, 1)
 
 
+def test_a_single_value_per_channel_is_one_line():
+    message = r"batch norm has a single value .* two images or more"
+    with pytest.raises(UsageError, match=message), explaining_failures():
+        torch.nn.BatchNorm2d(3)(torch.ones(1, 3, 1, 1))
+
+
 def test_other_errors_stay_what_they_are():
     with pytest.raises(ZeroDivisionError, match="of mine"), explaining_failures():
         raise ZeroDivisionError("of mine")
