@@ -19,3 +19,23 @@ def content():
             for n in range(1, 7)
         ],
     }  # fmt: skip
+
+
+def changed(**values):
+    """The first object otherwise."""
+    data = content()
+    data["annotations"][0].update(values)
+    return data
+
+
+def with_image(**values):
+    """The first image otherwise."""
+    data = content()
+    data["images"][0].update(values)
+    return data
+
+
+def without(part, key):
+    data = content()
+    del data[part][0][key]
+    return data

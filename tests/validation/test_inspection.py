@@ -6,57 +6,22 @@ import runpy
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.errors import UsageError
 from dnl_d2.validation import (
     draw_contact_sheet,
     folder_set,
     inspect_sets,
-    registered_set,
 )
 from dnl_d2.validation.judgements import convertible_colors
 from dnl_d2.validation.label_maps import check_sem_seg_dataset, judge_training_labels
 from dnl_d2.validation.suggestions import conversion_script
 from dnl_d2.validation.tables import as_data, as_text
 from tests.pictures import truncate
+from tests.validation.pictures import ABC, BLACK, GREEN, RED, drawn, found
 
 NAME = "inspected"
-ABC = ["a", "b", "c"]
-
-
-@pytest.fixture
-def make(tmp_path, save, rng):
-    """Returns ``make(label, ..., set="train")``: files 0, 1, ... of a set, each label a picture."""
-
-    def write(*labels, folder="train", suffix=".png", **options):
-        for number, label in enumerate(labels):
-            size = label.size if isinstance(label, Image.Image) else label.shape[1::-1]
-            image = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-            save(f"{folder}/{number}.png", image)
-            save(f"{folder}annot/{number}{suffix}", label, **options)
-        return str(tmp_path / folder), str(tmp_path / f"{folder}annot")
-
-    return write
-
-
-def drawn(*values, mode="L", scale=1, smooth=1):
-    """A picture of areas: ``values[0]`` all over, each other one in a disc; smoothly or not."""
-    side = scale * smooth
-    picture = Image.new(mode, (60 * side, 40 * side), values[0])
-    for number, value in enumerate(values[1:]):
-        box = (18 * number, 9 * number, 18 * number + 17, 9 * number + 17)
-        ImageDraw.Draw(picture).ellipse([side * edge for edge in box], fill=value)
-    return picture.reduce(smooth)
-
-
-def found(*sets, **options):
-    inspection = inspect_sets(sets, **options)
-    for name, finding in inspection.findings:
-        assert "\n" not in finding.line(name) and finding.line(name).startswith(finding.level)
-    return {finding.code: finding for _, finding in inspection.findings}
 
 
 def test_sound_data_has_no_findings_and_the_figures_are_right(make, rng):
@@ -186,9 +151,6 @@ def test_other_modes_are_read_as_ids(make):
     assert sorted(inspection.summaries[0].label_modes) == ["I;16", "P"]
 
 
-RED, GREEN, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 0)
-
-
 def test_colours_are_listed_and_the_script_turns_them_into_ids(make, tmp_path):
     folders = make(drawn(BLACK, RED, GREEN, mode="RGB"), drawn(BLACK, GREEN, mode="RGB"))
     inspection = inspect_sets([folder_set("t", *folders, classes=ABC)])
@@ -269,14 +231,6 @@ def test_a_test_set_may_lack_classes_by_chance(make):
     assert found(val, full)["binary"].level == "error"
 
 
-def test_one_folder_for_images_and_labels_is_refused(make, tmp_path):
-    folder = make(drawn(0, 1, 2))[1]
-    (tmp_path / "link").symlink_to(folder)
-    for other in (folder, f"{folder}/", str(tmp_path / "link")):
-        with pytest.raises(UsageError, match="images and labels are both in"):
-            folder_set("t", folder, other)
-
-
 def test_only_labels_are_said_to_hold_ids(make, tmp_path):
     folders = make(drawn(0, 1, 2))
     for folder in folders:
@@ -302,76 +256,6 @@ def test_dim_pictures_are_told(make, save):
     train = make(drawn(0, 1, 2), drawn(0, 2, 1))
     save("train/1.png", (np.arange(2400).reshape(40, 60) + 1).astype(np.uint16))  # 12 bits
     assert found(folder_set("t", *train, classes=ABC))["dim"].files == [f"{train[0]}/1.png"]
-
-
-def test_an_ending_behind_the_stem_is_found_out(make):
-    folders = make(*[drawn(0, 1, 2)] * 3)
-    for number in range(3):
-        os.rename(f"{folders[1]}/{number}.png", f"{folders[1]}/{number}_mask.png")
-    findings = found(folder_set("t", *folders, classes=ABC))
-    assert set(findings) == {"image_without_label", "label_without_image"}
-    assert "'_mask'" in findings["image_without_label"].text
-
-
-def test_missing_empty_and_nested_folders_are_told(make, tmp_path):
-    folders = make(drawn(0, 1, 2))
-    with pytest.raises(UsageError, match=r"label folder .*gone does not exist"):
-        folder_set("t", folders[0], str(tmp_path / "gone"))
-    findings = found(folder_set("t", str(tmp_path), folders[1], classes=ABC))
-    assert f"subfolders are not read: {tmp_path}/train" in findings["no_images"].text
-    assert "label_without_image" in findings
-
-
-def test_a_registered_set_that_cannot_be_loaded_is_still_read(make, tmp_path):
-    folders = make(*[drawn(0, 1, 2)] * 3)
-    register_sem_seg_folder(NAME, *folders, classes=ABC, colors=[BLACK, RED, GREEN])
-    assert found(registered_set(NAME)) == {}
-    assert registered_set(NAME).colors == [BLACK, RED, GREEN]
-    assert set(found(registered_set(NAME), num_classes=2)) == {"num_classes", "invalid_value"}
-    (tmp_path / "train/1.png").write_bytes(b"text")
-    source = registered_set(NAME)
-    assert len(source.pairs) == 3
-    assert set(found(source)) == {"cannot_load", "broken"}
-
-
-def test_unknown_and_other_datasets_are_refused():
-    with pytest.raises(UsageError, match=r"'camvid' is not registered.*camvid_sem_seg_train"):
-        registered_set("camvid")
-    with pytest.raises(UsageError, match=r"not for semantic segmentation.*detection.*train_net"):
-        registered_set("coco_2017_val")
-
-
-def test_records_without_a_label_are_told(make):
-    folders = make(drawn(0, 1, 2), drawn(0, 1, 2))
-    records = [
-        {"file_name": f"{folders[0]}/0.png", "sem_seg_file_name": f"{folders[1]}/0.png"},
-        {"file_name": f"{folders[0]}/1.png"},
-    ]
-    DatasetCatalog.register(NAME, lambda: records)
-    MetadataCatalog.get(NAME).set(stuff_classes=ABC, evaluator_type="sem_seg")
-    for training in (True, False):
-        findings = found(registered_set(NAME, for_training=training))
-        assert set(findings) == {"unlabelled"}
-        assert findings["unlabelled"].files == [f"{folders[0]}/1.png"]
-
-
-def test_own_pictures_without_classes_are_read(make):
-    folders = make(drawn(0, 1, 2))
-    register_sem_seg_folder(NAME, *folders, classes=ABC)
-    register_sem_seg_folder(f"{NAME}_new", folders[0])
-    sets = [registered_set(NAME), registered_set(f"{NAME}_new", for_training=False)]
-    findings = [finding.code for name, finding in inspect_sets(sets).findings if name != NAME]
-    assert "prediction_only" in findings and "other_classes" not in findings
-
-
-def test_a_set_without_labels_is_for_prediction_only(make):
-    image = f"{make(drawn(0, 1, 2))[0]}/0.png"
-    DatasetCatalog.register(NAME, lambda: [{"file_name": image}])
-    MetadataCatalog.get(NAME).set(stuff_classes=ABC, evaluator_type="cityscapes_sem_seg")
-    assert found(registered_set(NAME))["unlabelled"].level == "error"
-    findings = found(registered_set(NAME, for_training=False))
-    assert set(findings) == {"prediction_only"}
-    assert findings["prediction_only"].line("x") == ("warning: x: no labels: only for prediction")
 
 
 def test_contact_sheet_shows_the_classes_in_their_colours(make, tmp_path):

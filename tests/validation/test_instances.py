@@ -1,66 +1,22 @@
 """What is found wrong with datasets in COCO's form before training."""
 
 import json
-import logging
 
 import numpy as np
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data.build import get_detection_dataset_dicts
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from dnl_d2.data import register_coco_dataset
 from dnl_d2.errors import UsageError
-from dnl_d2.validation.instances import InstanceTask, check_coco_dataset
-from tests.data.coco_form import NAME, SQUARE, content
+from dnl_d2.validation.instances import check_coco_dataset
+from tests.data.coco_form import NAME, SQUARE, changed, content, with_image, without
 from tests.evaluation.coco_data import encode
+from tests.validation.coco_check import task
 
 RUNS = {"size": [40, 60], "counts": [100, 200, 2100]}
-
-
-def task(**changes):
-    values = {
-        "num_classes": 2, "classes_key": "CLASSES", "masks": True, "masks_key": "MASKS",
-        "mask_format": "polygon", "format_key": "FORMAT",
-    }  # fmt: skip
-    return InstanceTask(**(values | changes))
-
-
-@pytest.fixture
-def check(folder, caplog):
-    """Returns ``check(content)``: writes the file, checks it, returns the line it logs."""
-
-    def run(
-        data, *, root=str(folder), test=False, own_loader=True, image_key="file_name", **changes
-    ):
-        path = folder / "file.json"
-        path.write_text(data if isinstance(data, str) else json.dumps(data))
-        options = {"task": task(**changes), "max_image_files": 9, "image_key": image_key}
-        with caplog.at_level(logging.INFO):
-            check_coco_dataset(NAME, str(path), root, test=test, own_loader=own_loader, **options)
-        return caplog.records[-1].getMessage()
-
-    return run
-
-
-def changed(**values):
-    data = content()
-    data["annotations"][0].update(values)
-    return data
-
-
-def with_image(**values):
-    data = content()
-    data["images"][0].update(values)
-    return data
-
-
-def without(part, key):
-    data = content()
-    del data[part][0][key]
-    return data
 
 
 def test_a_sound_file(check):
@@ -190,24 +146,6 @@ def test_compressed_run_lengths_are_taken(check):
     check(data, mask_format="bitmask")
 
 
-@pytest.mark.parametrize(
-    "dtype, mode, name", [(np.uint16, "I", "2.png"), (np.float32, "F", "2.tif")]
-)
-def test_images_of_more_than_8_bits_are_refused(save, check, dtype, mode, name):
-    save(name, np.full((40, 60), 3000, dtype))
-    data = content()
-    data["images"][1]["file_name"] = name
-    with pytest.raises(UsageError, match=rf"/2.* \(mode {mode}.*convert it to 8 bits"):
-        check(data)
-
-
-def test_a_file_in_place_of_the_folder_of_images(folder, check):
-    file = folder / "file.json"
-    for root, message in ((file, "is not a folder"), (folder / "no", "does not exist")):
-        with pytest.raises(UsageError, match=rf"not in {root}, which {message}"):
-            check(content(), root=str(root))
-
-
 def test_a_missing_annotation_file_is_named(folder):
     for path, message in ((folder / "none.json", "does not exist"), (folder, "is a folder")):
         register_coco_dataset(NAME, images=str(folder), json=str(path))
@@ -258,43 +196,6 @@ def test_a_category_for_the_group_of_all_others_is_named(check):
     check(data, num_classes=3)
     with pytest.raises(UsageError, match=r"file \(take things, without an object, off .*3 categ"):
         check(data, num_classes=2)
-
-
-def test_images_that_are_missing_are_counted_and_named(folder, check):
-    (folder / "2.png").unlink()
-    (folder / "3.png").unlink()
-    with pytest.raises(UsageError, match=rf"2 of 3 images are not in {folder}: 2.png, 3.png"):
-        check(content())
-
-
-def test_images_in_subfolders_are_found(folder, check):
-    (folder / "more").mkdir()
-    (folder / "1.png").rename(folder / "more" / "1.png")
-    data = content()
-    data["images"][0]["file_name"] = "more/1.png"
-    check(data)
-    data["images"][0]["file_name"] = "none/1.png"
-    with pytest.raises(UsageError, match=r"1 of 3 images are not in .*: none/1.png"):
-        check(data)
-
-
-def test_names_that_start_with_the_folder_of_images(folder, check):
-    data = content()
-    for image in data["images"]:
-        image["file_name"] = f"{folder.name}/{image['file_name']}"
-    with pytest.raises(UsageError, match=rf"in the folder above, {folder.parent}: give that"):
-        check(data)
-    check(data, root=str(folder.parent))
-
-
-@pytest.mark.parametrize("relative", [False, True])
-def test_whole_paths_are_found_without_a_folder(folder, check, relative, monkeypatch):
-    monkeypatch.chdir(folder)
-    data = content()
-    for image in data["images"]:
-        image["file_name"] = image["file_name"] if relative else str(folder / image["file_name"])
-    for root in ("", str(folder)) if not relative else ("",):
-        assert "2 classes" in check(data, root=root)
 
 
 def test_a_file_of_groups_says_what_to_write(check):
@@ -351,43 +252,9 @@ def test_two_categories_of_one_name_are_borne_everywhere(check):
     check(data, own_loader=False)
 
 
-def test_images_of_lvis_are_named_by_their_address(folder, check):
-    data = content()
-    for image in data["images"]:
-        image["coco_url"] = f"http://images.example/{folder.name}/{image.pop('file_name')}"
-    check(data, root=str(folder.parent), image_key="coco_url")
-    (folder / "1.png").unlink()
-    with pytest.raises(UsageError, match=f"1 of 3 images .*: {folder.name}/1.png"):
-        check(data, root=str(folder.parent), image_key="coco_url")
-    check(data, root=None, image_key="coco_url")
-
-
-def test_an_image_of_another_size(folder, check):
-    data = content()
-    data["images"][1].update(height=60, width=40)
-    with pytest.raises(UsageError, match=r"2.png is 60x40 \(width x height\), the file"):
-        check(data)
-    exif = Image.Exif()
-    exif[274] = 6  # turned by a quarter, as Detectron2 shows it
-    Image.open(folder / "2.png").save(folder / "2.png", exif=exif)
-    check(data)
-    with pytest.raises(
-        UsageError, match=r"2.png is 40x60 .*, turned by its EXIF entry\), the file"
-    ):
-        check(content())
-
-
 def test_a_missing_file_says_where_it_was_looked_for(folder, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", "/data")
     with pytest.raises(UsageError, match=r"none.json: there is no such file .*=/data"):
         check_coco_dataset(
             NAME, "none.json", str(folder), task=task(), test=True, max_image_files=0
         )
-
-
-def test_grey_images_are_read_as_colour(folder, check):
-    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(folder / "1.png")
-    check(content())
-    register_coco_dataset(NAME, images=str(folder), json=str(folder / "file.json"))
-    mapped = DatasetMapper(get_cfg(), False)(DatasetCatalog.get(NAME)[0])
-    assert mapped["image"].shape[0] == 3 and (mapped["image"] == 90).all()
