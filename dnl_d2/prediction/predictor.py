@@ -65,6 +65,7 @@ class Predictor:
         cfg = _loaded(config, overrides)
         spec = read_config(_on_device(cfg, device), train=False)
         self.min_score = min_score
+        check_multi_scale(spec, spec.model_class)
         self.metadata = _metadata((*spec.test_sets, *spec.train_sets))
         self.model = build_model(spec).eval()
         path = spec.weights if weights is None else weights

@@ -80,7 +80,7 @@ def make_folder(path: str) -> None:
 
 def _write_picture(path: str, picture: Image.Image) -> None:
     content = io.BytesIO()
-    picture.save(content, format="PNG", compress_level=1)  # 6 takes longer than the prediction
+    picture.save(content, format="PNG", compress_level=1)  # less time, larger files
     write_bytes(path, content.getvalue())
 
 

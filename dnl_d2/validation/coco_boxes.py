@@ -7,7 +7,7 @@ from dnl_d2.data.datasets.coco_masks import RunLengths
 from dnl_d2.data.datasets.coco_schema import CocoAnnotation, CocoForm, CocoImage, Id
 from dnl_d2.errors import UsageError
 
-_SAMPLE = 20_000  # objects that are looked at, evenly spaced
+_SAMPLE = 20_000  # annotations that are looked at, evenly spaced
 _SLACK = 2.0  # pixels by which tools differ
 _MANY = 0.05  # of all objects: no slip any more
 _MOST = 0.5
@@ -27,8 +27,9 @@ def judge_boxes(form: CocoForm) -> list[str]:
         UsageError: the boxes fit only as pairs of corners.
     """
     images = {image.id: image for image in form.images}
-    objects = [e for e in form.annotations or () if object_kind(e, images[e.image_id]) is None]
-    objects = objects[:: max(1, len(objects) // _SAMPLE)]
+    entries = form.annotations or []
+    sample = entries[:: max(1, len(entries) // _SAMPLE)]
+    objects = [entry for entry in sample if object_kind(entry, images[entry.image_id]) is None]
     leaving = [entry for entry in objects if not _inside(_corners(entry), images[entry.image_id])]
     outlined = [(entry, box) for entry in objects if (box := _outline(entry)) is not None]
     differing = [entry for entry, box in outlined if _overlap(_corners(entry), box) < _AGREE]
