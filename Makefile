@@ -80,7 +80,7 @@ $(READY): $(wildcard requirements/*.txt) setup.py pyproject.toml
 	@echo 'set-up: PyTorch and the other requirements (minutes, the first time)'
 	@sed '$(OTHER_TORCH)' requirements/base.txt > $(VENV)/requirements.txt
 	@$(PIP) install --no-build-isolation --use-pep517 \
-		-r $(VENV)/requirements.txt -r requirements/test.txt
+		-r $(VENV)/requirements.txt -r requirements/extras.txt -r requirements/test.txt
 # What the tests compare with; without what it depends on but does not need (see the file).
 	@$(PIP) install --no-deps -r requirements/parity.txt
 	@echo 'set-up: Detectron2'
