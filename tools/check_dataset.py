@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import shlex
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,6 @@ from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
 from dnl_d2.config.imports import add_import_option, import_modules
-from dnl_d2.config.rules import select_lazy
 from dnl_d2.data.datasets.configured import (
     check_class_names,
     read_class_names,
@@ -36,20 +34,9 @@ from dnl_d2.data.datasets.configured import (
 from dnl_d2.engine import load_config, read_config
 from dnl_d2.errors import UsageError, ending_in_one_line
 from dnl_d2.files import check_folder, write_text
-from dnl_d2.own_data.schedule import (
-    BATCH_SIZE,
-    FEW_PICTURES,
-    SEGMENTOR_EPOCHS,
-    fitting_schedule,
-)
-from dnl_d2.own_data.segmentor_config import (
-    SegmentorRecipe,
-    check_base,
-    fitting_crop,
-    lazy_config,
-    weight_lines,
-    yaml_config,
-)
+from dnl_d2.own_data.schedule import BATCH_SIZE
+from dnl_d2.own_data.segmentor_config import check_base, lazy_config, weight_lines, yaml_config
+from dnl_d2.own_data.segmentor_recipe import Base, fitting_recipe
 from dnl_d2.own_data.split import NEAR_DUPLICATES, set_aside
 from dnl_d2.validation import (
     Inspection,
@@ -229,7 +216,14 @@ def give_config(
     train, test = choose_sets(args, inspection)
     written = args.write_config or "mine.yaml"
     make = lazy_config if written.endswith(".py") else yaml_config
-    text = make(train, test, recipe(args, inspection, base, images=len(train.pairs)))
+    recipe = fitting_recipe(
+        base_of_recipe(args, base),
+        inspection,
+        images=len(train.pairs),
+        batch_size=args.batch_size,
+        output_dir=f"output/{args.name}",
+    )
+    text = make(train, test, recipe)
     if test is None:
         print(
             "\nwithout a set for validation the model is never evaluated, and no best checkpoint "
@@ -243,36 +237,17 @@ def give_config(
     print(f"\nTo train on it: {command}")
 
 
-def recipe(
-    args: argparse.Namespace, inspection: Inspection, base: CfgNode | DictConfig, *, images: int
-) -> SegmentorRecipe:
-    """What to change of the base for these pictures."""
-    sizes = list(inspection.summaries[0].sizes.elements())
-    size = [int(statistics.median(map(side, sizes))) for side in (max, min)]
-    height_width = [int(statistics.median(sides)) for sides in zip(*sizes, strict=True)]
-    spec = read_config(base, train=False)
-    if isinstance(base, CfgNode):
-        rates, warms_up = [base.SOLVER.BASE_LR, base.SOLVER.MIN_LR], True
-    else:
-        rates = [base.optimizer.lr]
-        warms_up = select_lazy(base, "lr_multiplier.iterations") is not None
-    return SegmentorRecipe(
-        base=os.path.relpath(args.base, os.path.dirname(args.write_config or "") or "."),
-        classes=inspection.classes,
-        base_size=size,
-        crop_size=fitting_crop(spec.task.crop_size, height_width),
-        output_dir=f"output/{args.name}",
-        weights=inspection.weights,
-        schedule=fitting_schedule(
-            images,
-            epochs=SEGMENTOR_EPOCHS,
-            batch_size=args.batch_size,
-            base_batch_size=spec.batch_size or args.batch_size,
-            base_max_iter=spec.max_iter,
-        ),
-        rates=rates,
-        warms_up=warms_up,
-        small=args.small and images < FEW_PICTURES,
+def base_of_recipe(args: argparse.Namespace, config: CfgNode | DictConfig) -> Base:
+    """What the new config starts from."""
+    spec = read_config(config, train=False)
+    return Base(
+        path=os.path.relpath(args.base, os.path.dirname(args.write_config or "") or "."),
+        crop_size=spec.task.crop_size,
+        batch_size=spec.batch_size,
+        max_iter=spec.max_iter,
+        rates=spec.rates,
+        warms_up=spec.warms_up,
+        replaceable=args.small,
     )
 
 

@@ -106,6 +106,8 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         amp_dtype=settings.amp.dtype,
         build_optimizer=lambda model: _build_optimizer(cfg, model),
         build_schedule=lambda _: instantiate(cfg.lr_multiplier),
+        rates=tuple(rate for key in _RATES if (rate := select_lazy(cfg, key)) is not None),
+        warms_up=select_lazy(cfg, _WARMUP) is not None,
         max_iter=settings.max_iter,
         checkpoints={
             **settings.checkpointer,

@@ -106,6 +106,8 @@ def from_yaml(
         amp_dtype=solver.AMP.DTYPE,
         build_optimizer=lambda model: builder.build_optimizer(cfg, model),
         build_schedule=lambda optimizer: builder.build_lr_scheduler(cfg, optimizer),
+        rates=(solver.BASE_LR, solver.MIN_LR),
+        warms_up=True,
         max_iter=solver.MAX_ITER,
         checkpoints={
             "period": solver.CHECKPOINT_PERIOD,

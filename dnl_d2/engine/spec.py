@@ -95,6 +95,8 @@ class RunSpec:
         ddp: options of DistributedDataParallel.
         build_optimizer: optimizer of a model's parameters, which clips gradients where asked to.
         build_schedule: the optimizer's learning-rate schedule.
+        rates: the learning rates that the config names: the base's, and in YAML that at the end.
+        warms_up: whether the schedule can have a warm-up.
 
         max_iter: iterations to train for.
         checkpoints: ``period`` (iterations) and ``max_to_keep`` (None for all).
@@ -130,6 +132,8 @@ class RunSpec:
     amp_dtype: str
     build_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
     build_schedule: Callable[[torch.optim.Optimizer], ParamScheduler | Any]
+    rates: tuple[float, ...]
+    warms_up: bool
 
     max_iter: int
     checkpoints: Mapping[str, Any]

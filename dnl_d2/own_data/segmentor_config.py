@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import yaml
 
 from dnl_d2.errors import UsageError
-from dnl_d2.own_data.schedule import Schedule
+from dnl_d2.own_data.segmentor_recipe import SegmentorRecipe
 from dnl_d2.validation import LabelledSet
 
 _SMALL_WEIGHTS = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
@@ -27,49 +26,6 @@ _SMALL_LAZY = (
     "model.sem_seg_head.auxiliary.channels = 64",
 )
 _CROP_COMMENT = "# height, width; the base's is larger"
-
-
-def fitting_crop(crop: Sequence[int], size: Sequence[int]) -> list[int]:
-    """A crop, cut down to pictures that are smaller.
-
-    Args:
-        crop: (height, width) of a config's crops; empty for none.
-        size: (height, width) of the pictures.
-
-    Returns:
-        (height, width); empty where the crop fits, or there is none.
-    """
-    fitting = [min(sides) for sides in zip(crop, size, strict=False)]
-    return fitting if fitting != list(crop) else []
-
-
-@dataclass(frozen=True)
-class SegmentorRecipe:
-    """What a config for two folders changes of its base.
-
-    Args:
-        base: the config it changes, relative to where it will lie.
-        classes: names of the classes.
-        base_size: long and short side of an image.
-        output_dir: where its runs will write.
-        crop_size: (height, width), where the base's does not suit the images.
-        weights: of the classes, for a line that is commented out.
-        schedule: how long to train; None for as long as the base.
-        rates: the base's learning rate, and in YAML that at the end of its schedule.
-        warms_up: whether the base's schedule has a warm-up.
-        small: whether to train ResNet-18 in place of the base's backbone.
-    """
-
-    base: str
-    classes: Sequence[str]
-    base_size: Sequence[int]
-    output_dir: str
-    crop_size: Sequence[int] = ()
-    weights: Sequence[float] = ()
-    schedule: Schedule | None = None
-    rates: Sequence[float] = ()
-    warms_up: bool = False
-    small: bool = False
 
 
 def yaml_config(train: LabelledSet, test: LabelledSet | None, recipe: SegmentorRecipe) -> str:

@@ -12,12 +12,11 @@ from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import Trainer, load_config, read_config, run
 from dnl_d2.errors import UsageError
 from dnl_d2.own_data.segmentor_config import (
-    SegmentorRecipe,
-    fitting_crop,
     lazy_config,
     weight_lines,
     yaml_config,
 )
+from dnl_d2.own_data.segmentor_recipe import SegmentorRecipe, fitting_crop
 from dnl_d2.validation import folder_set
 from dnl_d2.validation.splits import check_splits
 from tests.engine.runs import (  # noqa: F401
