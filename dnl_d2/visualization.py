@@ -75,6 +75,7 @@ def draw_rows(
     queries: Sequence[Sequence[int] | None],
     legend: Mapping[str, Sequence[int]] | None = None,
     labels: Sequence[str] = (),
+    captions: Sequence[Mapping[str, str]] = (),
     title: str = "",
     width: float = 2.1,
 ) -> None:
@@ -86,6 +87,7 @@ def draw_rows(
         queries: for each row the (row, column) pixel to mark, or None.
         legend: class name to colour, below the pictures.
         labels: what to write beside each row.
+        captions: for each row what to write below pictures, by their titles.
         title: what to write above them.
         width: of a picture, in inches of 110 pixels.
 
@@ -115,6 +117,8 @@ def draw_rows(
             axis.spines[:].set_visible(False)
             if number == 0:
                 axis.set_title(heading, fontsize=9)
+            if captions:
+                axis.set_xlabel(captions[number].get(heading, ""), fontsize=8, labelpad=2)
         if labels:
             axes[number][0].set_ylabel(labels[number], fontsize=8)
     patches = [

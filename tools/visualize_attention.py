@@ -71,7 +71,8 @@ def _show_picture(
 ) -> None:
     points = args.pixels or points_of(seen.image, seen.prediction)
     write_attention(args.output, source.name, seen, blocks, points, npz=args.npz)
-    tqdm.write(f"{source.path}: {', '.join(map(str, points))}")
+    if any(seen.needs_pixel(block, term) for block in blocks for term in seen.blocks[block]):
+        tqdm.write(f"{source.path}: {', '.join(map(str, points))}")
 
 
 def _show_video(

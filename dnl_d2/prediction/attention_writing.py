@@ -128,12 +128,16 @@ def _write_figure(path: str, seen: AttentionMaps, block: str, points: Sequence[P
         titles |= {"pairwise": "pairwise, raw", "whitened": "pairwise, whitened"}
     by_pixel = any(seen.needs_pixel(block, term) for term in terms)
     asked: list[Pixel | None] = [point.pixel for point in points] if by_pixel else [None]
-    rows = [
-        {"picture": seen.image} | {titles[term]: seen.overlay(block, term, pixel) for term in terms}
-        for pixel in asked
-    ]
+    rows, captions = [], []
+    for pixel in asked:
+        drawn = {titles[term]: seen.overlay(block, term, pixel) for term in terms}
+        rows.append({"picture": seen.image, **drawn})
+        largest = {titles[term]: seen.map(block, term, pixel).max() for term in terms}
+        captions.append({title: f"largest weight {value:.2g}" for title, value in largest.items()})
     labels = [str(point) for point in points] if by_pixel else []
-    draw_rows(path, rows, queries=asked, labels=labels, title=block, width=_WIDTH)
+    draw_rows(
+        path, rows, queries=asked, labels=labels, captions=captions, title=block, width=_WIDTH
+    )
 
 
 def _write_summary(
