@@ -13,6 +13,7 @@ class FileServer:
         ranges: whether it can begin in the middle of a file.
         cuts: after how many bytes the next answers end, one number for each.
         kind: the content type.
+        hold: set, or answers stop in the middle until it is.
     """
 
     def __init__(self) -> None:
@@ -21,6 +22,8 @@ class FileServer:
         self.ranges = True
         self.cuts: list[int] = []
         self.kind = "application/octet-stream"
+        self.hold = threading.Event()
+        self.hold.set()
         self.url = ""
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
@@ -43,7 +46,10 @@ class FileServer:
         request.send_header("Content-Type", self.kind)
         request.end_headers()
         until = start + self.cuts.pop(0) if self.cuts else len(content)
-        request.wfile.write(content[start:until])
+        middle = (start + until) // 2
+        request.wfile.write(content[start:middle])
+        self.hold.wait(20)
+        request.wfile.write(content[middle:until])
         request.close_connection = True
 
 

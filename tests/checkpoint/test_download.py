@@ -5,6 +5,7 @@ import hashlib
 import logging
 import multiprocessing
 import random
+import time
 
 import pytest
 
@@ -183,6 +184,25 @@ def test_processes_fetch_it_once(server, path):
     assert [process.exitcode for process in processes] == [0, 0]
     assert path.read_bytes() == CONTENT
     assert len(server.asked) == 1
+
+
+def test_a_killed_process_is_no_hindrance(server, path):
+    server.hold.clear()
+    arguments = (f"{server.url}/w.pth", str(path))
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=fetch, args=arguments, kwargs={"sha256": SHA})
+    process.start()
+    part = path.with_name("w.pth.part")
+    end = time.monotonic() + 20
+    while (not part.exists() or not part.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.join(20)
+    server.hold.set()
+    assert names(path) == ["w.pth.part"]
+    fetch(*arguments, sha256=SHA)
+    assert path.read_bytes() == CONTENT
+    assert server.asked[-1][1].startswith("bytes=")
 
 
 def test_a_bar_is_drawn_on_a_terminal_only(server, path, capsys, monkeypatch):
