@@ -78,9 +78,8 @@ def _fetch(url: str, path: str, sha256: str) -> None:
         _remove(part)  # a beginning of an unknown file
     _log.info("fetching %s to %s", url, path)
     try:
-        resumed = _size(part) > 0
-        _receive_all(url, part, resume=bool(sha256))
-        if resumed and not _digest(part).startswith(sha256):  # the beginning was of another file
+        in_pieces = _receive_all(url, part, resume=bool(sha256))
+        if in_pieces and not _digest(part).startswith(sha256):  # they were of different files
             _remove(part)
             _receive_all(url, part, resume=True)
     except (*_NETWORK, ValueError) as error:
@@ -98,12 +97,19 @@ def _fetch(url: str, path: str, sha256: str) -> None:
     os.replace(part, path)
 
 
-def _receive_all(url: str, part: str, *, resume: bool) -> None:
-    """Fetches until the file is whole; goes on where a connection was cut off."""
-    for attempt in range(1, _ATTEMPTS + 1):
+def _receive_all(url: str, part: str, *, resume: bool) -> bool:
+    """Fetches until the file is whole; goes on where a connection was cut off.
+
+    Returns:
+        Whether it came in several pieces, an earlier process's among them.
+    """
+    started, attempt = _size(part) > 0, 0
+    while True:
+        attempt += 1
         before = _size(part)
         try:
-            return _receive(url, part)
+            _receive(url, part)
+            return started or attempt > 1
         except urllib.error.HTTPError:
             raise
         except _NETWORK as error:

@@ -81,6 +81,19 @@ def test_a_beginning_of_another_file_is_thrown_away(server, path, left):
     assert server.asked[-1] == ("/w.pth", "")
 
 
+def test_a_file_that_changes_meanwhile_is_fetched_anew(server, path, monkeypatch):
+    server.files["/w.pth"] = OTHER
+    server.cuts = [1_000_000]
+
+    def change(seconds):
+        server.files["/w.pth"] = CONTENT
+
+    monkeypatch.setattr(download.time, "sleep", change)  # before the next attempt
+    fetch(f"{server.url}/w.pth", str(path), sha256=SHA)
+    assert path.read_bytes() == CONTENT
+    assert [asked for _, asked in server.asked] == ["", "bytes=1000000-", ""]
+
+
 def test_a_whole_part_is_not_fetched_again(server, path):
     path.parent.mkdir()
     path.with_name("w.pth.part").write_bytes(CONTENT)
