@@ -18,7 +18,9 @@ from dnl_d2.prediction.writing import make_folder
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Of the model, the pictures and the folder of the results."""
     parser.add_argument("--config-file", required=True, metavar="X", help="config or recipe's name")
-    parser.add_argument("--weights", help="file or address; default: those of the config")
+    parser.add_argument(
+        "--weights", help="file, address or mmseg://NAME; default: those of the config"
+    )
     parser.add_argument("--output", metavar="DIR", help="folder of the results")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--min-score", type=float, default=0.5, help="of objects; default: 0.5")

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dnl_d2 import model_zoo
 from dnl_d2.checkpoint import Checkpointer
+from dnl_d2.checkpoint.published_weights import of_recipe
 from dnl_d2.data.images import image_tensor
 from dnl_d2.engine import load_config
 from dnl_d2.engine.multi_scale import check_multi_scale, detector_at_scales
@@ -41,8 +42,8 @@ class Predictor:
     Args:
         config: a recipe's name, see :func:`dnl_d2.model_zoo.list`; a YAML or LazyConfig file; or a
             loaded config of either kind.
-        weights: a file of this library or of a public code base, or an address; None for those of
-            the config.
+        weights: a file of this library or of a public code base, an address, or a published file's
+            name (``mmseg://...``); None for those of the config.
         device: ``cuda``, ``cpu``, ...; None for CUDA where there is one.
         overrides: for the config, as on the command line.
         min_score: objects below are left out; 0 to 1.
@@ -69,6 +70,8 @@ class Predictor:
         check_multi_scale(spec, spec.model_class)
         self.metadata = _metadata((*spec.test_sets, *spec.train_sets))
         self.model = build_model(spec).eval()
+        if weights is None:
+            _require_trained(config, overrides, key=spec.keys.weights)
         path = spec.weights if weights is None else weights
         key = spec.keys.weights if weights is None else "weights"
         checkpointer = Checkpointer(self.model, key=key, channel_order=spec.channel_order)
@@ -175,6 +178,17 @@ def _loaded(config: str | CfgNode | DictConfig, overrides: Sequence[str]) -> Cfg
         except UsageError as error:
             raise UsageError(f"there is no config file {config}; {error}") from error
     return load_config(path, overrides)
+
+
+def _require_trained(config: Any, overrides: Sequence[str], *, key: str) -> None:
+    """Refuses what a recipe's training starts from, where trained weights are published."""
+    recipe = model_zoo.find_recipe(config) if isinstance(config, str) else None
+    file = of_recipe(recipe) if recipe else None
+    if file and not any(override.startswith(key) for override in overrides):
+        raise UsageError(
+            f"a prediction needs trained weights, and {key} of {recipe} names those that training "
+            f"starts from: give yours as weights, or the published {file.name}"
+        )
 
 
 def _on_device(cfg: CfgNode | DictConfig, device: str | None) -> CfgNode | DictConfig:
