@@ -37,13 +37,18 @@ class Comparison:
     task: str
 
     def __str__(self) -> str:
+        if not self.compared:
+            return f"inputs {self._sizes}: the model found no object, there was nothing to compare"
         what = "labels" if self.task == "segmentation" else "objects"
         values = ", ".join(f"{value:.1e} of {name}" for name, value in self.largest.items())
-        sizes = ", ".join("x".join(map(str, shape)) for shape in self.shapes)
         return (
-            f"inputs {sizes}: largest difference {values or 'none'}; {self.different} of "
+            f"inputs {self._sizes}: largest difference {values or 'none'}; {self.different} of "
             f"{self.compared} {what} differ"
         )
+
+    @property
+    def _sizes(self) -> str:
+        return ", ".join("x".join(map(str, shape)) for shape in self.shapes)
 
 
 def inputs(graph: Graph, shapes: Sequence[tuple[int, ...]] = _SHAPES) -> list[Tensor]:
