@@ -95,12 +95,13 @@ def _from_trace(graph: Graph, opset: int) -> Any:
 
 
 def load(content: bytes) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """What onnxruntime computes of the file, on a CPU."""
+    """What onnxruntime computes of the file, on a CPU with as many threads as PyTorch uses."""
     require_packages()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
