@@ -11,12 +11,15 @@ import sys
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "add_dnl_config", "export_segmentor", "optimize_for_inference"]
+__all__ = [
+    "Predictor", "add_dnl_config", "export_model", "export_segmentor", "optimize_for_inference",
+]  # fmt: skip
 
 # Public name -> module that has it.
 _HOMES = {
     "Predictor": "dnl_d2.prediction",
     "add_dnl_config": "dnl_d2.register_all",
+    "export_model": "dnl_d2.export",
     "export_segmentor": "dnl_d2.export",
     "optimize_for_inference": "dnl_d2.modeling.optimize",
 }

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.data.catalog import Metadata
-from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling import GeneralizedRCNN, SemanticSegmentor
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 from PIL import Image
@@ -132,6 +132,21 @@ class Predictor:
         """
         grey = np.full((64, 64, 3), 128, dtype=np.uint8)
         return look(self.model, grey, {"image": image_tensor(grey), **_size(grey)}).blocks
+
+    @property
+    def mapper(self) -> Any:
+        """What reads pictures as the evaluation does: its sizes and order of colours."""
+        return self._mapper
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the model's classes."""
+        if isinstance(self.model, SemanticSegmentor):
+            known, count = "stuff_classes", getattr(self.model.sem_seg_head, "num_classes", 0)
+        else:
+            known, heads = "thing_classes", getattr(self.model, "roi_heads", self.model)
+            count = getattr(heads, "num_classes", 0)
+        return _names(self.metadata.get(known, None), count)
 
     def _result(self, rgb: np.ndarray, output: dict[str, Any]) -> Segmentation | Detections | None:
         """What the model's output says; None if it is neither a label map nor objects."""

@@ -72,11 +72,14 @@ class Segmentation:
 
     @property
     def _palette(self) -> Sequence[Sequence[int]]:
-        told = [*(self.colors or ())]
-        others = colormap(rgb=True).astype(int).tolist()
-        return [
-            told[n] if n < len(told) else others[n % len(others)] for n in range(len(self.classes))
-        ]
+        return palette(self.colors, len(self.classes))
+
+
+def palette(known: Sequence[Sequence[int]] | None, count: int) -> list[list[int]]:
+    """RGB triples of ``count`` classes: those of the dataset, or Detectron2's."""
+    told = [list(color) for color in known or ()]
+    others = colormap(rgb=True).astype(int).tolist()
+    return [told[n] if n < len(told) else others[n % len(others)] for n in range(count)]
 
 
 @dataclass(frozen=True)

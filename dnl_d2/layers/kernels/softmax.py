@@ -52,6 +52,8 @@ def softmax_attention(
     """
     if backend == "plain":
         return _plain(query, key, value, scale, mask)
+    if _is_exporting():
+        return _fused_by_padding(query, key, value, scale, mask)
     if backend == "fused":
         if not fusible(query, value, query.dtype):
             raise UsageError(
@@ -69,7 +71,12 @@ def _traces_without_dynamo() -> bool:
 
 
 # Since PyTorch 2.7; before it, only non-strict exports can be told.
-_is_exporting = getattr(torch.compiler, "is_exporting", _traces_without_dynamo)
+_is_torch_export = getattr(torch.compiler, "is_exporting", _traces_without_dynamo)
+
+
+def _is_exporting() -> bool:
+    """Whether the graph that is recorded will run elsewhere, at any size."""
+    return _is_torch_export() or torch.jit.is_tracing()
 
 
 def fastest(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> str:
@@ -114,6 +121,15 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor
     keep = None if mask is None else ~mask[:, None, None]
     out = F.scaled_dot_product_attention(query, key, value, keep, scale=scale)
     return out.transpose(1, 2).flatten(2)
+
+
+def _fused_by_padding(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None
+) -> Tensor:
+    """As :func:`_fused`, of any widths: values get zeros, up to a multiple of the keys' width."""
+    value_width = value.shape[2]
+    value = F.pad(value, (0, -value_width % key.shape[2]))
+    return _fused(query, key, value, scale, mask)[..., :value_width]
 
 
 def _contiguous_rows(tokens: Tensor) -> Tensor:

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 
-import dnl_d2.needs_detectron2  # noqa: F401
 from dnl_d2.errors import UsageError
+from dnl_d2.export.formats.torch_export import exported_program
+from dnl_d2.export.graph import EXAMPLE_SIZE, Graph
 from dnl_d2.layers.common import check_count
 from dnl_d2.modeling import ContextSegmentor
-
-# Of the pictures that are traced: no size is that of another axis, or a multiple of a stride.
-_EXAMPLE = (203, 317)
 
 
 class LogitsOfImages(nn.Module):
@@ -42,8 +40,7 @@ def export_segmentor(
     The program takes ``images`` ``(N, C, H, W)``, any number of one size, as the model's mapper
     gives them (0 to 255, channels in the order of INPUT.FORMAT), and returns logits
     ``(N, K, H, W)``; normalisation and padding are part of it. It runs on the model's device.
-    ``torch.export.save`` writes it. Where it is loaded PyTorch is enough, unless the graph has the
-    operator ``dnl_d2::chunked_attention`` (values wider than keys): then ``import dnl_d2.layers``.
+    ``torch.export.save`` writes it, and where it is loaded PyTorch is enough.
 
     Args:
         model: in evaluation mode, such as a copy of ``optimize_for_inference``.
@@ -55,6 +52,13 @@ def export_segmentor(
         UsageError: another model, one in training mode, a size that is none, or sliding windows
             without a size.
     """
+    return exported_program(segmentor_graph(model, size=size, dtype=dtype))
+
+
+def segmentor_graph(
+    model: nn.Module, *, size: Sequence[int] | None = None, dtype: torch.dtype = torch.float32
+) -> Graph:
+    """The graph of a segmentor; arguments and errors as of :func:`export_segmentor`."""
     if not isinstance(model, ContextSegmentor):
         raise UsageError(
             f"export_segmentor takes a ContextSegmentor, got {type(model).__name__}: set "
@@ -63,23 +67,23 @@ def export_segmentor(
     if model.training:
         raise UsageError("export_segmentor: the model is in training mode, call model.eval() first")
     if size is not None:
-        _check_size(size)
+        check_size(size)
     elif model.slide_window:
         raise UsageError(
-            f"windows of {model.slide_window} slide over pictures of one size: give "
-            "export_segmentor its size=(height, width), or empty TEST.SLIDE (model.slide_window)"
+            f"windows of {model.slide_window} slide over pictures of one size: give the export its "
+            "size (height, width), or empty TEST.SLIDE (model.slide_window)"
         )
-    count, free = (1, ()) if model.slide_window else (2, (0,) if size else (0, 2, 3))
-    shape = count, len(model.pixel_mean), *(size or _EXAMPLE)
-    images = torch.zeros(shape, dtype=dtype, device=model.device)
-    dynamic = (dict.fromkeys(free, Dim.DYNAMIC),)
-    with torch.no_grad():
-        return torch.export.export(
-            LogitsOfImages(model).eval(), (images,), dynamic_shapes=dynamic, strict=False
-        )
+    axes = {} if size else {2: "height", 3: "width"}
+    if not model.slide_window:
+        axes[0] = "number"
+    shape = 1 if model.slide_window else 2, len(model.pixel_mean), *(size or EXAMPLE_SIZE)
+    example = torch.zeros(shape, dtype=dtype, device=model.device)
+    module = LogitsOfImages(model).eval()
+    return Graph("segmentation", module, example, "images", axes, {"logits": axes})
 
 
-def _check_size(size: Sequence[int]) -> None:
+def check_size(size: Sequence[int]) -> None:
+    """Raises :class:`UsageError` unless ``size`` is a height and a width."""
     if not isinstance(size, Sequence) or len(size) != 2:
-        raise UsageError(f"export_segmentor: size is (height, width), not {size!r}")
+        raise UsageError(f"size is (height, width), not {size!r}")
     check_count(height=size[0], width=size[1])

@@ -1,0 +1,140 @@
+"""From a model with its weights to a checked file that runs without this library."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dnl_d2.errors import UsageError
+from dnl_d2.export import checking
+from dnl_d2.export.detector import detector_graph
+from dnl_d2.export.formats import FORMATS, Format
+from dnl_d2.export.formats.onnx import check_opset, require_packages
+from dnl_d2.export.graph import Graph
+from dnl_d2.export.metadata import describe
+from dnl_d2.export.segmentor import segmentor_graph
+from dnl_d2.files import check_folder, write_bytes
+from dnl_d2.layers.common import check_known
+from dnl_d2.modeling import ContextSegmentor
+from dnl_d2.modeling.optimize import optimize_for_inference
+from dnl_d2.prediction import Predictor
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Args:
+        path: of the file.
+        format: one of :data:`~dnl_d2.export.FORMATS`.
+        metadata: see :func:`dnl_d2.export.metadata.describe`.
+        comparison: with the model; None if it was not asked for.
+    """
+
+    path: str
+    format: str
+    metadata: dict[str, Any]
+    comparison: checking.Comparison | None
+
+
+def export_model(
+    predictor: Predictor,
+    path: str | os.PathLike,
+    *,
+    format: str,
+    size: Sequence[int] | None = None,
+    opset: int | None = None,
+    optimize: bool = True,
+    check: bool = True,
+    overwrite: bool = False,
+) -> Exported:
+    """Writes a predictor's model as a file for other programs, checked against the model.
+
+    The input is uint8, pictures as they are decoded, resized by the rule in the metadata: of
+    segmentors ``images`` ``(N, C, H, W)`` to ``logits`` ``(N, K, H, W)``; of detectors see
+    :func:`~dnl_d2.export.detector.detector_graph`.
+
+    Args:
+        predictor: config and weights.
+        path: of the file, whose folder exists. It is written whole or not at all.
+        format: ``torch-export``, ``onnx`` or ``torchscript``.
+        size: (height, width) of every input; default any.
+        opset: of ONNX; default the least that will do.
+        optimize: export a copy of :func:`dnl_d2.optimize_for_inference`.
+        check: run the file beside the model, at several sizes and numbers of pictures.
+        overwrite: replace a file that is there.
+
+    Raises:
+        UsageError: the format cannot hold the model, which the message says with the formats that
+            can; the file is not the model; it is there; or it cannot be written.
+    """
+    path = checked_target(path, format, overwrite=overwrite)
+    chosen = FORMATS[format]
+    segments = isinstance(predictor.model, ContextSegmentor)
+    task = "segmentation" if segments else "detection"
+    _check_options(format, chosen, task, opset)
+    make = segmentor_graph if segments else detector_graph
+    original = make(predictor.model, size=size, dtype=torch.uint8)
+    graph = original
+    if optimize:
+        graph = make(optimize_for_inference(predictor.model), size=size, dtype=torch.uint8)
+    metadata = describe(predictor, graph)
+    content = _content(format, chosen, graph, metadata, opset)
+    comparison = None
+    if check:
+        comparison = checking.compare(original, chosen.load(content), checking.inputs(original))
+    write_bytes(path, content)
+    return Exported(path, format, metadata, comparison)
+
+
+def checked_target(path: str | os.PathLike, format: str, *, overwrite: bool = False) -> str:
+    """The file to write, if it may be written and the format's packages are there.
+
+    To be asked before a model is loaded; arguments and errors as of :func:`export_model`.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    check_known("format", format, FORMATS)
+    if format == "onnx":
+        require_packages()
+    if os.path.exists(path) and not overwrite:
+        raise UsageError(f"{path} exists: choose another name, or overwrite it (--overwrite)")
+    check_folder(path)
+    return path
+
+
+def _check_options(name: str, chosen: Format, task: str, opset: int | None) -> None:
+    if task not in chosen.tasks:
+        raise UsageError(
+            f"{name} cannot hold a detector, whose boxes are of a number that depends on the "
+            f"picture: use {_others(name, task)}"
+        )
+    if name == "onnx":
+        check_opset(opset, task)
+    elif opset is not None:
+        raise UsageError(f"an opset is for onnx, not for {name}")
+
+
+def _others(name: str, task: str) -> str:
+    return " or ".join(n for n, other in FORMATS.items() if task in other.tasks and n != name)
+
+
+def _content(
+    name: str, chosen: Format, graph: Graph, metadata: dict[str, Any], opset: int | None
+) -> bytes:
+    try:
+        return chosen.build(graph, json.dumps(metadata), opset)
+    except UsageError:
+        raise
+    except Exception as error:  # exporters raise anything
+        _logger.debug("while exporting", exc_info=True)
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"{name} cannot hold this model ({type(error).__name__}: {reason}): use "
+            f"{_others(name, graph.task)}"
+        ) from error

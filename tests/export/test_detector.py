@@ -1,0 +1,96 @@
+"""Detectors as traced graphs, beside the models themselves."""
+
+import json
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from dnl_d2 import optimize_for_inference
+from dnl_d2.errors import UsageError
+from dnl_d2.export import checking
+from dnl_d2.export.detector import detector_graph
+from dnl_d2.export.formats import FORMATS
+from tests.modeling.detectors import FPN_ANCHORS, INSERT, zoo_config
+
+MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+SHAPES = ((1, 61, 77), (1, 97, 133), (1, 160, 90))
+# Padding is found and kept out of the block, as in the recipes.
+MEAN = {"MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675]}
+
+
+def detector(name=MASK_RCNN, **keys):
+    """Random everywhere, so that no block is an identity."""
+    torch.manual_seed(0)
+    anchors = FPN_ANCHORS if name == MASK_RCNN else {}
+    model = build_model(zoo_config(name, anchors, INSERT, MEAN, keys)).eval()
+    for key, parameter in model.named_parameters():
+        if "context" in key and parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+        if key.endswith(("mask_head.predictor.weight", "cls_score.weight")):
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def exported(model, format, **options):
+    graph = detector_graph(model, dtype=torch.uint8, **options)
+    fast = detector_graph(optimize_for_inference(model), dtype=torch.uint8, **options)
+    return graph, FORMATS[format].build(fast, json.dumps({"task": "detection"}), None)
+
+
+@pytest.mark.parametrize("format", ["torchscript", "onnx"])
+def test_objects_are_those_of_the_model(format):
+    if format == "onnx":
+        pytest.importorskip("onnxscript")
+    graph, content = exported(detector(), format)
+    assert list(graph.outputs) == ["boxes", "scores", "classes", "masks"]
+    run = FORMATS[format].load(content)
+    images = checking.inputs(graph, SHAPES)
+    found = checking.compare(graph, run, images)
+    assert found.shapes == [(3, 61, 77), (3, 97, 133), (3, 160, 90)]
+    assert found.compared > 10 and found.different <= 1
+    assert found.largest["boxes"] < 0.01 and found.largest["masks"] < 1e-4
+    boxes, *_, masks = run(images[0])
+    assert boxes.shape == (5, 4) and masks.shape == (5, 1, 28, 28) and masks.std() > 0.01
+
+
+def test_where_there_is_nothing():
+    keys = {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 1.0}
+    graph, content = exported(detector(**keys), "torchscript")
+    run = FORMATS["torchscript"].load(content)
+    boxes, scores, classes, masks = run(checking.inputs(graph, SHAPES)[0])
+    assert boxes.shape == (0, 4) and len(scores) == len(classes) == len(masks) == 0
+    found = checking.compare(graph, run, checking.inputs(graph, SHAPES))
+    assert found.compared == 0 and "there was nothing to compare" in str(found)
+
+
+def test_retinanet():
+    graph, content = exported(detector(RETINANET), "torchscript")
+    assert list(graph.outputs) == ["boxes", "scores", "classes"]
+    found = checking.compare(
+        graph, FORMATS["torchscript"].load(content), checking.inputs(graph, SHAPES)
+    )
+    assert found.compared > 10 and found.different <= 1
+
+
+def test_another_detector_is_told_from_the_model():
+    graph, content = exported(detector(), "torchscript")
+    run = FORMATS["torchscript"].load(content)
+    images = checking.inputs(graph, SHAPES[:1])
+
+    def altered(change):
+        return lambda x: change(*run(x))
+
+    with pytest.raises(UsageError, match="5 of 5 objects have no counterpart"):
+        checking.compare(graph, altered(lambda b, s, c, m: (b + 2, s, c, m)), images)
+    with pytest.raises(UsageError, match="1 of 5 objects have no counterpart"):
+        checking.compare(graph, altered(lambda b, s, c, m: (b[1:], s[1:], c[1:], m[1:])), images)
+    with pytest.raises(UsageError, match=r"masks differ by 0\."):
+        checking.compare(graph, altered(lambda b, s, c, m: (b, s, c, 1 - m)), images)
+
+
+def test_panoptic_models_are_not_taken():
+    model = detector("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml")
+    with pytest.raises(UsageError, match="PanopticFPN predicts sem_seg, instances, panoptic_seg"):
+        detector_graph(model)
