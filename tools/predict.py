@@ -28,7 +28,10 @@ def main() -> int:
         "sources", nargs="+", metavar="IMAGE|FOLDER|GLOB|VIDEO|-", help="- is standard input"
     )
     parser.add_argument(
-        "--opts", nargs="+", default=[], help="overrides of the config, after everything else"
+        "--opts",
+        nargs="+",
+        default=[],
+        help="overrides of the config; must come last, for it takes all that follows",
     )
     args = parser.parse_args()
 

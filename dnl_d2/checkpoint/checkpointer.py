@@ -9,6 +9,7 @@ from urllib.parse import ParseResult, parse_qs
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
 from dnl_d2.checkpoint.describe.architecture import describe
@@ -68,6 +69,7 @@ class Checkpointer(DetectionCheckpointer):
         self.described = ""
         self._origin: Mapping[str, str] = {}
         self._resuming = False
+        self._needs_all = False  # or loading fails, and its message says what is lacking
         self._parsed_url_during_load: ParseResult | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -147,14 +149,22 @@ class Checkpointer(DetectionCheckpointer):
                     "(OUTPUT_DIR, LazyConfig: train.output_dir)"
                 )
             raise UsageError(f"{purpose} needs trained weights: set {self.key}")
-        self.resume_or_load(path, resume=resume)
-        wrong = [key for key in self.unfilled if ".auxiliary." not in key]
+        self._needs_all = True
+        try:
+            self.resume_or_load(path, resume=resume)
+        finally:
+            self._needs_all = False
+        wrong = self._lacking()
         if wrong:
             raise UsageError(
                 f"{purpose}: {len(wrong)} parameters are missing from the weights or have "
                 f"another shape there, such as {wrong[0]!r}: the config is of another model; the "
                 f"weights seem to be of {self.described}"
             )
+
+    def _lacking(self) -> list[str]:
+        """Parameters that an evaluation needs and the last file did not fill."""
+        return [key for key in self.unfilled if ".auxiliary." not in key]
 
     def _cannot_load(self, source: str, path: str, error: Exception) -> UsageError:
         reason = " ".join(str(error).split())[:200]
@@ -211,6 +221,28 @@ class Checkpointer(DetectionCheckpointer):
                 f"{self.described}, the config of {describe(strip_prefix(state, 'module.'))}"
             )
         return incompatible
+
+    def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
+        """A line for each kind; the lists, of hundreds of names at times, at debug level."""
+        shapes = {
+            key: f"{key!r}: {there} in the checkpoint but {here} in the model"
+            for key, there, here in incompatible.incorrect_shapes
+        }
+        keep = "keep their initial values, such as"
+        told = {
+            f"parameters have another shape in the weights and {keep}": [*shapes.values()],
+            f"parameters are not in the weights and {keep}": [
+                repr(k) for k in _filter_reused_missing_keys(self.model, incompatible.missing_keys)
+            ],
+            "keys of the weights are not used, such as": [
+                repr(key) for key in incompatible.unexpected_keys
+            ],
+        }
+        for what, names in told.items():
+            if names:
+                _log.debug("%s:\n%s", what.partition(",")[0], "\n".join(names))
+                if not (self._needs_all and self._lacking()):
+                    _log.warning(f"{len(names)} {what} {names[0]}")
 
 
 def _other_checkpoints(path: str) -> str:

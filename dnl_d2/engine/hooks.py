@@ -19,6 +19,7 @@ from dnl_d2.checkpoint.checkpointer import BEST, Checkpointer
 from dnl_d2.engine.reports import TrainingReport, showing_pictures, with_own_writers
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.errors import UsageError
+from dnl_d2.reporting.wandb_writer import WandbWriter
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +128,15 @@ class ResumeNotes(hooks.HookBase):
         return [group.get("initial_lr", group["lr"]) for group in groups]
 
 
+class PeriodicWriter(hooks.PeriodicWriter):
+    """Detectron2's hook, which tells writers whether the run goes on with an earlier one."""
+
+    def before_train(self) -> None:
+        for writer in self._writers:
+            if isinstance(writer, WandbWriter):
+                writer.start(resumed=self.trainer.start_iter > 0)
+
+
 def build_hooks(
     spec: RunSpec,
     model: nn.Module,
@@ -162,9 +172,8 @@ def build_hooks(
         hooks.PeriodicCheckpointer(checkpointer, **spec.checkpoints) if main else None,
         hooks.EvalHook(spec.eval_period, shown) if shown else None,
         best_checkpoint_hook(spec.test_sets, spec.eval_period, checkpointer),
-        *(writer for writer in writers if isinstance(writer, hooks.HookBase)),
-        hooks.PeriodicWriter(writers, period=spec.log_period) if main else None,
         TrainingReport(spec, checkpointer.model, step) if main else None,
+        PeriodicWriter(writers, period=spec.log_period) if main else None,
     ]
 
 

@@ -59,7 +59,7 @@ def _checkpoints(folder: str) -> list[Path]:
 
 
 def clear(folder: str) -> None:
-    """Deletes the checkpoints, figures and evaluations of an earlier run; its log and history go on.
+    """Deletes checkpoints, figures and evaluations of an earlier run; log and run.json go on.
 
     Raises:
         UsageError: a file or folder cannot be deleted.

@@ -1,4 +1,4 @@
-"""What every run tells of itself: on the console, in ``run.json``, and through writers of events."""
+"""What every run tells of itself: on the console, in ``run.json``, through writers of events."""
 
 import logging
 import os

@@ -30,20 +30,24 @@ class CurvesWriter(EventWriter):
 
     def __init__(self, folder: str):
         self._folder = folder
-        self._drawn = -1  # iteration of the last evaluation that is in the picture
+        self._evaluated = -1  # iteration of the last evaluation that is in the picture
+        self._is_old = True  # whether something has been written since it was drawn
 
     def write(self) -> None:
         latest = get_event_storage().latest()
+        self._is_old = True
         evaluated = max((n for key, (_, n) in latest.items() if key.endswith(_FIGURES)), default=-1)
-        if evaluated > self._drawn:
-            self._drawn = evaluated
+        if evaluated > self._evaluated:
+            self._evaluated = evaluated
             self._draw()
 
     def close(self) -> None:
         """Draws what came after the last evaluation."""
-        self._draw()
+        if self._is_old:
+            self._draw()
 
     def _draw(self) -> None:
+        self._is_old = False
         with only_warning(f"{CURVES} is not drawn"):
             draw_curves(os.path.join(self._folder, METRICS), os.path.join(self._folder, CURVES))
 

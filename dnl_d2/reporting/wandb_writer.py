@@ -1,13 +1,13 @@
 """Weights & Biases as one more writer of a run's events."""
 
+import contextlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
 from detectron2.utils.events import EventWriter, get_event_storage
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,12 +19,11 @@ FOLDER = "wandb"  # of W&B's files, below the output folder
 _ID = "run_id.txt"
 
 
-class WandbWriter(EventWriter, HookBase):
+class WandbWriter(EventWriter):
     """Sends figures, pictures and the config of a run to Weights & Biases.
 
-    A hook too, because only as training starts it is known whether the run goes on with an earlier
-    one, whose record it then continues. Its place is before the TensorboardXWriter, which clears
-    the pictures. ``$WANDB_MODE``, ``$WANDB_ENTITY`` and so on are W&B's own.
+    Its place is before the TensorboardXWriter, which clears the pictures. ``$WANDB_MODE``,
+    ``$WANDB_ENTITY`` and so on are W&B's own.
 
     Args:
         folder: the run's; W&B writes below it.
@@ -62,23 +61,23 @@ class WandbWriter(EventWriter, HookBase):
         self._run: Any = None
         self._written = -1
 
-    def before_train(self) -> None:
-        """Starts the record, or goes on with the one of the run that is resumed.
+    def start(self, *, resumed: bool) -> None:
+        """Starts the record, or goes on with that of the run which this one resumes.
 
         Raises:
             UsageError: W&B refuses, for want of a login for instance.
         """
-        number = self._id(resumed=self.trainer.start_iter > 0)
+        number = self._id(resumed=resumed)
         try:
-            with random_state_kept():
+            with random_state_kept(), _cache_below(self._folder):
                 self._run = self._wandb.init(
                     dir=self._folder, id=number, resume="allow", **self._options
                 )
         except self._wandb.errors.Error as error:
             reason = " ".join(str(error).split())[:200]
             raise UsageError(
-                f"{self._key}: Weights & Biases cannot start ({reason}): log in with `wandb login`, "
-                "set WANDB_MODE=offline, or leave the key empty"
+                f"{self._key}: Weights & Biases cannot start ({reason}): log in with `wandb "
+                "login`, set WANDB_MODE=offline, or leave the key empty"
             ) from error
         # Iterations, not calls, are what curves are drawn over: a resumed run repeats some.
         self._run.define_metric("*", step_metric="iteration")
@@ -117,6 +116,19 @@ class WandbWriter(EventWriter, HookBase):
         number = secrets.token_hex(4)
         write_text(path, number + "\n")
         return number
+
+
+@contextlib.contextmanager
+def _cache_below(folder: str) -> Iterator[None]:
+    """W&B starts a process that keeps its own log in its cache, by default in the home folder."""
+    if "WANDB_CACHE_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_CACHE_DIR"] = os.path.abspath(os.path.join(folder, FOLDER, "cache"))
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_CACHE_DIR"]
 
 
 def _plain(config: Any) -> Any:
