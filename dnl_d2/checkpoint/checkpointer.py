@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 # The best checkpoint is for evaluation: its run goes on from the last one.
 BEST = "model_best"
+_NAMED = 3  # parameters that a warning names
 _ANOTHER_FOLDER = (
     "start the new model in another output folder (OUTPUT_DIR, LazyConfig: train.output_dir)"
 )
@@ -228,21 +229,20 @@ class Checkpointer(DetectionCheckpointer):
             key: f"{key!r}: {there} in the checkpoint but {here} in the model"
             for key, there, here in incompatible.incorrect_shapes
         }
-        keep = "keep their initial values, such as"
+        keep = "keep their initial values"
         told = {
             f"parameters have another shape in the weights and {keep}": [*shapes.values()],
             f"parameters are not in the weights and {keep}": [
                 repr(k) for k in _filter_reused_missing_keys(self.model, incompatible.missing_keys)
             ],
-            "keys of the weights are not used, such as": [
-                repr(key) for key in incompatible.unexpected_keys
-            ],
+            "keys of the weights are not used": [repr(key) for key in incompatible.unexpected_keys],
         }
         for what, names in told.items():
             if names:
-                _log.debug("%s:\n%s", what.partition(",")[0], "\n".join(names))
+                _log.debug("%s:\n%s", what, "\n".join(names))
                 if not (self._needs_all and self._lacking()):
-                    _log.warning(f"{len(names)} {what} {names[0]}")
+                    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+                    _log.warning(f"{len(names)} {what}: {', '.join(names[:_NAMED])}{more}")
 
 
 def _other_checkpoints(path: str) -> str:

@@ -1,6 +1,7 @@
 """What runs of both config systems, and of Trainer, leave to look at."""
 
 import json
+import logging
 import os
 
 import pytest
@@ -9,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dnl_d2.checkpoint import read_weights
 from dnl_d2.engine import Trainer, load_config, run
+from dnl_d2.engine.environment import set_up
 from dnl_d2.engine.output_folder import clear
 from dnl_d2.errors import UsageError
 from tests.engine.runs import (  # noqa: F401
@@ -94,6 +96,18 @@ def test_a_run_that_diverges_keeps_its_curves(tmp_path):
         run(cfg, arguments())
     (entry,) = json.loads((tmp_path / "run.json").read_text())
     assert not entry["finished"] and entry["reached_iteration"] < 20
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_console_is_short_unless_asked(tmp_path, capsys, verbose):
+    set_up(yaml_config(tmp_path), arguments(verbose=verbose), output_dir=str(tmp_path))
+    logging.getLogger("detectron2.data").warning("a broken picture")
+    logging.getLogger("dnl_d2.engine").info("15 norms replaced")
+    out, log = capsys.readouterr().out, (tmp_path / "log.txt").read_text()
+    assert "a broken picture" in out and "15 norms replaced" in out
+    for detail in ("Environment info", "Running with full config"):
+        assert log.count(detail) == 1
+        assert out.count(detail) == (1 if verbose else 0)
 
 
 def test_overwriting_deletes_what_is_of_the_earlier_run(tmp_path):
