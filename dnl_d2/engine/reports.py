@@ -52,7 +52,7 @@ class TrainingReport(hooks.HookBase):
             "training": sets + (f" ({images} images)" if images else ""),
             "evaluation": f"{tested}, {period}" if tested else "none",
             "iterations": f"{start} to {spec.max_iter} of {spec.batch_size} images{passes}",
-            "optimizer": f"{type(self._optimizer).__name__}, base learning rate {rate:g}",
+            "optimizer": f"{type(self._optimizer).__name__}, learning rate {rate:g}",
         }
         _log.info(_table("training", lines))
         self._history.begin(kind="training", from_iteration=start, to_iteration=spec.max_iter)

@@ -1,5 +1,6 @@
 """What of a run's log a person sees; ``log.txt`` has all of it."""
 
+import copy
 import logging
 import sys
 
@@ -28,13 +29,17 @@ class _Essentials(logging.Filter):
 
 
 class _Shortened(logging.Formatter):
-    """Writes warnings in a few lines, in the form of another formatter."""
+    """Writes warnings in a few lines, and errors without their traceback, in another's form."""
 
     def __init__(self, form: logging.Formatter):
         super().__init__()
         self._form = form
 
     def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info:  # what ends a program, Python or the program itself tells once more
+            record = copy.copy(record)
+            record.msg = f"{record.getMessage()} (the traceback is in log.txt)"
+            record.args, record.exc_info, record.exc_text = (), None, None
         lines = self._form.format(record).splitlines()
         if record.levelno < logging.WARNING or len(lines) <= _MOST_LINES:
             return "\n".join(lines)

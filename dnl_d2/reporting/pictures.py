@@ -44,7 +44,7 @@ class PredictionPictures:
         build_mapper: Callable[[], Callable[[dict], dict]],
     ):
         self._test_sets = test_sets
-        self._count = count
+        self._count = count if test_sets else 0
         self._build_mapper = build_mapper
         self._mapper: Callable[[dict], dict] | None = None
         self._records: list[tuple[str, dict]] = []

@@ -48,6 +48,16 @@ def test_details_are_for_the_file(loggers, name, shown):
     assert console.getvalue() == (file.getvalue() if shown else "")
 
 
+def test_tracebacks_are_for_the_file(loggers):
+    console, file = loggers
+    try:
+        raise ValueError("reason")
+    except ValueError:
+        logging.getLogger("detectron2").exception("it %s", "failed")
+    assert console.getvalue() == "it failed (the traceback is in log.txt)\n"
+    assert file.getvalue().startswith("it failed\nTraceback") and "reason" in file.getvalue()
+
+
 def test_warnings_show_and_are_short(loggers):
     console, file = loggers
     logging.getLogger("detectron2.data.build").warning("one line")
