@@ -17,6 +17,7 @@ from dnl_d2.checkpoint.detectron2_zoo import resolve_weights
 from dnl_d2.checkpoint.keymap import strip_prefix
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.translate import to_model
+from dnl_d2.checkpoint.unmatched import tell_of_unmatched
 from dnl_d2.errors import UsageError
 from dnl_d2.files import renamed_when_whole, write_text
 
@@ -24,7 +25,6 @@ _log = logging.getLogger(__name__)
 
 # The best checkpoint is for evaluation: its run goes on from the last one.
 BEST = "model_best"
-_NAMED = 3  # parameters that a warning names
 _ANOTHER_FOLDER = (
     "start the new model in another output folder (OUTPUT_DIR, LazyConfig: train.output_dir)"
 )
@@ -224,25 +224,9 @@ class Checkpointer(DetectionCheckpointer):
         return incompatible
 
     def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
-        """A line for each kind; the lists, of hundreds of names at times, at debug level."""
-        shapes = {
-            key: f"{key!r}: {there} in the checkpoint but {here} in the model"
-            for key, there, here in incompatible.incorrect_shapes
-        }
-        keep = "keep their initial values"
-        told = {
-            f"parameters have another shape in the weights and {keep}": [*shapes.values()],
-            f"parameters are not in the weights and {keep}": [
-                repr(k) for k in _filter_reused_missing_keys(self.model, incompatible.missing_keys)
-            ],
-            "keys of the weights are not used": [repr(key) for key in incompatible.unexpected_keys],
-        }
-        for what, names in told.items():
-            if names:
-                _log.debug("%s:\n%s", what, "\n".join(names))
-                if not (self._needs_all and self._lacking()):
-                    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-                    _log.warning(f"{len(names)} {what}: {', '.join(names[:_NAMED])}{more}")
+        missing = _filter_reused_missing_keys(self.model, incompatible.missing_keys)
+        failing = self._needs_all and bool(self._lacking())
+        tell_of_unmatched(incompatible, missing, in_full_only=failing)
 
 
 def _other_checkpoints(path: str) -> str:

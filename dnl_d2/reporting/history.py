@@ -59,7 +59,8 @@ class RunHistory:
     def _noted(self, state: GitState, number: int) -> dict[str, Any]:
         """A state as it stands in the entry; its changes are a file beside it."""
         told: dict[str, Any] = {"folder": state.folder, "commit": state.commit}
-        told |= {"branch": state.branch, "changed": list(state.changed)}
+        told |= {"branch": state.branch, "dirty": bool(state.changed)}
+        told |= {"changed": list(state.changed)}
         if state.diff:
             name = CHANGES.format(number if not self._entry["code"] else f"{number}-script")
             write_text(os.path.join(self._folder, name), state.diff)

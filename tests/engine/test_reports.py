@@ -62,8 +62,7 @@ def test_the_folder_tells_of_a_run_and_its_resumption(kind, train, tmp_path):
 
 
 def test_an_evaluation_is_noted(tmp_path):
-    cfg = yaml_config(tmp_path, length=1, **{"TEST__EVAL_PICTURES": 0})
-    run(cfg, arguments())
+    run(yaml_config(tmp_path, length=1), arguments())
     assert shown(tmp_path) == {} and not (tmp_path / "curves.png").exists()  # a single loss
     weights = str(tmp_path / "model_final.pth")
     run(yaml_config(tmp_path, weights=weights), arguments(eval_only=True))

@@ -104,7 +104,7 @@ def test_the_package_itself_offline(tmp_path, monkeypatch):
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("WANDB_MODE", "offline")
-    options = {"train__wandb__project": "stripes", "train__log_period": 1}
+    options = {"train__wandb__project": "stripes", "train__eval_pictures": 1}
     run(lazy_config(out, length=2, **options), arguments())
     run(lazy_config(out, length=3, **options), arguments(resume=True))
     number = (out / "wandb" / "run_id.txt").read_text().strip()
