@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from detectron2.utils.colormap import colormap
 from PIL import Image, ImageDraw
 
 from dnl_d2.files import write_bytes
@@ -70,6 +71,12 @@ def color_label(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarra
     table = np.zeros((max(256, len(colors)), 3), dtype=np.uint8)
     table[: len(colors)] = colors
     return table[np.clip(label, 0, len(table) - 1)]
+
+
+def class_colors(count: int, known: Sequence[Sequence[int]] | None = None) -> list[Sequence[int]]:
+    """An RGB triple for each of ``count`` classes: the known ones, then Detectron2's."""
+    told, others = list(known or ()), colormap(rgb=True).astype(int).tolist()
+    return [told[n] if n < len(told) else others[n % len(others)] for n in range(count)]
 
 
 def draw_rows(

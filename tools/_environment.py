@@ -1,9 +1,13 @@
-"""Each tool imports this first: where a package is missing, one line says how to get it."""
+"""Each tool imports this first.
+
+Where a package is missing, one line says how to get it; other packages' deprecations stay unsaid.
+"""
 
 import importlib.util
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from types import TracebackType
 
@@ -31,6 +35,27 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
     )
 
 
+def _hide_deprecations() -> None:
+    """Of calls among other packages, which who runs a tool cannot change; -W shows them.
+
+    What dnl_d2, or code of the user's own, does in an outdated way still shows.
+    """
+    if sys.warnoptions:
+        return
+    modules = rf"({'|'.join(_OTHERS)})(\.|$)"
+    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module=modules)
+    for announced in ("pkg_resources is deprecated", "torch.meshgrid: in an upcoming release"):
+        warnings.filterwarnings("ignore", announced, UserWarning)
+
+
+# Packages whose outdated calls of one another are theirs to mend.
+_OTHERS = (
+    "cityscapesscripts", "cv2", "detectron2", "faster_coco_eval", "fvcore", "gradio", "iopath",
+    "lvis", "matplotlib", "numpy", "omegaconf", "onnx", "onnxruntime", "onnxscript", "PIL",
+    "pkg_resources", "pycocotools", "scipy", "tensorboard", "torch", "torchvision", "wandb", "yacs",
+)  # fmt: skip
 sys.excepthook = _explain
+_hide_deprecations()
 if importlib.util.find_spec("dnl_d2") is None:  # then the one beside the tools, from any folder
     sys.path.append(str(ROOT))

@@ -36,6 +36,12 @@ def command(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="delete the checkpoints and figures of an earlier run in the output folder",
     )
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show the full log: environment, config, structure of the model, tables of datasets; "
+        "log.txt in the output folder has it in any case",
+    )
     add_import_option(parser)
     args = parser.parse_args(arguments)
     try:

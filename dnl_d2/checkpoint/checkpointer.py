@@ -9,6 +9,7 @@ from urllib.parse import ParseResult, parse_qs
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
 from dnl_d2.checkpoint.describe.architecture import describe
@@ -16,6 +17,7 @@ from dnl_d2.checkpoint.detectron2_zoo import cannot_be_fetched, resolve_weights
 from dnl_d2.checkpoint.keymap import strip_prefix
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.translate import to_model
+from dnl_d2.checkpoint.unmatched import tell_of_unmatched
 from dnl_d2.errors import UsageError
 from dnl_d2.files import renamed_when_whole, write_text
 
@@ -69,6 +71,7 @@ class Checkpointer(DetectionCheckpointer):
         self.described = ""
         self._origin: Mapping[str, str] = {}
         self._resuming = False
+        self._needs_all = False  # or loading fails, and its message says what is lacking
         self._parsed_url_during_load: ParseResult | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -148,14 +151,22 @@ class Checkpointer(DetectionCheckpointer):
                     "(OUTPUT_DIR, LazyConfig: train.output_dir)"
                 )
             raise UsageError(f"{purpose} needs trained weights: set {self.key}")
-        self.resume_or_load(path, resume=resume)
-        wrong = [key for key in self.unfilled if ".auxiliary." not in key]
+        self._needs_all = True
+        try:
+            self.resume_or_load(path, resume=resume)
+        finally:
+            self._needs_all = False
+        wrong = self._lacking()
         if wrong:
             raise UsageError(
                 f"{purpose}: {len(wrong)} parameters are missing from the weights or have "
                 f"another shape there, such as {wrong[0]!r}: the config is of another model; the "
                 f"weights seem to be of {self.described}"
             )
+
+    def _lacking(self) -> list[str]:
+        """Parameters that an evaluation needs and the last file did not fill."""
+        return [key for key in self.unfilled if ".auxiliary." not in key]
 
     def _cannot_load(self, source: str, path: str, error: Exception) -> UsageError:
         if "://" in path:
@@ -209,6 +220,11 @@ class Checkpointer(DetectionCheckpointer):
                 f"{self.described}, the config of {describe(strip_prefix(state, 'module.'))}"
             )
         return incompatible
+
+    def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
+        missing = _filter_reused_missing_keys(self.model, incompatible.missing_keys)
+        failing = self._needs_all and bool(self._lacking())
+        tell_of_unmatched(incompatible, missing, in_full_only=failing)
 
 
 def _other_checkpoints(path: str) -> str:

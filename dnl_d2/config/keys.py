@@ -36,6 +36,9 @@ def add_dnl_config(cfg: CfgNode) -> None:
     # annotations in COCO's form; relative: below $DETECTRON2_DATASETS) and, if wanted, KEYPOINTS
     # (names), KEYPOINT_FLIP_MAP and SKELETON (pairs of names) where the file does not tell them.
     cfg.DATASETS.COCO = []
+    # Training is recorded at Weights & Biases too, in this project; empty: it is not. NAME of the
+    # run: by default that of the output folder.
+    cfg.WANDB = CfgNode({"PROJECT": "", "NAME": ""})
     _restore(cfg, before)
 
 
@@ -159,6 +162,9 @@ def _add_solver(solver: CfgNode) -> None:
 
 
 def _add_test(test: CfgNode) -> None:
+    # Of this many images of each test set, the same ones each time, an evaluation during training
+    # shows the prediction beside the truth in TensorBoard; 0: none.
+    test.EVAL_PICTURES = 4
     # ContextSegmentor slides a window of (height, width) over the image; empty: the whole image at
     # once. Published: 769 and 513 for the 769x769 rows, 480 and 320 for PASCAL Context.
     # BATCH_SIZE is how many windows are predicted together. SUM_ON_CPU keeps the logits of the

@@ -22,9 +22,15 @@ TRAIN: dict[str, Any] = dict(
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=4000, max_to_keep=3),
     eval_period=4000,
+    # Images of each test set, the same ones each time, of which an evaluation shows the prediction
+    # beside the truth in TensorBoard; 0: none.
+    eval_pictures=4,
     log_period=20,
     check_labels=2000,  # labels per split to read and check before training; 0 for none
     device="cuda",
+    # Recorded at Weights & Biases too, in this project; empty: it is not. The run's name is by
+    # default that of the output folder.
+    wandb=dict(project="", name=""),
 )
 
 

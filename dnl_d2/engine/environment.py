@@ -14,14 +14,26 @@ from omegaconf import DictConfig
 from torch import nn
 
 from dnl_d2.errors import building
+from dnl_d2.reporting.console import show_essentials
 
 
 def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, *, output_dir: str) -> None:
-    """Detectron2's ``default_setup``, whose log also gets what this library has to say."""
+    """Detectron2's ``default_setup``, whose log also gets what this library has to say.
+
+    What is for ``log.txt`` alone shows on the console only with ``args.verbose``.
+    """
+    rank = comm.get_rank()
     with building(f"the log and the copy of the config in the output folder {output_dir}"):
+        # As default_setup calls it, which then gets the same loggers.
+        loggers = [
+            setup_logger(output_dir, distributed_rank=rank, name="fvcore"),
+            setup_logger(output_dir, distributed_rank=rank),
+            setup_logger(output_dir, distributed_rank=rank, name="dnl_d2"),
+        ]
+        for logger in () if getattr(args, "verbose", False) else loggers:
+            show_essentials(logger)
         default_setup(cfg, args)
-    logger = setup_logger(output_dir, distributed_rank=comm.get_rank(), name="dnl_d2")
-    for handler in logger.handlers:
+    for handler in loggers[-1].handlers:
         if getattr(handler, "stream", None) is sys.stdout:  # tracebacks of mistakes: log.txt only
             handler.setLevel(logging.INFO)
 

@@ -25,7 +25,7 @@ from dnl_d2.data.naming_mapper import NamingMapper
 from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
 from dnl_d2.engine.optimizer import clip_total_norm
 from dnl_d2.engine.schedule import never_reached
-from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
+from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec, WandbOptions
 from dnl_d2.errors import UsageError, building
 from dnl_d2.modeling import SameSizeBatches
 from dnl_d2.validation.instances import InstanceTask
@@ -40,6 +40,7 @@ KEYS = ConfigKeys(
     amp_dtype="train.amp.dtype",
     accumulate="train.accumulate",
     pixel_mean="model.pixel_mean",
+    wandb="train.wandb.project",
 )
 _BATCH_SIZE = "dataloader.train.total_batch_size"
 _RATES = ("optimizer.lr",)
@@ -115,6 +116,8 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         },
         eval_period=settings.eval_period,
         log_period=settings.log_period,
+        eval_pictures=settings.eval_pictures,
+        wandb=WandbOptions(settings.wandb.project, settings.wandb.name),
         ddp=settings.ddp,
     )
 
@@ -240,7 +243,7 @@ def _multi_scale(cfg: DictConfig) -> MultiScale | None:
 def _build_model(cfg: DictConfig) -> nn.Module:
     model = instantiate(cfg.model).to(cfg.train.device)
     model = plain_batch_norm_if_alone(model, cfg.train.device)
-    logging.getLogger(__name__).info(f"Model:\n{model}")
+    logging.getLogger(__name__).debug(f"Model:\n{model}")
     return model
 
 

@@ -19,7 +19,7 @@ from dnl_d2.data.datasets.configured import register_configured
 from dnl_d2.data.datasets.registration import SEMANTIC
 from dnl_d2.engine.environment import usable_device
 from dnl_d2.engine.schedule import never_reached
-from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec
+from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec, WandbOptions
 from dnl_d2.errors import UsageError
 from dnl_d2.validation.instances import InstanceTask
 from dnl_d2.validation.keypoints import KeypointTask
@@ -33,6 +33,7 @@ KEYS = ConfigKeys(
     amp_dtype="SOLVER.AMP.DTYPE",
     accumulate="SOLVER.ACCUMULATE",
     pixel_mean="MODEL.PIXEL_MEAN",
+    wandb="WANDB.PROJECT",
 )
 _RATES = ("SOLVER.BASE_LR", "SOLVER.MIN_LR", "SOLVER.BASE_LR_END")
 _ITERATIONS = (
@@ -115,6 +116,8 @@ def from_yaml(
         },
         eval_period=cfg.TEST.EVAL_PERIOD,
         log_period=solver.LOG_PERIOD,
+        eval_pictures=cfg.TEST.EVAL_PICTURES,
+        wandb=WandbOptions(cfg.WANDB.PROJECT, cfg.WANDB.NAME),
         precise_bn=cfg.TEST.PRECISE_BN.NUM_ITER if cfg.TEST.PRECISE_BN.ENABLED else 0,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.engine import hooks
+from detectron2.engine import SimpleTrainer, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
@@ -16,8 +16,10 @@ from torch import nn
 
 from dnl_d2.checkpoint import read_weights
 from dnl_d2.checkpoint.checkpointer import BEST, Checkpointer
+from dnl_d2.engine.reports import TrainingReport, showing_pictures, with_own_writers
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.errors import UsageError
+from dnl_d2.reporting.wandb_writer import WandbWriter
 
 _log = logging.getLogger(__name__)
 
@@ -126,22 +128,31 @@ class ResumeNotes(hooks.HookBase):
         return [group.get("initial_lr", group["lr"]) for group in groups]
 
 
+class PeriodicWriter(hooks.PeriodicWriter):
+    """Detectron2's hook, which tells writers whether the run goes on with an earlier one."""
+
+    def before_train(self) -> None:
+        for writer in self._writers:
+            if isinstance(writer, WandbWriter):
+                writer.start(resumed=self.trainer.start_iter > 0)
+
+
 def build_hooks(
     spec: RunSpec,
     model: nn.Module,
     checkpointer: Checkpointer,
-    optimizer: torch.optim.Optimizer,
+    step: SimpleTrainer,
     schedule: Any,
     evaluate: Callable[[], dict] | None,
     build_writers: Callable[[], list[EventWriter]],
 ) -> list[hooks.HookBase | None]:
-    """Those of Detectron2's DefaultTrainer in its order, and the one that keeps the best weights.
+    """Those of Detectron2's DefaultTrainer in its order, with best weights and reports.
 
     Args:
         spec: the run.
         model: as it is trained.
         checkpointer: of the model and the loop.
-        optimizer: of the model, before a checkpoint is loaded.
+        step: with optimizer and loader, before a checkpoint is loaded.
         schedule: of the learning rate.
         evaluate: returns figures; None for no evaluation.
         build_writers: of figures.
@@ -151,15 +162,18 @@ def build_hooks(
     if spec.precise_bn and get_bn_modules(model):
         loader = spec.build_train_loader()
         precise = hooks.PreciseBN(spec.eval_period, model, loader, spec.precise_bn)
+    shown = showing_pictures(spec, checkpointer.model, evaluate) if evaluate else None
+    writers = with_own_writers(spec, build_writers()) if main else []
     return [
         hooks.IterationTimer(),
-        ResumeNotes(optimizer) if main else None,
+        ResumeNotes(step.optimizer) if main else None,
         hooks.LRScheduler(scheduler=schedule),
         precise,
         hooks.PeriodicCheckpointer(checkpointer, **spec.checkpoints) if main else None,
-        hooks.EvalHook(spec.eval_period, evaluate) if evaluate else None,
+        hooks.EvalHook(spec.eval_period, shown) if shown else None,
         best_checkpoint_hook(spec.test_sets, spec.eval_period, checkpointer),
-        hooks.PeriodicWriter(build_writers(), period=spec.log_period) if main else None,
+        TrainingReport(spec, checkpointer.model, step) if main else None,
+        PeriodicWriter(writers, period=spec.log_period) if main else None,
     ]
 
 

@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 from dnl_d2.errors import UsageError
+from dnl_d2.reporting.curves import CURVES, METRICS
+from dnl_d2.reporting.wandb_writer import FOLDER as WANDB_FOLDER
 
 _WEIGHTS = "model_*.pth"
-_FIGURES = ("last_checkpoint", "metrics.json", "events.out.tfevents.*")
-_EVALUATIONS = ("inference", "inference_TTA")
+_FIGURES = ("last_checkpoint", METRICS, CURVES, "events.out.tfevents.*")
+_FOLDERS = ("inference", "inference_TTA", WANDB_FOLDER)
 
 
 def require_room(folder: str, *, key: str, weights: str, resume: bool, overwrite: bool) -> None:
@@ -57,15 +59,15 @@ def _checkpoints(folder: str) -> list[Path]:
 
 
 def clear(folder: str) -> None:
-    """Deletes the checkpoints, figures and evaluations of an earlier run; its log goes on.
+    """Deletes checkpoints, figures and evaluations of an earlier run; log and run.json go on.
 
     Raises:
         UsageError: a file or folder cannot be deleted.
     """
     figures = [path for pattern in _FIGURES for path in sorted(Path(folder).glob(pattern))]
     # What makes a run go on comes first: half of them deleted are no run.
-    evaluations = [Path(folder, name) for name in _EVALUATIONS]
-    for path in (*figures, *_checkpoints(folder), *evaluations):
+    folders = [Path(folder, name) for name in _FOLDERS]
+    for path in (*figures, *_checkpoints(folder), *folders):
         try:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

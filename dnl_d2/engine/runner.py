@@ -24,6 +24,7 @@ from dnl_d2.engine.from_yaml import from_yaml
 from dnl_d2.engine.hooks import build_hooks
 from dnl_d2.engine.multi_scale import check_multi_scale, detector_at_scales
 from dnl_d2.engine.output_folder import clear, require_room
+from dnl_d2.engine.reports import report_evaluation
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.engine.trainer import Trainer
 from dnl_d2.engine.training import build_model, build_training
@@ -122,12 +123,16 @@ def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
         model, spec.output_dir, key=spec.keys.weights, channel_order=spec.channel_order
     )
     checkpointer.load_whole(spec.weights, resume=resume)
+    resumed = resume and checkpointer.has_checkpoint()
+    weights = checkpointer.get_checkpoint_file() if resumed else spec.weights
+    history = report_evaluation(spec, model, weights)
     results = spec.evaluate(model)
     if spec.multi_scale and spec.multi_scale.detectors and isinstance(model, GeneralizedRCNN):
         _log.info(f"once more, at several scales ({spec.multi_scale.key})")
         augmented = detector_at_scales(model, spec.multi_scale.detectors)
         figures = spec.evaluate(augmented, f"{spec.output_dir}/inference_TTA")
         results.update({f"{key}_TTA": value for key, value in figures.items()})
+    history.end()
     spec.verify(results)
     return results
 
@@ -147,9 +152,7 @@ def _train(spec: RunSpec, *, resume: bool, overwrite: bool) -> dict:
 
     test = partial(evaluate, spec.evaluate) if spec.evaluate else None
     writers = partial(default_writers, spec.output_dir, spec.max_iter)
-    loop.register_hooks(
-        build_hooks(spec, model, checkpointer, loop.optimizer, schedule, test, writers)
-    )
+    loop.register_hooks(build_hooks(spec, model, checkpointer, loop, schedule, test, writers))
     if resume:  # the hooks too
         checkpointer.resume_or_load(spec.weights, resume=True)
     # The checkpoint holds the iteration that it ended.

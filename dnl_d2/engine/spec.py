@@ -24,6 +24,7 @@ class ConfigKeys:
     amp_dtype: str
     accumulate: str
     pixel_mean: str
+    wandb: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,19 @@ class DetectorScales:
     min_sizes: Sequence[int]
     max_size: int
     flip: bool
+
+
+@dataclass(frozen=True)
+class WandbOptions:
+    """Where a run is recorded at Weights & Biases.
+
+    Args:
+        project: its name; empty for no record.
+        name: of the run; empty for that of the output folder.
+    """
+
+    project: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,8 @@ class RunSpec:
         max_iter: iterations to train for.
         checkpoints: ``period`` (iterations) and ``max_to_keep`` (None for all).
         eval_period, log_period: iterations between evaluations (0: at the end only) and log lines.
+        eval_pictures: images of each test set that evaluations during training show; 0: none.
+        wandb: whether and where it is recorded at Weights & Biases.
         precise_bn: iterations to estimate batch norm statistics from before an evaluation; 0: none.
     """
 
@@ -139,6 +155,8 @@ class RunSpec:
     checkpoints: Mapping[str, Any]
     eval_period: int
     log_period: int
+    eval_pictures: int = 0
+    wandb: WandbOptions = field(default_factory=WandbOptions)
     precise_bn: int = 0
     ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})
     verify: Callable[[dict], None] = lambda results: None

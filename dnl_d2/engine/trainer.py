@@ -87,7 +87,7 @@ class Trainer(DefaultTrainer):
             self.spec,
             self.model,
             self.checkpointer,
-            self._trainer.optimizer,
+            self._trainer,
             self.scheduler,
             evaluate,
             self.build_writers,

@@ -10,7 +10,7 @@ from dnl_d2.data.resize import RandomResize
 from dnl_d2.errors import UsageError
 from dnl_d2.export.graph import Graph
 from dnl_d2.prediction import Predictor
-from dnl_d2.prediction.results import palette
+from dnl_d2.visualization import class_colors
 
 _OUTPUTS = {
     "logits": "of every class at every pixel of the input; the class is that of the largest",
@@ -35,7 +35,7 @@ def describe(predictor: Predictor, graph: Graph) -> dict[str, Any]:
     return {
         "task": graph.task,
         "classes": classes,
-        "colors": palette(predictor.metadata.get(kind, None), len(classes)),
+        "colors": class_colors(len(classes), predictor.metadata.get(kind, None)),
         "channel_order": predictor.mapper.image_format,
         "resize": resize_rule(predictor.mapper),
         "align_corners": getattr(

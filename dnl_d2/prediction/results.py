@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode, Instances
-from detectron2.utils.colormap import colormap
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-from dnl_d2.visualization import color_label
+from dnl_d2.visualization import class_colors, color_label
 
 _OPACITY = 0.5
 _TEXT, _GAP = 12, 6  # pixels, of the names of classes
@@ -72,14 +71,7 @@ class Segmentation:
 
     @property
     def _palette(self) -> Sequence[Sequence[int]]:
-        return palette(self.colors, len(self.classes))
-
-
-def palette(known: Sequence[Sequence[int]] | None, count: int) -> list[list[int]]:
-    """RGB triples of ``count`` classes: those of the dataset, or Detectron2's."""
-    told = [list(color) for color in known or ()]
-    others = colormap(rgb=True).astype(int).tolist()
-    return [told[n] if n < len(told) else others[n % len(others)] for n in range(count)]
+        return class_colors(len(self.classes), self.colors)
 
 
 @dataclass(frozen=True)

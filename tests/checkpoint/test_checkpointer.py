@@ -171,11 +171,15 @@ def test_a_pickle_that_runs_code_is_not_loaded(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_file_of_another_model_is_named(tmp_path):
+def test_a_file_of_another_model_is_named(tmp_path, caplog):
     path = mmseg_file(build(SEGMENTOR), tmp_path / "public.pth")
     other = build(SEGMENTOR, MODEL__SEM_SEG_HEAD__CONTEXT__NAME="nl", MODEL__RESNETS__DEPTH=34)
     with pytest.raises(UsageError, match=r"seem to be of ResNet-18 \(v1c stem\), DNL head"):
         Checkpointer(other, str(tmp_path)).load_whole(path)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]  # the error says it
+    load(other, path)  # to learn from what fits
+    (lacking,) = [r.message for r in caplog.records if "not in the weights" in r.message]
+    assert len(lacking.splitlines()) == 1 and "more" in lacking
     torch.save({"state_dict": {"features.0.weight": torch.zeros(1)}}, tmp_path / "vgg.pth")
     with pytest.raises(UsageError, match=r"vgg.pth: .*seems to be a VGG"):
         load(other, tmp_path / "vgg.pth")

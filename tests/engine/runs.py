@@ -24,6 +24,7 @@ SMALL_YAML = {
     "SOLVER.AMP.ENABLED": False,
     "DATALOADER.NUM_WORKERS": 0,
     "TEST.EVAL_PERIOD": 0,
+    "TEST.EVAL_PICTURES": 0,
 }
 YAML_OPTIONS = SMALL_YAML | {
     "DATASETS.TRAIN": "('generated_sem_seg_train',)",
@@ -44,6 +45,7 @@ SMALL_LAZY = {
     "train.max_iter": 20,
     "train.amp.enabled": "false",
     "train.eval_period": 0,
+    "train.eval_pictures": 0,
     "train.log_period": 5,
 }
 LAZY_OPTIONS = SMALL_LAZY | {
@@ -58,6 +60,7 @@ SMALL_DETECTOR = {
     "SOLVER.MAX_ITER": 2,
     "SOLVER.STEPS": "()",
     "TEST.EVAL_PERIOD": 2,
+    "TEST.EVAL_PICTURES": 0,
     "TEST.AUG.MIN_SIZES": "(64, 96)",
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
 }

@@ -44,4 +44,10 @@ def test_trains_evaluates_and_shows_progress(root, tmp_path, datasets, suffix):
     assert result.returncode == 0, result.stderr[-2000:]
     assert "eta: " in result.stdout and "mIoU" in result.stdout
     assert "SyncBN layers run as BN" in result.stdout
+    before = result.stdout[: result.stdout.index("eta: ")].splitlines()
+    assert len(before) < 20 and any("8 images" in line for line in before)
+    log = (tmp_path / "log.txt").read_text()
+    for detail in ("Environment info", "Model:\n", "Serializing 8 elements", "Full config saved"):
+        assert detail in log and detail not in result.stdout
+    assert "Deprecat" not in result.stderr and "FutureWarning" not in result.stderr
     assert (tmp_path / "model_final.pth").is_file()

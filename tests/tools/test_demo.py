@@ -11,6 +11,12 @@ def test_demo_prints_a_table_and_draws(root, tmp_path):
     result = start(root, "demo", "--iterations", 2, "--output", tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     lines = result.stdout.splitlines()
+    notes = [
+        n
+        for n, line in enumerate(lines)
+        if line.startswith("note: 2 iterations are fewer than the recipe's 800")
+    ]
+    assert len(notes) == 2 and notes[0] == 0
     for method in ("FCN", "DNL"):
         (row,) = [line.split() for line in lines if line.startswith(method + " ")]
         assert all(0 <= float(value) <= 100 for value in row[3:])

@@ -51,6 +51,29 @@ def test_commands_are_those_of_the_current_folder(root, folder, typed):
     assert result.stdout.strip() == f"{typed}train_net.py 'my config.yaml'", result.stderr
 
 
+@pytest.mark.parametrize(
+    ("kind", "module", "message", "hidden"),
+    [
+        ("FutureWarning", "torch.jit._script", "old", True),
+        ("DeprecationWarning", "detectron2.model_zoo.model_zoo", "old", True),
+        ("UserWarning", "detectron2.model_zoo", "pkg_resources is deprecated as an API", True),
+        ("UserWarning", "torch.nn.modules.loss", "sizes differ", False),
+        ("FutureWarning", "dnl_d2.data.mapper", "old", False),
+        ("FutureWarning", "torch_of_mine", "old", False),
+        ("DeprecationWarning", "__main__", "old", False),
+    ],
+)
+def test_only_deprecations_of_other_packages_are_hidden(
+    root, tmp_path, kind, module, message, hidden
+):
+    code = (
+        f"import sys; sys.path.insert(0, {str(root / 'tools')!r}); import _environment, warnings; "
+    )
+    code += f"warnings.warn_explicit({message!r}, {kind}, 'x.py', 1, module={module!r})"
+    assert (message in run_bare(tmp_path, "-c", code).stderr) != hidden
+    assert message in run_bare(tmp_path, "-W", "always", "-c", code).stderr
+
+
 def test_other_mistakes_keep_their_traceback(root, tmp_path):
     code = f"import sys; sys.path.insert(0, {str(root / 'tools')!r}); import _environment; "
     for mistake in ("import dnl_d2.nothing", "1 / 0"):

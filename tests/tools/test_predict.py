@@ -46,6 +46,7 @@ def test_pictures_of_every_kind(predict, save, rng, tmp_path, capsys):
     streams = capsys.readouterr()
     assert "4 of 5 files: results are in" in streams.out
     assert "broken.png cannot be read" in streams.err and "Traceback" not in streams.err
+    assert "dataset" not in streams.err  # a photograph belongs to none
     written = sorted(os.listdir(tmp_path / "out"))
     assert [name for name in written if name.startswith("a")] == [
         "a.json", "a_labels.png", "a_overlay.png", "a_side_by_side.png"

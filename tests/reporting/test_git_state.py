@@ -1,0 +1,60 @@
+"""Which commit code is of."""
+
+import subprocess
+
+import pytest
+
+from dnl_d2.reporting.git_state import git_state
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A working copy with one committed file."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    (folder / "code.py").write_text("x = 1\n")
+    (folder / ".gitignore").write_text("installed/\n")
+    for words in (
+        "init -q -b trunk",
+        "add .",
+        "-c user.name=n -c user.email=e -c commit.gpgsign=false commit -q -m first",
+    ):
+        subprocess.run(["git", *words.split()], cwd=folder, check=True)
+    return folder
+
+
+def test_a_clean_copy(copy):
+    state = git_state(str(copy / "code.py"))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=copy, capture_output=True, text=True)
+    assert (state.folder, state.commit) == (str(copy), head.stdout.strip())
+    assert (state.branch, state.changed, state.diff) == ("trunk", (), "")
+
+
+def test_changes_can_be_applied_again(copy, tmp_path):
+    (copy / "code.py").write_text("x = 2\n")
+    (copy / "new.py").write_text("")
+    state = git_state(str(copy / "code.py"))
+    assert [*state.changed] == [" M code.py", "?? new.py"]
+    (copy / "code.py").write_text("x = 1\n")
+    (tmp_path / "a.diff").write_text(state.diff)
+    subprocess.run(["git", "apply", str(tmp_path / "a.diff")], cwd=copy, check=True)
+    assert (copy / "code.py").read_text() == "x = 2\n"
+
+
+def test_much_is_cut(copy, monkeypatch):
+    monkeypatch.setattr("dnl_d2.reporting.git_state._LARGEST", 20)
+    (copy / "code.py").write_text("x = 2\n" * 99)
+    for number in range(60):
+        (copy / f"{number}.py").write_text("")
+    state = git_state(str(copy / "code.py"))
+    assert state.diff == "" and len(state.changed) == 51 and state.changed[-1] == "... 11 more"
+
+
+def test_what_git_does_not_keep_has_no_state(copy, tmp_path, monkeypatch):
+    (copy / "installed").mkdir()
+    (copy / "installed" / "package.py").write_text("")
+    (tmp_path / "elsewhere.py").write_text("")
+    assert git_state(str(copy / "installed" / "package.py")) is None
+    assert git_state(str(tmp_path / "elsewhere.py")) is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(str(copy / "code.py")) is None
