@@ -128,6 +128,7 @@ def _receive(url: str, part: str) -> None:
     try:
         answer = urllib.request.urlopen(urllib.request.Request(url, headers=ask), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
             raise
         if error.headers.get("Content-Range", "").endswith(f"/{have}"):
