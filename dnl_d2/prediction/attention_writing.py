@@ -142,8 +142,11 @@ def _write_figure(path: str, seen: AttentionMaps, block: str, points: Sequence[P
 def _peak(weights: np.ndarray) -> str:
     """How strong a map is, which its colours do not tell: they go up to its own largest weight."""
     largest, mean = float(weights.max()), float(weights.mean())
-    times = f", {largest / mean:.2g} times the mean" if mean > 0 <= weights.min() else ""
-    return f"largest weight {largest:.2g}{times}"
+    said = f"largest weight {largest:.2g}"
+    if mean <= 0 or weights.min() < 0:
+        return said
+    times = largest / mean
+    return f"{said}, {times:.{0 if times >= 10 else 1}f} times the mean"
 
 
 def _write_summary(

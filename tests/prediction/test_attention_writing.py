@@ -9,8 +9,9 @@ from dnl_d2.prediction.attention_writing import _peak
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ([[0.25, 0.25], [0.25, 0.25]], "largest weight 0.25, 1 times the mean"),
+        ([[0.25, 0.25], [0.25, 0.25]], "largest weight 0.25, 1.0 times the mean"),
         ([[0.9, 0.1], [0.0, 0.0]], "largest weight 0.9, 3.6 times the mean"),
+        ([[1.0] + [0.0] * 579], "largest weight 1, 580 times the mean"),
         ([[-0.5, 2.0]], "largest weight 2"),
         ([[0.0, 0.0]], "largest weight 0"),
     ],
