@@ -44,7 +44,7 @@ def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -
             return picture
     except FileNotFoundError as error:
         raise UsageError(
-            f"{kind} {path} does not exist: restore the file or take it off the dataset"
+            f"{kind} {path} does not exist: restore the file or leave it out"
         ) from error
     except Image.DecompressionBombError as error:
         raise UsageError(f"{kind} {path} has more than 2**30 pixels: cut it into tiles") from error
@@ -54,7 +54,7 @@ def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -
             empty = os.path.isfile(path) and not os.path.getsize(path)
             reason = "the file is empty" if empty else "it is no picture of a known format"
         raise UsageError(
-            f"{kind} {path} cannot be read ({reason}): replace the file or take it off the dataset"
+            f"{kind} {path} cannot be read ({reason}): replace the file or leave it out"
         ) from error
 
 
