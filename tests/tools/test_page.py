@@ -55,6 +55,7 @@ def test_mistakes_are_one_line(page, weights):
         page("--weights", weights, *port, "--compare", CONFIG, weights)
 
 
+@pytest.mark.slow
 def test_it_serves_until_it_is_ended(root, weights, tmp_path):
     port = free_port()
     words = ["--config-file", CONFIG, "--weights", weights, "--device", "cpu", "--port", port]
@@ -78,4 +79,4 @@ def test_it_serves_until_it_is_ended(root, weights, tmp_path):
     finally:
         process.kill()
         process.communicate()
-    assert os.listdir(tmp_path) == ["weights.pth"]  # uploads are not left behind
+    assert os.listdir(tmp_path) == ["weights.pth"]  # nothing is left behind
