@@ -72,9 +72,11 @@ def draw_rows(
     path: str,
     rows: Sequence[Mapping[str, np.ndarray]],
     *,
-    queries: Sequence[Sequence[int]],
+    queries: Sequence[Sequence[int] | None],
     legend: Mapping[str, Sequence[int]] | None = None,
     labels: Sequence[str] = (),
+    captions: Sequence[Mapping[str, str]] = (),
+    title: str = "",
     width: float = 2.1,
 ) -> None:
     """Writes a PNG with one row of pictures per example.
@@ -82,9 +84,11 @@ def draw_rows(
     Args:
         path: file to write.
         rows: ``(H, W, 3)`` uint8 pictures by title; the titles of the first row are written.
-        queries: for each row the (row, column) pixel to mark.
+        queries: for each row the (row, column) pixel to mark, or None.
         legend: class name to colour, below the pictures.
         labels: what to write beside each row.
+        captions: for each row what to write below pictures, by their titles.
+        title: what to write above them.
         width: of a picture, in inches of 110 pixels.
 
     Raises:
@@ -99,17 +103,22 @@ def draw_rows(
     heights = [min(max(width * h / w, 0.5), 3 * width) for h, w in sizes]
     figure = Figure(figsize=(width * len(titles) + 0.3, sum(heights) + 0.2 * len(rows) + 0.4))
     figure.set_layout_engine("constrained")
+    if title:
+        figure.suptitle(title, fontsize=9)
     FigureCanvasAgg(figure)  # a caller's backend stays as it is
     axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
     for number, (panels, query) in enumerate(zip(rows, queries, strict=True)):
-        for (title, panel), axis in zip(panels.items(), axes[number], strict=True):
+        for (heading, panel), axis in zip(panels.items(), axes[number], strict=True):
             axis.imshow(panel, interpolation="nearest")
-            axis.plot(query[1], query[0], "+", color="white", ms=9, mew=3)
-            axis.plot(query[1], query[0], "+", color="black", ms=8, mew=1)
+            if query is not None:
+                axis.plot(query[1], query[0], "+", color="white", ms=9, mew=3)
+                axis.plot(query[1], query[0], "+", color="black", ms=8, mew=1)
             axis.set(xticks=(), yticks=())
             axis.spines[:].set_visible(False)
             if number == 0:
-                axis.set_title(title, fontsize=9)
+                axis.set_title(heading, fontsize=9)
+            if captions:
+                axis.set_xlabel(captions[number].get(heading, ""), fontsize=8, labelpad=2)
         if labels:
             axes[number][0].set_ylabel(labels[number], fontsize=8)
     patches = [

@@ -148,7 +148,8 @@ class AttentionMaps:
                 )
             cell = (0, 0)
         else:
-            cell = self._frame.cell(self._inside(pixel), known.size)
+            self.check_pixel(pixel)
+            cell = self._frame.cell(pixel, known.size)
         weights = known.rows([cell])[term][0]
         if weights.dim() == 3:
             weights = weights[0]
@@ -175,7 +176,8 @@ class AttentionMaps:
             )
         return self._blocks[block]
 
-    def _inside(self, pixel: Pixel) -> Pixel:
+    def check_pixel(self, pixel: Pixel) -> None:
+        """Raises a UsageError unless (row, column) lies in the picture."""
         height, width = self.image.shape[:2]
         row, column = pixel
         if not (0 <= row < height and 0 <= column < width):
@@ -183,7 +185,6 @@ class AttentionMaps:
                 f"pixel {row},{column} (row, column) is outside the picture of {height} rows and "
                 f"{width} columns"
             )
-        return int(row), int(column)
 
 
 def look(
