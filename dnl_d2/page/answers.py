@@ -74,7 +74,7 @@ class Answers:
     def _compute(self, path: str) -> tuple[Answer, ...]:
         picture = read_picture(path)
         computed = tuple(
-            Answer(predict(picture), predict.attention(picture) if blocks else None)
+            _answer(predict, picture) if blocks else Answer(predict(picture), None)
             for predict, blocks in zip(self._models, self.blocks, strict=True)
         )
         while len(self._known) >= self._kept:
@@ -97,6 +97,13 @@ def read_picture(path: str) -> np.ndarray:
     picture = Image.fromarray(array)
     picture.thumbnail((LONGEST, LONGEST))
     return np.asarray(picture)
+
+
+def _answer(predict: Predictor, picture: np.ndarray) -> Answer:
+    """Of a model with context blocks, run once where one run is enough."""
+    seen = predict.attention(picture)
+    whole = seen.prediction if predict.is_whole else None
+    return Answer(predict(picture) if whole is None else whole, seen)
 
 
 def _blocks(predict: Predictor) -> dict[str, tuple[str, ...]]:

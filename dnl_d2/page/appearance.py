@@ -6,6 +6,7 @@ STYLE = """
 .gradio-container .main { padding: 10px 20px 4px !important; }
 .gradio-container .html-container { padding: 0; }
 .choices input { text-overflow: ellipsis; padding-right: 16px; }
+.choices .icon-wrap { right: 4px; }
 #message { font-size: 15px; }
 h3 { margin: 0 !important; }
 .failed { color: #c2271d; font-weight: 600; }

@@ -12,13 +12,15 @@ BLOCKS = {"res4": ("unary",), "head": ("pairwise", "unary")}
 
 
 class Model:
-    """Class 0 everywhere; an attention picture is of one colour, see :func:`drawn`.
+    """Class 0 everywhere, or 1 as a model sees it that does not predict pictures whole.
 
-    ``may_go_on`` is an event that a prediction waits for; ``runs`` counts.
+    An attention picture is of one colour, see :func:`drawn`. ``may_go_on`` is an event that a
+    prediction waits for; ``runs`` counts.
     """
 
-    def __init__(self, blocks=BLOCKS):
+    def __init__(self, blocks=BLOCKS, is_whole=True):
         self.blocks = blocks
+        self.is_whole = is_whole
         self.runs = {"predict": 0, "attention": 0}
         self.may_go_on = threading.Event()
         self.may_go_on.set()
@@ -29,14 +31,19 @@ class Model:
         return self.blocks
 
     def __call__(self, image):
-        assert self.may_go_on.wait(timeout=10)
         self.runs["predict"] += 1
-        return Segmentation(image, np.zeros(image.shape[:2], int), ["road"], [(1, 2, 3)])
+        return self.segmentation(image, 0)
+
+    def segmentation(self, image, number):
+        assert self.may_go_on.wait(timeout=10)
+        labels = np.full(image.shape[:2], number)
+        return Segmentation(image, labels, ["road", "car"], [(1, 2, 3), (4, 5, 6)])
 
     def attention(self, image):
         self.runs["attention"] += 1
         return SimpleNamespace(
             image=image,
+            prediction=self.segmentation(image, 0 if self.is_whole else 1),
             needs_pixel=lambda block, term: term != "unary",
             overlay=lambda block, term, pixel: drawn(image, block, term, pixel),
         )

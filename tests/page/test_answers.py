@@ -21,8 +21,15 @@ def test_a_picture_is_computed_once_by_each_model(save):
         first, second = answers(path)
         assert (first.result.image == int(path[-5])).all()
         assert first.attention.image is first.result.image and second.attention is None
-    assert models["a"].runs == {"predict": 2, "attention": 2}
+    assert models["a"].runs == {"predict": 0, "attention": 2}
     assert models["b"].runs == {"predict": 2, "attention": 0}
+
+
+def test_a_sliding_model_is_run_for_its_prediction_and_for_its_attention(save):
+    model = Model(is_whole=False)
+    (found,) = Answers({"a": model})(save("x.png", np.zeros((4, 6, 3), np.uint8)))
+    assert (found.result.labels == 0).all() and found.attention.prediction is not found.result
+    assert model.runs == {"predict": 1, "attention": 1}
 
 
 def test_only_the_last_pictures_are_kept(save):
@@ -31,9 +38,9 @@ def test_only_the_last_pictures_are_kept(save):
     paths = [save(f"{n}.png", np.full((4, 6, 3), n, np.uint8)) for n in range(3)]
     for path in (*paths, *paths[1:]):
         answers(path)
-    assert model.runs["predict"] == 3
+    assert model.runs["attention"] == 3
     assert (answers(paths[0])[0].result.image == 0).all()
-    assert model.runs["predict"] == 4
+    assert model.runs["attention"] == 4
 
 
 def test_threads_wait_for_what_is_being_computed_and_for_nothing_else(save):
@@ -50,7 +57,7 @@ def test_threads_wait_for_what_is_being_computed_and_for_nothing_else(save):
     model.may_go_on.set()
     for thread in threads:
         thread.join(timeout=10)
-    assert model.runs == {"predict": 2, "attention": 2}
+    assert model.runs == {"predict": 0, "attention": 2}
 
 
 def test_one_model_or_two(save):

@@ -51,7 +51,7 @@ def test_mistakes_are_one_line(page, weights):
     port = ("--port", free_port())
     with pytest.raises(UsageError, match=r"none\.pth"):
         page("--weights", "none.pth", *port)
-    with pytest.raises(UsageError, match="--compare .*: this is the first model once more"):
+    with pytest.raises(UsageError, match=r"--compare .*: this is the first model once more"):
         page("--weights", weights, *port, "--compare", CONFIG, weights)
 
 
