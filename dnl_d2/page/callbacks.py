@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio
+import matplotlib.cm  # noqa: F401  which drawing imports, and the first click would wait for
 import numpy as np
 
 from dnl_d2.errors import UsageError, one_line
@@ -115,12 +116,17 @@ def point(answers: Answers, place: Sequence[float] | None, view: View, *choices:
         return [_failed(error, view), *unchanged]
 
 
+def first_term(terms: Sequence[str]) -> str:
+    """What is shown of a block before another term is chosen: what is the point's own."""
+    return "whitened" if "whitened" in terms else terms[0]
+
+
 def choose_block(
     answers: Answers, model: int, view: View, clicked: Point, block: str, term: str
 ) -> list[Any]:
     """Another block was chosen for a model: message, attention picture and the block's terms."""
     terms = answers.blocks[model][block]
-    term = term if term in terms else terms[0]
+    term = term if term in terms else first_term(terms)
     listed = gradio.update(choices=list(terms), value=term)
     return [*choose_term(answers, model, view, clicked, block, term), listed]
 

@@ -103,8 +103,9 @@ def _attention(number: int, blocks: Mapping[str, Sequence[str]], height: int) ->
             list(blocks), value=last, label="Block", scale=3, min_width=120,
             elem_id=f"block-{number}", elem_classes="choices",
         )  # fmt: skip
+        terms = blocks[last]
         term = gradio.Dropdown(
-            list(blocks[last]), label="Term", scale=2, min_width=120,
+            list(terms), value=callbacks.first_term(terms), label="Term", scale=2, min_width=120,
             elem_id=f"term-{number}", elem_classes="choices",
         )  # fmt: skip
     return Attention(picture, block, term)
