@@ -1,5 +1,6 @@
 """Pictures of label maps and of attention maps, and figures of them in rows."""
 
+import functools
 import io
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +11,7 @@ from dnl_d2.files import write_bytes
 
 _COLORS = "turbo"  # matplotlib's: blue where weights are small, red where they are large
 _OPACITY = 0.6
+_DPI = 110
 
 
 def overlay(
@@ -36,9 +38,10 @@ def overlay(
     resampled = Image.fromarray(np.asarray(scaled, np.float32)).resize(
         (width, height), Image.Resampling.BILINEAR, box=(0, 0, columns, rows)
     )
-    levels = np.clip(np.asarray(resampled) * 255, 0, 255).round().astype(np.uint8)
-    colored = _color_table()[levels]
-    return ((1 - _OPACITY) * image + _OPACITY * colored).round().astype(np.uint8)
+    levels = np.clip(np.asarray(resampled) * 255 + 0.5, 0, 255).astype(np.uint8)
+    colored = Image.fromarray(levels)
+    colored.putpalette(_palette())
+    return np.asarray(Image.blend(Image.fromarray(image), colored.convert("RGB"), _OPACITY))
 
 
 def mark(image: np.ndarray, pixel: Sequence[int]) -> np.ndarray:
@@ -53,12 +56,13 @@ def mark(image: np.ndarray, pixel: Sequence[int]) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _color_table() -> np.ndarray:
-    """``(256, 3)`` uint8."""
+@functools.cache
+def _palette() -> bytes:
+    """256 RGB triples."""
     import matplotlib
 
     colors = matplotlib.colormaps[_COLORS](np.arange(256), bytes=True)
-    return np.asarray(colors)[:, :3]
+    return np.asarray(colors)[:, :3].tobytes()
 
 
 def color_label(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
@@ -109,7 +113,12 @@ def draw_rows(
     axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
     for number, (panels, query) in enumerate(zip(rows, queries, strict=True)):
         for (heading, panel), axis in zip(panels.items(), axes[number], strict=True):
-            axis.imshow(panel, interpolation="nearest")
+            height, wide = panel.shape[:2]
+            finer = max(int(wide / (2 * _DPI * width)), 1)  # than can be seen
+            extent = (-0.5, wide - 0.5, height - 0.5, -0.5)
+            axis.imshow(
+                Image.fromarray(panel).reduce(finer), interpolation="nearest", extent=extent
+            )
             if query is not None:
                 axis.plot(query[1], query[0], "+", color="white", ms=9, mew=3)
                 axis.plot(query[1], query[0], "+", color="black", ms=8, mew=1)
@@ -128,5 +137,5 @@ def draw_rows(
     if patches:
         figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8)
     content = io.BytesIO()
-    figure.savefig(content, dpi=110, format="png")
+    figure.savefig(content, dpi=_DPI, format="png")
     write_bytes(path, content.getvalue())

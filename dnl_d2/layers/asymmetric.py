@@ -236,7 +236,7 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
         Returns:
             ``(N, C, *S)``.
         """
-        low = self._check_low(x, low, key_padding_mask)
+        low = self._check_low(x, key_padding_mask, low)
         return self.bottleneck.fuse(self.attend(x, low, key_padding_mask), x)
 
     @torch.no_grad()
@@ -249,7 +249,7 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
         low: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weights of positions of ``x`` over the positions of ``low``: ``(N, Q, *S_low)``."""
-        low = self._check_low(x, low, key_padding_mask)
+        low = self._check_low(x, key_padding_mask, low)
         index = flat_index(queries, x.shape[2:], x.device)
         with evaluating(self):
             return self.attend.rows(x, low, key_padding_mask)(index)
@@ -258,10 +258,10 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
         self, x: Tensor, key_padding_mask: Tensor | None = None, **inputs: Tensor
     ) -> AttentionRows:
         """``"pairwise"`` of positions of ``x`` over those of ``low``."""
-        low = self._check_low(x, inputs.get("low"), key_padding_mask)
+        low = self._check_low(x, key_padding_mask, **inputs)
         return self._rows_of(x, lambda: self.attend.rows(x, low, key_padding_mask))
 
-    def _check_low(self, x: Tensor, low: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _check_low(self, x: Tensor, mask: Tensor | None, low: Tensor | None = None) -> Tensor:
         self._check(x, None)
         low = x if low is None else low
         if low.dim() != x.dim() or low.shape[0] != x.shape[0] or low.shape[1] != self.low_channels:

@@ -147,6 +147,8 @@ def test_wrong_inputs_and_queries_are_refused():
     rows = block.attention_rows(random_map((2, CHANNELS, 5, 4), 0))
     with pytest.raises(UsageError, match=r"\(5, 0\) is not a position of a map of size \(5, 4\)"):
         rows([(5, 0)])
+    with pytest.raises(TypeError, match="lo"):
+        Case("afnb").random().attention_rows(random_map((2, CHANNELS, 5, 4), 0), lo=None)
 
 
 class Largest(TorchDispatchMode):

@@ -74,10 +74,11 @@ def test_pictures(show, photo, save, tmp_path, capsys):
     assert said["pixels"][0] == {"row": 39, "column": 51, "predicted": ""}
 
 
-def test_results_are_not_taken_for_pictures(show, photo, tmp_path):
-    assert show(photo) == 0
+def test_results_are_not_taken_for_pictures(show, photo, save, tmp_path):
+    save("in/grey pixel.png", np.zeros((1, 1), np.uint8))
+    assert show(tmp_path / "in") == 0
     names = [source.name for source in find_sources([str(tmp_path)])]
-    assert names == ["in/photo"]
+    assert names == ["in/grey pixel", "in/photo"]
 
 
 def test_pixels_are_chosen_where_none_are_given(show, photo, tmp_path, capsys):
