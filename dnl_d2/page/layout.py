@@ -100,7 +100,7 @@ def _attention(number: int, blocks: Mapping[str, Sequence[str]], height: int) ->
     last = list(blocks)[-1]  # nearest the result
     with gradio.Row():
         block = gradio.Dropdown(
-            list(blocks), value=last, label="Block", scale=3, min_width=120,
+            list(blocks), value=last, label="Block", scale=5, min_width=120,
             elem_id=f"block-{number}", elem_classes="choices",
         )  # fmt: skip
         terms = blocks[last]
