@@ -9,7 +9,7 @@ except ModuleNotFoundError as error:
     if error.name != "gradio":
         raise
     raise UsageError(
-        "the page needs gradio: install the extra `page`, as in pip install 'dnl_d2[page]'"
+        "the page needs gradio: pip install gradio, or the extra dnl_d2[page]"
     ) from error
 
 from dnl_d2.page.answers import Answers
