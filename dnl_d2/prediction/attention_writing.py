@@ -132,12 +132,21 @@ def _write_figure(path: str, seen: AttentionMaps, block: str, points: Sequence[P
     for pixel in asked:
         drawn = {titles[term]: seen.overlay(block, term, pixel) for term in terms}
         rows.append({"picture": seen.image, **drawn})
-        largest = {titles[term]: seen.map(block, term, pixel).max() for term in terms}
-        captions.append({title: f"largest weight {value:.2g}" for title, value in largest.items()})
+        captions.append({titles[term]: _peak(seen.map(block, term, pixel)) for term in terms})
     labels = [str(point) for point in points] if by_pixel else []
     draw_rows(
         path, rows, queries=asked, labels=labels, captions=captions, title=block, width=_WIDTH
     )
+
+
+def _peak(weights: np.ndarray) -> str:
+    """How strong a map is, which its colours do not tell: they go up to its own largest weight."""
+    largest, mean = float(weights.max()), float(weights.mean())
+    said = f"largest weight {largest:.2g}"
+    if mean <= 0 or weights.min() < 0:
+        return said
+    times = largest / mean
+    return f"{said}, {times:.{0 if times >= 10 else 1}f} times the mean"
 
 
 def _write_summary(
