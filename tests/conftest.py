@@ -19,10 +19,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What PyTorch compiles is kept for all processes of a run and goes with it."""
+    """What PyTorch compiles is kept for all processes of a run and goes with it.
+
+    So is what Gradio stores.
+    """
     if not hasattr(config, "workerinput"):  # not a worker of pytest-xdist
         folder = tempfile.TemporaryDirectory(prefix="dnl_d2-compiled-")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder.name
+        os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder.name, "gradio")
         config.add_cleanup(folder.cleanup)
 
 

@@ -21,16 +21,13 @@ BROKEN = (
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B")
 
 
-def load_picture(
-    path: str, *, kind: str = "image", header_only: bool = False, listed: bool = True
-) -> Image.Image:
+def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -> Image.Image:
     """Opens a picture file and decodes it.
 
     Args:
         path: the file, anything detectron2's ``PathManager`` can open.
         kind: how the error message calls the file.
         header_only: read mode and size but no pixels.
-        listed: whether it belongs to a dataset, which the error message then speaks of.
 
     Returns:
         The picture in its stored mode and stored orientation (EXIF is not applied).
@@ -39,7 +36,6 @@ def load_picture(
         UsageError: the file is missing, truncated or no picture.
     """
     allow_large_pictures()
-    or_else = " or take it off the dataset" if listed else ""
     try:
         with PathManager.open(path, "rb") as file:
             picture = Image.open(file)
@@ -47,7 +43,9 @@ def load_picture(
                 picture.load()
             return picture
     except FileNotFoundError as error:
-        raise UsageError(f"{kind} {path} does not exist: restore the file{or_else}") from error
+        raise UsageError(
+            f"{kind} {path} does not exist: restore the file or leave it out"
+        ) from error
     except Image.DecompressionBombError as error:
         raise UsageError(f"{kind} {path} has more than 2**30 pixels: cut it into tiles") from error
     except BROKEN as error:
@@ -56,7 +54,7 @@ def load_picture(
             empty = os.path.isfile(path) and not os.path.getsize(path)
             reason = "the file is empty" if empty else "it is no picture of a known format"
         raise UsageError(
-            f"{kind} {path} cannot be read ({reason}): replace the file{or_else}"
+            f"{kind} {path} cannot be read ({reason}): replace the file or leave it out"
         ) from error
 
 

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.data.catalog import Metadata
-from detectron2.modeling import GeneralizedRCNN, SemanticSegmentor
+from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA, SemanticSegmentor
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 from PIL import Image
@@ -124,6 +124,13 @@ class Predictor:
         rgb = _as_rgb(image)
         inputs = self._inputs(rgb, at_scales=False)
         return look(self.model, rgb, inputs, lambda output: self._result(rgb, output))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a prediction is of the whole picture, once: then ``attention()`` has it too."""
+        views = getattr(self._mapper, "multi_scale_flip", None)
+        scaled = isinstance(self.model, GeneralizedRCNNWithTTA) or (views and views.enabled)
+        return not (scaled or getattr(self.model, "slide_window", ()))
 
     def attention_blocks(self) -> dict[str, tuple[str, ...]]:
         """The context blocks that a prediction runs, and their terms, as in ``attention().blocks``.

@@ -44,8 +44,11 @@ class Segmentation:
     def side_by_side(self) -> np.ndarray:
         """The picture, beside it :meth:`draw`, and below names and colours of what is there."""
         pair = np.concatenate([self.image, self.draw()], axis=1)
-        entries = [(name, self._palette[n]) for n, name in self._present()]
-        return np.concatenate([pair, _legend(entries, pair.shape[1])])
+        return np.concatenate([pair, _legend(self.legend(), pair.shape[1])])
+
+    def legend(self) -> list[tuple[str, Sequence[int]]]:
+        """Names and colours of the classes that are there, the most frequent first."""
+        return [(name, self._palette[number]) for number, name in self._present()]
 
     def label_picture(self) -> Image.Image:
         """The label map as a picture: with a palette, or for over 256 classes in 16 bits."""

@@ -52,7 +52,7 @@ def read_upright(path: str) -> np.ndarray:
     Raises:
         UsageError: the file cannot be read, or holds numbers that are no grey values.
     """
-    picture = load_picture(path, listed=False)
+    picture = load_picture(path)
     if picture.mode == "F":
         raise UsageError(f"image {path} holds fractions, not grey values: convert it to 8 bits")
     if is_dim(picture):

@@ -256,10 +256,11 @@ def test_windows_and_scales_are_left_aside(predictors):
     block = maps.main_block
     assert whole.attention_blocks() == maps.blocks == {block: ("pairwise", "whitened", "unary")}
     np.testing.assert_array_equal(maps.image, image)
-    assert isinstance(maps.prediction, Segmentation)
+    assert whole.is_whole and isinstance(maps.prediction, Segmentation)
     np.testing.assert_array_equal(maps.prediction.labels, whole(image).labels)
     for options in (SLIDE, AUGMENT, SLIDE | AUGMENT):
         predict = predictors(INPUT__RESIZE__BASE_SIZE="(80,60)", **options)
+        assert not predict.is_whole
         before = predict(image).labels
         found = predict.attention(image)
         for term in maps.blocks[block]:
@@ -279,6 +280,7 @@ def test_detectors(tmp_path, environment):  # noqa: F811
     for options in ({}, {"TEST__AUG__ENABLED": True}):
         words = [*small, *as_yaml({}, **options)]
         predict = dnl_d2.Predictor(config, weights=weights, device="cpu", overrides=words)
+        assert predict.is_whole == (not options)
         seen = predict.attention(picture(60, 100))
         assert isinstance(seen.prediction, Detections) and isinstance(
             getattr(predict.model, "model", predict.model), GeneralizedRCNN
