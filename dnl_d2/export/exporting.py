@@ -133,8 +133,16 @@ def _content(
         raise
     except Exception as error:  # exporters raise anything
         _logger.debug("while exporting", exc_info=True)
-        reason = " ".join(str(error).split())[:300]
+        cause = _cause(error)
+        reason = " ".join(str(cause).split())[:200]
         raise UsageError(
-            f"{name} cannot hold this model ({type(error).__name__}: {reason}): use "
+            f"{name} cannot hold this model ({type(cause).__name__}: {reason}): use "
             f"{_others(name, graph.task)}"
         ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error at the root of others, which tells the operator."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

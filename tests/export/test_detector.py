@@ -14,6 +14,7 @@ from dnl_d2.export.formats import FORMATS
 from tests.modeling.detectors import FPN_ANCHORS, INSERT, zoo_config
 
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+KEYPOINTS = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 SHAPES = ((1, 61, 77), (1, 97, 133), (1, 160, 90))
 # Padding is found and kept out of the block, as in the recipes.
@@ -23,7 +24,7 @@ MEAN = {"MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675]}
 def detector(name=MASK_RCNN, **keys):
     """Random everywhere, so that no block is an identity."""
     torch.manual_seed(0)
-    anchors = FPN_ANCHORS if name == MASK_RCNN else {}
+    anchors = FPN_ANCHORS if name != RETINANET else {}
     model = build_model(zoo_config(name, anchors, INSERT, MEAN, keys)).eval()
     for key, parameter in model.named_parameters():
         if "context" in key and parameter.dim() > 1:
@@ -88,6 +89,18 @@ def test_another_detector_is_told_from_the_model():
         checking.compare(graph, altered(lambda b, s, c, m: (b[1:], s[1:], c[1:], m[1:])), images)
     with pytest.raises(UsageError, match=r"masks differ by 0\."):
         checking.compare(graph, altered(lambda b, s, c, m: (b, s, c, 1 - m)), images)
+
+
+def test_keypoints(capfd):
+    graph = detector_graph(detector(KEYPOINTS), dtype=torch.uint8)
+    assert list(graph.outputs) == ["boxes", "scores", "classes", "keypoints"]
+    run = FORMATS["torchscript"].load(FORMATS["torchscript"].build(graph, "{}", None))
+    found = checking.compare(graph, run, checking.inputs(graph, SHAPES[:2]))
+    assert found.compared > 5 and found.largest["keypoints"] < 0.01
+    pytest.importorskip("onnxscript")
+    with pytest.raises(Exception, match="advanced indexing"):
+        FORMATS["onnx"].build(graph, "{}", None)
+    assert capfd.readouterr().out == ""  # not the graph
 
 
 def test_panoptic_models_are_not_taken():

@@ -96,14 +96,14 @@ def test_nothing_is_written_if_the_file_is_not_the_model(export, tmp_path, monke
 
 def test_an_operator_that_a_format_lacks(export, tmp_path, monkeypatch):
     def fails(*_):
-        raise RuntimeError("no translation\nfor aten.searchsorted")
+        raise RuntimeError("many words") from KeyError("no translation for aten.searchsorted")
 
     monkeypatch.setattr(onnx, "_from_program", fails)
     pytest.importorskip("onnxscript")
     with pytest.raises(UsageError) as error:
         export(format="onnx")
     assert str(error.value) == (
-        "onnx cannot hold this model (RuntimeError: no translation for aten.searchsorted): use "
+        "onnx cannot hold this model (KeyError: 'no translation for aten.searchsorted'): use "
         "torch-export or torchscript"
     )
 
