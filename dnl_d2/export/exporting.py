@@ -15,7 +15,7 @@ from dnl_d2.export.detector import detector_graph
 from dnl_d2.export.formats import FORMATS, Format
 from dnl_d2.export.formats.onnx import check_opset, require_packages
 from dnl_d2.export.graph import Graph
-from dnl_d2.export.metadata import describe
+from dnl_d2.export.metadata import describe, require_single_scale
 from dnl_d2.export.segmentor import segmentor_graph
 from dnl_d2.files import check_folder, write_bytes
 from dnl_d2.layers.common import check_known
@@ -79,6 +79,7 @@ def export_model(
     segments = isinstance(predictor.model, ContextSegmentor)
     task = "segmentation" if segments else "detection"
     _check_options(format, chosen, task, opset)
+    require_single_scale(predictor)
     make = segmentor_graph if segments else detector_graph
     original = make(predictor.model, size=size, dtype=torch.uint8)
     graph = original
@@ -102,6 +103,8 @@ def checked_target(path: str | os.PathLike, format: str, *, overwrite: bool = Fa
     check_known("format", format, FORMATS)
     if format == "onnx":
         require_packages()
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a folder: name a file in it")
     if os.path.exists(path) and not overwrite:
         raise UsageError(f"{path} exists: choose another name, or overwrite it (--overwrite)")
     check_folder(path)
