@@ -11,6 +11,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.export import checking
 from dnl_d2.export.detector import detector_graph
 from dnl_d2.export.formats import FORMATS
+from dnl_d2.export.rcnn import rcnn_graph
 from tests.modeling.detectors import FPN_ANCHORS, INSERT, zoo_config
 
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
@@ -56,6 +57,21 @@ def test_objects_are_those_of_the_model(format):
     assert boxes.shape == (5, 4) and masks.shape == (5, 1, 28, 28) and masks.std() > 0.01
 
 
+@pytest.mark.slow
+def test_a_program_of_torch_export():
+    """Detectron2's own inference, written anew, beside itself."""
+    model = detector()
+    graph = detector_graph(model, dtype=torch.uint8)
+    again = rcnn_graph(optimize_for_inference(model), dtype=torch.uint8)
+    content = FORMATS["torch-export"].build(again, "{}", None)
+    images = checking.inputs(graph, ((1, 97, 133), (1, 160, 90)))
+    found = checking.compare(graph, FORMATS["torch-export"].load(content), images)
+    assert found.compared == 10 and found.different <= 1
+    assert found.largest["boxes"] < 0.01 and found.largest["masks"] < 1e-4
+    with pytest.raises(UsageError, match=r"Faster or Mask R-CNN of .*: use onnx or torchscript"):
+        rcnn_graph(detector(RETINANET))
+
+
 def test_where_there_is_nothing():
     keys = {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 1.0}
     graph, content = exported(detector(**keys), "torchscript")
@@ -91,6 +107,7 @@ def test_another_detector_is_told_from_the_model():
         checking.compare(graph, altered(lambda b, s, c, m: (b, s, c, 1 - m)), images)
 
 
+@pytest.mark.slow
 def test_keypoints(capfd):
     graph = detector_graph(detector(KEYPOINTS), dtype=torch.uint8)
     assert list(graph.outputs) == ["boxes", "scores", "classes", "keypoints"]

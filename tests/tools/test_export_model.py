@@ -75,8 +75,6 @@ def test_a_detector(root, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["export_model.py", *words, *more])
         tool.main()
 
-    with pytest.raises(UsageError, match=r"torch-export cannot hold a detector, .*: use onnx or t"):
-        run("torch-export")
     with pytest.raises(UsageError, match=r"at one scale: switch TEST\.AUG\.ENABLED off"):
         run("torchscript", "TEST.AUG.ENABLED", "True")
     run("torchscript")
