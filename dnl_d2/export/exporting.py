@@ -137,7 +137,7 @@ def _content(
         cause = _cause(error)
         reason = " ".join(str(cause).split())[:200]
         raise UsageError(
-            f"{name} cannot hold this model ({type(cause).__name__}: {reason}): use {_others(name)}"
+            f"{name} cannot hold this model ({type(cause).__name__}: {reason}): try {_others(name)}"
         ) from error
 
 

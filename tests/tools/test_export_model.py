@@ -103,7 +103,7 @@ def test_an_operator_that_a_format_lacks(export, tmp_path, monkeypatch):
     with pytest.raises(UsageError) as error:
         export(format="onnx")
     assert str(error.value) == (
-        "onnx cannot hold this model (KeyError: 'no translation for aten.searchsorted'): use "
+        "onnx cannot hold this model (KeyError: 'no translation for aten.searchsorted'): try "
         "torch-export or torchscript"
     )
 
