@@ -32,7 +32,7 @@ def get_model(
     Args:
         name: see :func:`get_config_file`.
         weights: a file of this library or of any public code base that
-            ``dnl_d2/checkpoint/README.md`` lists, or an address; None for initial weights.
+            ``docs/public_checkpoints.md`` lists, or an address; None for initial weights.
         device: where to put it, CUDA where there is one by default; ``meta`` for parameters
             without memory.
 
