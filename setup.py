@@ -8,5 +8,8 @@ setup(
     packages=[*find_packages(include=["dnl_d2", "dnl_d2.*"]), CONFIGS],
     package_dir={CONFIGS: "configs"},
     # The files of subfolders, whose names are none of packages, are data of this one.
-    package_data={"dnl_d2": ["py.typed"], CONFIGS: ["*/**/*.py", "*/**/*.yaml"]},
+    package_data={
+        "dnl_d2": ["py.typed", "checkpoint/*.yaml"],
+        CONFIGS: ["*/**/*.py", "*/**/*.yaml"],
+    },
 )

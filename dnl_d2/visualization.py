@@ -1,57 +1,64 @@
-"""Attention maps of a trained segmentation model, and a picture to compare models by."""
+"""Pictures of label maps and of attention maps, and figures of them in rows."""
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from detectron2.modeling import SemanticSegmentor
-from torch import Tensor
+from PIL import Image, ImageDraw
 
-from dnl_d2.errors import UsageError
-from dnl_d2.modeling.batches import padded_for
-from dnl_d2.modeling.heads import SegmentationHead
+from dnl_d2.files import write_bytes
+
+_COLORS = "turbo"  # matplotlib's: blue where weights are small, red where they are large
+_OPACITY = 0.6
 
 
-@torch.no_grad()
-def head_attention(
-    model: SemanticSegmentor, image: Tensor, queries: Sequence[tuple[int, int]]
-) -> dict[str, Tensor]:
-    """Attention maps of the context blocks in a model's segmentation head.
+def overlay(
+    image: np.ndarray, weights: np.ndarray, *, extent: tuple[float, float] | None = None
+) -> np.ndarray:
+    """A map of weights as colours over a picture, resampled to its size.
+
+    Colours go from 0, blue, to the largest weight, red; or, where there are negative weights, from
+    the smallest one.
 
     Args:
-        model: a segmentation model, in evaluation mode.
-        image: ``(3, H, W)`` as the model's mapper gives it.
-        queries: (row, column) pixels of the image.
+        image: ``(H, W, 3)`` uint8, RGB.
+        weights: ``(H', W')``.
+        extent: how many rows and columns of ``weights`` the picture covers, where that is no whole
+            number; by default all.
 
     Returns:
-        ``"pairwise"`` ``(Q, H', W')`` and ``"unary"`` ``(H', W')`` at feature resolution, whichever
-        the block has. Of an :class:`~dnl_d2.modeling.AsymmetricHead` APNB's as ``"pairwise"`` and
-        AFNB's as ``"fusion"``.
-
-    Raises:
-        UsageError: the model has no segmentation head of this library, or one without a context
-            block, or a query is outside the image.
+        ``(H, W, 3)`` uint8.
     """
-    head = getattr(model, "sem_seg_head", None)
-    if not isinstance(head, SegmentationHead):
-        raise UsageError(
-            f"{type(model).__name__} has no segmentation head of this library: call attention(x, "
-            "queries) of a block itself, such as model.backbone.bottom_up.res4[-1].context"
-        )
-    height, width = image.shape[-2:]
-    for row, column in queries:
-        if not (0 <= row < height and 0 <= column < width):
-            raise UsageError(f"query {(row, column)} is outside the {height}x{width} image")
-    normalised = (image.to(model.device) - model.pixel_mean) / model.pixel_std
-    batch = padded_for(model.backbone, normalised[None])
-    features = model.backbone(batch)
-    x = features[head.in_features[-1]]
-    # Pixels to cells by the share of the padded size, which holds for any stride.
-    cells = [
-        (row * x.shape[2] // batch.shape[2], column * x.shape[3] // batch.shape[3])
-        for row, column in queries
-    ]
-    return {name: maps[0].cpu() for name, maps in head.attention(features, cells).items()}
+    height, width = image.shape[:2]
+    rows, columns = extent or weights.shape
+    low = min(float(weights.min()), 0.0)
+    scaled = (weights - low) / max(float(weights.max()) - low, 1e-30)
+    resampled = Image.fromarray(np.asarray(scaled, np.float32)).resize(
+        (width, height), Image.Resampling.BILINEAR, box=(0, 0, columns, rows)
+    )
+    levels = np.clip(np.asarray(resampled) * 255, 0, 255).round().astype(np.uint8)
+    colored = _color_table()[levels]
+    return ((1 - _OPACITY) * image + _OPACITY * colored).round().astype(np.uint8)
+
+
+def mark(image: np.ndarray, pixel: Sequence[int]) -> np.ndarray:
+    """A copy of an ``(H, W, 3)`` picture with a cross at the pixel (row, column)."""
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    row, column = pixel
+    line = max(min(image.shape[:2]) // 150, 1)
+    for color, arm, width in (("black", 7 * line, 3 * line), ("white", 6 * line, line)):
+        draw.line((column - arm, row, column + arm, row), fill=color, width=width)
+        draw.line((column, row - arm, column, row + arm), fill=color, width=width)
+    return np.asarray(picture)
+
+
+def _color_table() -> np.ndarray:
+    """``(256, 3)`` uint8."""
+    import matplotlib
+
+    colors = matplotlib.colormaps[_COLORS](np.arange(256), bytes=True)
+    return np.asarray(colors)[:, :3]
 
 
 def color_label(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
@@ -65,39 +72,61 @@ def draw_rows(
     path: str,
     rows: Sequence[Mapping[str, np.ndarray]],
     *,
-    queries: Sequence[tuple[int, int]],
-    legend: Mapping[str, Sequence[int]],
+    queries: Sequence[Sequence[int] | None],
+    legend: Mapping[str, Sequence[int]] | None = None,
+    labels: Sequence[str] = (),
+    captions: Sequence[Mapping[str, str]] = (),
+    title: str = "",
+    width: float = 2.1,
 ) -> None:
-    """Writes a PNG with one row of panels per example.
+    """Writes a PNG with one row of pictures per example.
 
     Args:
         path: file to write.
-        rows: panels by title: ``(H, W, 3)`` uint8 pictures, or ``(H', W')`` attention maps.
-        queries: for each row the (row, column) pixel to mark on picture panels.
-        legend: class name to colour.
+        rows: ``(H, W, 3)`` uint8 pictures by title; the titles of the first row are written.
+        queries: for each row the (row, column) pixel to mark, or None.
+        legend: class name to colour, below the pictures.
+        labels: what to write beside each row.
+        captions: for each row what to write below pictures, by their titles.
+        title: what to write above them.
+        width: of a picture, in inches of 110 pixels.
+
+    Raises:
+        WriteError: the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     titles = list(rows[0])
-    figure = Figure(figsize=(2.1 * len(titles), 2.1 * len(rows) + 0.5))
+    sizes = [next(iter(panels.values())).shape[:2] for panels in rows]
+    heights = [min(max(width * h / w, 0.5), 3 * width) for h, w in sizes]
+    figure = Figure(figsize=(width * len(titles) + 0.3, sum(heights) + 0.2 * len(rows) + 0.4))
+    figure.set_layout_engine("constrained")
+    if title:
+        figure.suptitle(title, fontsize=9)
     FigureCanvasAgg(figure)  # a caller's backend stays as it is
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
     for number, (panels, query) in enumerate(zip(rows, queries, strict=True)):
-        size = next(iter(panels.values())).shape[:2]
-        for (title, panel), axis in zip(panels.items(), axes[number], strict=True):
-            extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
-            axis.imshow(panel, cmap="magma", interpolation="nearest", extent=extent)
-            axis.plot(query[1], query[0], "+", color="white", ms=9, mew=3)
-            axis.plot(query[1], query[0], "+", color="black", ms=8, mew=1)
-            axis.set_axis_off()
+        for (heading, panel), axis in zip(panels.items(), axes[number], strict=True):
+            axis.imshow(panel, interpolation="nearest")
+            if query is not None:
+                axis.plot(query[1], query[0], "+", color="white", ms=9, mew=3)
+                axis.plot(query[1], query[0], "+", color="black", ms=8, mew=1)
+            axis.set(xticks=(), yticks=())
+            axis.spines[:].set_visible(False)
             if number == 0:
-                axis.set_title(title, fontsize=9)
+                axis.set_title(heading, fontsize=9)
+            if captions:
+                axis.set_xlabel(captions[number].get(heading, ""), fontsize=8, labelpad=2)
+        if labels:
+            axes[number][0].set_ylabel(labels[number], fontsize=8)
     patches = [
         Patch(facecolor=tuple(np.array(c) / 255), edgecolor="black", label=name)
-        for name, c in legend.items()
+        for name, c in (legend or {}).items()
     ]
-    figure.legend(handles=patches, loc="lower center", ncols=len(patches), fontsize=8)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(path, dpi=110)
+    if patches:
+        figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format="png")
+    write_bytes(path, content.getvalue())

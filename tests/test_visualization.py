@@ -1,79 +1,13 @@
-"""Attention maps of a whole model, and the comparison picture."""
+"""Pictures of labels and of attention maps, and figures in rows."""
 
 import numpy as np
 import pytest
-import torch
-from detectron2.modeling import GeneralizedRCNN, SemanticSegmentor
 from PIL import Image
 
-from dnl_d2.errors import UsageError
-from dnl_d2.modeling import AsymmetricHead, ContextHead, build_context_resnet
-from dnl_d2.visualization import color_label, draw_rows, head_attention
+from dnl_d2.files import WriteError
+from dnl_d2.visualization import color_label, draw_rows, mark, overlay
 
-
-def model(block):
-    torch.manual_seed(0)
-    backbone = build_context_resnet(
-        depth=18, stem_out_channels=8, res2_out_channels=8, out_features=["res2", "res3"]
-    )
-    shape, common = backbone.output_shape(), {"channels": 16, "norm": "BN", "num_classes": 3}
-    if block == "ann":
-        head = AsymmetricHead(shape, in_features=["res2", "res3"], project_channels=8, **common)
-    else:
-        head = ContextHead(shape, in_features=["res3"], context_block=block, **common)
-    return SemanticSegmentor(
-        backbone=backbone, sem_seg_head=head, pixel_mean=[100.0] * 3, pixel_std=[50.0] * 3
-    ).eval()
-
-
-def test_maps_are_those_the_forward_pass_uses():
-    net, image = model("dnl"), torch.randint(0, 255, (3, 64, 96))
-    seen = []
-    net.sem_seg_head.context_block.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
-    with torch.no_grad():
-        net([{"image": image}])
-    maps = head_attention(net, image, [(0, 0), (63, 95), (20, 50)])
-    expected = net.sem_seg_head.context_block.attention(seen[0], [(0, 0), (7, 11), (2, 6)])
-    assert maps["pairwise"].shape == (3, 8, 12) and maps["unary"].shape == (8, 12)
-    for name, value in maps.items():
-        torch.testing.assert_close(value, expected[name][0])
-
-
-def test_an_asymmetric_head_shows_both_of_its_blocks():
-    net, image = model("ann"), torch.randint(0, 255, (3, 64, 96))
-    seen = {}
-    for name in ("fusion", "context"):
-        block = net.sem_seg_head.get_submodule(name)
-        block.register_forward_pre_hook(
-            lambda m, args, kwargs, name=name: seen.update({name: (args[0], kwargs)}),
-            with_kwargs=True,
-        )
-    with torch.no_grad():
-        net([{"image": image}])
-    forward = dict(seen)
-    maps = head_attention(net, image, [(0, 0), (20, 50)])
-    assert maps["fusion"].shape == (2, 16, 24) and maps["pairwise"].shape == (2, 8, 12)
-    for name, key in (("fusion", "fusion"), ("context", "pairwise")):
-        x, options = forward[name]
-        block = net.sem_seg_head.get_submodule(name)
-        expected = block.attention(x, [(0, 0), (2, 6)], **options)["pairwise"][0]
-        torch.testing.assert_close(maps[key], expected)
-        torch.testing.assert_close(maps[key].sum((1, 2)), torch.ones(2))
-
-
-def test_the_pyramid_block_in_a_context_head():
-    maps = head_attention(model("apnb"), torch.randint(0, 255, (3, 64, 96)), [(5, 6)])
-    assert list(maps) == ["pairwise"] and maps["pairwise"].shape == (1, 8, 12)
-    torch.testing.assert_close(maps["pairwise"].sum(), torch.tensor(1.0))
-
-
-def test_what_has_no_maps_says_so():
-    with pytest.raises(UsageError, match=r"GeneralizedRCNN has no .*res4\[-1\].context"):
-        head_attention(object.__new__(GeneralizedRCNN), torch.zeros(3, 64, 64), [(0, 0)])
-    with pytest.raises(UsageError, match="no context block"):
-        head_attention(model(None), torch.zeros(3, 64, 64), [(0, 0)])
-    with pytest.raises(UsageError, match="outside the 64x64 image"):
-        head_attention(model("dnl"), torch.zeros(3, 64, 64), [(64, 0)])
+RED = np.full((20, 30, 3), (255, 0, 0), np.uint8)
 
 
 def test_labels_get_their_colours_and_others_black():
@@ -85,7 +19,7 @@ def test_labels_get_their_colours_and_others_black():
 
 
 def test_picture_shows_every_panel(tmp_path):
-    panels = {"red": np.full((20, 30, 3), (255, 0, 0), np.uint8), "map": np.eye(4)}
+    panels = {"red": RED, "map": np.zeros_like(RED)}
     draw_rows(
         str(tmp_path / "p.png"), [panels, panels], queries=[(3, 4)] * 2, legend={"a": (0, 0, 9)}
     )
@@ -93,3 +27,43 @@ def test_picture_shows_every_panel(tmp_path):
     red = (picture == (255, 0, 0)).all(-1)
     middle = picture.shape[0] // 2
     assert red[:middle].sum() > 1000 and red[middle:].sum() > 1000
+
+
+def test_a_figure_that_cannot_be_written_is_named(tmp_path):
+    panels = {"red": RED}
+    with pytest.raises(WriteError, match=r"none/p\.png: cannot be written"):
+        draw_rows(str(tmp_path / "none" / "p.png"), [panels], queries=[(3, 4)])
+
+
+def redness(picture):
+    return picture[..., 0].astype(int) - picture[..., 2]
+
+
+def test_overlays_put_cells_where_they_lie():
+    black = np.zeros((40, 60, 3), np.uint8)
+    weights = np.zeros((4, 6), np.float32)
+    weights[1, 4] = 0.02  # its middle is (15, 45)
+    red = redness(overlay(black, weights))
+    assert np.argwhere(red == red.max()).mean(0) == pytest.approx((14.5, 44.5), abs=1)
+    assert len(np.unique(red)) > 20 and (red == red[35, 5]).mean() > 0.5
+    # The picture covers 3.2 rows and 4.8 columns: cells are 12.5 pixels.
+    red = redness(overlay(black, weights, extent=(3.2, 4.8)))
+    assert np.argwhere(red == red.max()).mean(0) == pytest.approx((18.25, 55.75), abs=2)
+
+
+def test_overlays_scale_to_the_largest_weight():
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    first = overlay(grey, np.array([[1.0, 0.0], [0.5, 0.0]]))
+    np.testing.assert_array_equal(first, overlay(grey, np.array([[4e-6, 0.0], [2e-6, 0.0]])))
+    assert len(np.unique(overlay(grey, np.full((3, 3), 0.1)).reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(overlay(grey, np.zeros((3, 3))).reshape(-1, 3), axis=0)) == 1
+    red = redness(overlay(grey, np.array([[-1.0, 0.0], [1.0, 0.0]])))
+    assert red[0, 0] < red[0, 7] < red[7, 0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (40, 60)])
+def test_marks_and_overlays_of_any_size(size):
+    image = np.zeros((*size, 3), np.uint8)
+    marked = mark(image, (0, size[1] - 1))
+    assert (marked[0, -1] == 255).all() and not image.any()
+    assert overlay(image, np.ones((1, 1))).shape == image.shape

@@ -3,6 +3,7 @@
 
 Examples:
     tools/convert_weights.py dnl_r50-d8_512x1024_40k_cityscapes.pth dnl.pth
+    tools/convert_weights.py mmseg://dnl_r50-d8_512x1024_40k_cityscapes dnl.pth
     tools/convert_weights.py model.pdparams dnl.safetensors --write-config dnl_model.yaml
     tools/convert_weights.py IN.pth OUT.pth --config-file configs/....yaml
     tools/convert_weights.py output/.../model_best.pth mmseg.pth --to mmseg
@@ -21,7 +22,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input", metavar="IN", help=".pth, .pkl, .pdparams or .safetensors")
+    parser.add_argument(
+        "input",
+        metavar="IN",
+        help=".pth, .pkl, .pdparams, .safetensors, or the name of a published file",
+    )
     parser.add_argument("output", metavar="OUT", help=".pth or .safetensors")
     parser.add_argument(
         "--source",

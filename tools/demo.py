@@ -12,16 +12,15 @@ import time
 import _environment  # noqa: F401
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
-from dnl_d2.data import read_image, read_label
+from dnl_d2.data import read_label
 from dnl_d2.engine import load_config, run
 from dnl_d2.errors import ending_in_one_line
+from dnl_d2.prediction import Predictor
 from dnl_d2.synthetic import generate_dataset
-from dnl_d2.visualization import color_label, draw_rows, head_attention
+from dnl_d2.visualization import color_label, draw_rows
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "generated", "{}_r18w32_800_generated-192x192.py")
@@ -40,18 +39,18 @@ def main() -> None:
 
     os.environ["DETECTRON2_DATASETS"] = os.path.abspath(os.path.join(args.output, "datasets"))
     generate_dataset(os.path.join(os.environ["DETECTRON2_DATASETS"], "generated"), size=192)
-    results, models = {}, {}
+    results, predictors = {}, {}
     for number, method in enumerate(METHODS, start=1):
         print(f"[{number}/{len(METHODS)}] {method.upper()}", flush=True)
-        results[method], models[method] = train(method, args)
-    print_table(results, models)
+        results[method], predictors[method] = train(method, args)
+    print_table(results, predictors)
     picture = os.path.join(args.output, "demo.png")
-    draw(picture, models)
+    draw(picture, predictors)
     print(f"picture: {picture}")
 
 
-def train(method: str, args: argparse.Namespace) -> tuple[dict, torch.nn.Module]:
-    """Trains and evaluates one model; returns its figures and the model in evaluation mode."""
+def train(method: str, args: argparse.Namespace) -> tuple[dict, Predictor]:
+    """Trains and evaluates one model; returns its figures and what predicts with it."""
     folder = os.path.join(args.output, method)
     cfg = load_config(
         CONFIG.format(method),
@@ -70,9 +69,9 @@ def train(method: str, args: argparse.Namespace) -> tuple[dict, torch.nn.Module]
     with quiet_but_progress():
         figures = run(cfg, flags)["sem_seg"]
     figures["seconds"] = time.perf_counter() - start
-    model = instantiate(cfg.model).to(cfg.train.device)
-    DetectionCheckpointer(model).load(os.path.join(folder, "model_final.pth"))
-    return figures, model.eval()
+    weights = os.path.join(folder, "model_final.pth")
+    with quiet_but_progress():
+        return figures, Predictor(cfg, weights=weights, device=args.device)
 
 
 class _Progress(io.TextIOBase):
@@ -102,12 +101,12 @@ def quiet_but_progress():
             logger.removeHandler(handler)
 
 
-def print_table(results: dict, models: dict) -> None:
+def print_table(results: dict, predictors: dict) -> None:
     """mIoU and IoU by class of both models, from Detectron2's evaluator."""
     classes = MetadataCatalog.get("generated_sem_seg_val").stuff_classes
     rows = []
     for method, figures in results.items():
-        parameters = sum(p.numel() for p in models[method].parameters()) / 1e6
+        parameters = sum(p.numel() for p in predictors[method].model.parameters()) / 1e6
         ious = [figures[f"IoU-{name}"] for name in classes]
         rows.append(
             [method.upper(), f"{parameters:.2f}M", figures["seconds"], figures["mIoU"], *ious]
@@ -116,23 +115,20 @@ def print_table(results: dict, models: dict) -> None:
     print(tabulate(rows, headers, floatfmt=".1f", numalign="right"))
 
 
-@torch.no_grad()
-def draw(path: str, models: dict, examples: int = 3) -> None:
+def draw(path: str, predictors: dict, examples: int = 3) -> None:
     """One row per validation image: image, truth, both predictions, both attention maps."""
     name = "generated_sem_seg_val"
     meta, rows, queries = MetadataCatalog.get(name), [], []
     for record in DatasetCatalog.get(name)[:examples]:
-        image = read_image(record["file_name"], "RGB")
+        seen = predictors["dnl"].attention(record["file_name"])
         label = read_label(record["sem_seg_file_name"])
-        tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
-        panels = {"image": image, "truth": color_label(label, meta.stuff_colors)}
-        for method, model in models.items():
-            predicted = model([{"image": tensor}])[0]["sem_seg"].argmax(0).cpu().numpy()
+        panels = {"image": seen.image, "truth": color_label(label, meta.stuff_colors)}
+        for method, predict in predictors.items():
+            predicted = np.asarray(predict(record["file_name"]))
             panels[method.upper()] = color_label(predicted, meta.stuff_colors)
         query = disc_pixel(label, meta.stuff_classes)
-        maps = head_attention(models["dnl"], tensor, [query])
-        panels["DNL pairwise (of +)"] = maps["pairwise"][0].numpy()
-        panels["DNL unary"] = maps["unary"].numpy()
+        panels["DNL pairwise (of +)"] = seen.overlay(seen.main_block, "whitened", query)
+        panels["DNL unary"] = seen.overlay(seen.main_block, "unary")
         rows.append(panels)
         queries.append(query)
     legend = dict(zip(meta.stuff_classes, meta.stuff_colors, strict=True))

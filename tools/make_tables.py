@@ -16,6 +16,7 @@ import _environment  # noqa: F401
 import yaml
 from tabulate import tabulate
 
+from dnl_d2.checkpoint.published_weights import of_recipe
 from dnl_d2.errors import UsageError, ending_in_one_line
 from dnl_d2.files import write_text
 
@@ -95,7 +96,8 @@ def _beside_own(
     """A line for each row.
 
     Args:
-        rows: of published.yaml, with the own run of that config as ``own``.
+        rows: of published.yaml, with the own run of that config as ``own``, and as ``weights`` the
+            published file.
         figures: key and digits of each column by its title.
         own: titles of the columns that are repeated for the own run.
     """
@@ -104,13 +106,14 @@ def _beside_own(
         chosen = (figures[title] for title in titles)
         return [f"{row[key]:.{digits}f}" if key in row else missing for key, digits in chosen]
 
-    headers = ["config", "source", *figures, *(f"own {title}" for title in own)]
+    headers = ["config", "source", *figures, *(f"own {title}" for title in own), "weights"]
     table = [
         [
             f"`{row['config']}`",
             row.get("source", "-"),
             *cells(row, figures, "-"),
             *cells(row["own"], own, "not run"),
+            row["weights"],
         ]
         for row in rows
     ]
@@ -175,8 +178,17 @@ def join(results: dict[str, list[dict]], figures: dict[str, list[dict]]) -> dict
     }
     for dataset, rows in figures.items():
         kind = "detection" if "box_ap" in rows[0] else "published"
-        tables[f"{dataset}_{kind}"] = [row | {"own": own.get(row["config"], {})} for row in rows]
+        tables[f"{dataset}_{kind}"] = [
+            row | {"own": own.get(row["config"], {}), "weights": _weights(row["config"])}
+            for row in rows
+        ]
     return tables
+
+
+def _weights(recipe: str) -> str:
+    """The name of a recipe's published weights, which links to the file."""
+    file = of_recipe(recipe)
+    return f"[`{file.name}`]({file.address})" if file else "-"
 
 
 def render(text: str, tables: dict[str, list[dict]], *, path: str) -> str:

@@ -12,7 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from dnl_d2.checkpoint.describe.architecture import describe
-from dnl_d2.checkpoint.detectron2_zoo import resolve_weights
+from dnl_d2.checkpoint.detectron2_zoo import cannot_be_fetched, resolve_weights
 from dnl_d2.checkpoint.keymap import strip_prefix
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.translate import to_model
@@ -35,9 +35,10 @@ class OtherModelError(UsageError):
 class Checkpointer(DetectionCheckpointer):
     """DetectionCheckpointer that reads public files safely, and loses no checkpoint.
 
-    It takes files of every code base in :mod:`dnl_d2.checkpoint.sources`, and names of Detectron2's
-    model zoo. What it writes is whole or not there: a run that is killed, or whose disk is full,
-    keeps the checkpoints that it had. At debug level it logs which key filled which parameter.
+    It takes files of every code base in :mod:`dnl_d2.checkpoint.sources`, names of Detectron2's
+    model zoo and of published files. What it writes is whole or not there: a run that is killed, or
+    whose disk is full, keeps the checkpoints that it had. At debug level it logs which key filled
+    which parameter.
 
     Args:
         model: the model to load into and to save.
@@ -157,12 +158,9 @@ class Checkpointer(DetectionCheckpointer):
             )
 
     def _cannot_load(self, source: str, path: str, error: Exception) -> UsageError:
-        reason = " ".join(str(error).split())[:200]
         if "://" in path:
-            return UsageError(
-                f"{source}: {path!r} cannot be fetched ({reason}): download it elsewhere and set "
-                f"{self.key} to the file"
-            )
+            return cannot_be_fetched(path, source, error)
+        reason = " ".join(str(error).split())[:200]
         return UsageError(
             f"{source}: {path!r} cannot be loaded into this model or run "
             f"({type(error).__name__}: {reason})"

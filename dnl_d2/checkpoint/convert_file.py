@@ -22,6 +22,7 @@ from dnl_d2.checkpoint.describe.architecture import (
 )
 from dnl_d2.checkpoint.describe.words import group_dropped, shorten
 from dnl_d2.checkpoint.describe.yaml_file import check_config_path, write_yaml
+from dnl_d2.checkpoint.detectron2_zoo import local_weights
 from dnl_d2.checkpoint.input_format import published_format
 from dnl_d2.checkpoint.keymap import Converted
 from dnl_d2.checkpoint.reading import read_weights
@@ -50,7 +51,8 @@ def convert_file(
     """Reads, translates, checks against a model and writes a weights file.
 
     Args:
-        input, output: the files; the output is written whole or not at all.
+        input, output: the files; the input may be an address or a published file's name, the
+            output is written whole or not at all.
         source: name or family of the code base that wrote the input; None to tell from its keys.
         config_file, opts: the model to check against; by default the one that names and shapes
             of the weights describe.
@@ -71,7 +73,8 @@ def convert_file(
         raise UsageError("--opts are overrides of --config-file, which is not given")
     if write_config:
         check_config_path(write_config)
-    weights = read_weights(input, trust_pickle=trust_pickle)
+    path = local_weights(input, "IN") if "://" in input else input
+    weights = read_weights(path, trust_pickle=trust_pickle)
     try:
         found = detect_source(weights.state, source)
         converted = convert(weights.state, found)

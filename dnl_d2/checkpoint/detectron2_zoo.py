@@ -1,4 +1,4 @@
-"""Weights by name: the models of Detectron2's zoo and the ImageNet files they start from."""
+"""Weights by name: Detectron2's zoo, the ImageNet files it starts from, published files."""
 
 import ast
 import difflib
@@ -8,7 +8,9 @@ import os
 import re
 
 from detectron2.checkpoint.catalog import ModelCatalog
+from detectron2.utils.file_io import PathManager
 
+from dnl_d2.checkpoint.published_weights import find_published, is_published_name, published_files
 from dnl_d2.config.loading import zoo_folder
 from dnl_d2.errors import UsageError
 
@@ -33,7 +35,8 @@ def resolve_weights(name: str, key: str = "MODEL.WEIGHTS") -> str:
     A name is that of a zoo config, such as
     ``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml``, or of an ImageNet file, such as
     ``ImageNetPretrained/MSRA/R-50.pkl``. The ending may be left out, and so may folders and the
-    schedule (``_3x``) as long as only one model remains.
+    schedule (``_3x``) as long as only one model remains. Names of public files have a scheme, as in
+    ``mmseg://dnl_r50-d8_512x1024_40k_cityscapes``.
 
     Args:
         name: a local file (also from ``~``), which goes before a name; an address; a name; or
@@ -46,6 +49,11 @@ def resolve_weights(name: str, key: str = "MODEL.WEIGHTS") -> str:
     Raises:
         UsageError: neither a file nor a name, or a name of several models.
     """
+    if is_published_name(name):
+        try:
+            return find_published(name).name
+        except UsageError as error:
+            raise UsageError(f"{key}: {error}") from error
     name = os.path.expanduser(name)
     config = name.endswith((".yaml", ".py"))  # stands for its weights, also where the file is here
     if not name or "://" in name or (os.path.isfile(name) and not config):
@@ -64,6 +72,33 @@ def resolve_weights(name: str, key: str = "MODEL.WEIGHTS") -> str:
         raise UsageError(f"{key}: there is no weights file {name!r}{_hint(name)}")
     _log.info(f"{key}: {name} of Detectron2's model zoo, {addresses()[found[0]]}")
     return addresses()[found[0]]
+
+
+def local_weights(name: str, key: str) -> str:
+    """The local file of a name, an address or a file; what is elsewhere is fetched once.
+
+    Args:
+        name, key: see :func:`resolve_weights`.
+
+    Raises:
+        UsageError: see there; or the file cannot be fetched.
+    """
+    path = resolve_weights(name, key)
+    try:
+        return PathManager.get_local_path(path)
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from error
+    except Exception as error:  # as each handler likes
+        raise cannot_be_fetched(path, key, error) from error
+
+
+def cannot_be_fetched(path: str, key: str, error: Exception) -> UsageError:
+    """What to do where an address does not answer."""
+    reason = " ".join(str(error).split())[:200]
+    return UsageError(
+        f"{key}: {path!r} cannot be fetched ({reason}): download it elsewhere and set {key} to the "
+        "file"
+    )
 
 
 def resolve_model(name: str, key: str) -> str:
@@ -91,6 +126,10 @@ def _stem(name: str) -> str:
 
 
 def _hint(name: str) -> str:
+    stem = os.path.splitext(os.path.basename(name))[0]
+    published = [file.name for file in published_files() if stem in (file.folder, file.also)]
+    if published:
+        return f"; the published file is {published[0]}"
     close = _close_to(_stem(name))
     return f"; Detectron2's model zoo has {', '.join(close)}" if close else ""
 

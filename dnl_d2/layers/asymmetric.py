@@ -18,7 +18,15 @@ from dnl_d2.layers.common import (
     init_output,
     to_tokens,
 )
-from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, check_mask, evaluating
+from dnl_d2.layers.context_block import (
+    CONTEXT_BLOCKS,
+    AttentionRows,
+    ContextBlock,
+    MapRows,
+    check_mask,
+    evaluating,
+    flat_index,
+)
 from dnl_d2.layers.functional import full_precision, pairwise_weights
 from dnl_d2.layers.non_local import resolve_inter_channels
 from dnl_d2.layers.norms import Norm
@@ -80,13 +88,16 @@ class _PyramidAttention(nn.Module):
         assert self.project.bias is not None  # there is no norm
         return _Context(weights, value, self.project.bias)
 
-    def maps(self, x: Tensor, low: Tensor, index: Tensor | None, mask: Tensor | None) -> Tensor:
+    def rows(self, x: Tensor, low: Tensor, mask: Tensor | None) -> MapRows:
         """Weights on the positions of ``low``: ``(N, Q, *S_low)``."""
         query, key, empty = self._query_key(x, low, mask)
-        if index is not None:
-            query = query[:, index]
-        weights = self._weights(query, key, empty)
-        return spread_over_positions(weights, low.shape[2:], self.pool_scales, mask)
+        spatial = low.shape[2:]
+
+        def rows(index: Tensor | None) -> dict[str, Tensor]:
+            weights = self._weights(query if index is None else query[:, index], key, empty)
+            return {"pairwise": spread_over_positions(weights, spatial, self.pool_scales, mask)}
+
+        return rows
 
     def _query_key(
         self, x: Tensor, low: Tensor, mask: Tensor | None
@@ -169,7 +180,11 @@ class AsymmetricPyramidNonLocalBlock(ContextBlock):
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        return {"pairwise": self.attend.maps(x, x, index, mask)}
+        return self.map_rows(x, mask)(index)
+
+    def map_rows(self, x: Tensor, mask: Tensor | None) -> MapRows:
+        """Weights on samples, shared out among the positions that a sample is the mean of."""
+        return self.attend.rows(x, x, mask)
 
 
 @CONTEXT_BLOCKS.register("afnb")
@@ -235,9 +250,16 @@ class AsymmetricFusionNonLocalBlock(ContextBlock):
     ) -> dict[str, Tensor]:
         """Weights of positions of ``x`` over the positions of ``low``: ``(N, Q, *S_low)``."""
         low = self._check_low(x, low, key_padding_mask)
-        index = self._flat_index(x, queries)
+        index = flat_index(queries, x.shape[2:], x.device)
         with evaluating(self):
-            return {"pairwise": self.attend.maps(x, low, index, key_padding_mask)}
+            return self.attend.rows(x, low, key_padding_mask)(index)
+
+    def attention_rows(
+        self, x: Tensor, key_padding_mask: Tensor | None = None, **inputs: Tensor
+    ) -> AttentionRows:
+        """``"pairwise"`` of positions of ``x`` over those of ``low``."""
+        low = self._check_low(x, inputs.get("low"), key_padding_mask)
+        return self._rows_of(x, lambda: self.attend.rows(x, low, key_padding_mask))
 
     def _check_low(self, x: Tensor, low: Tensor | None, mask: Tensor | None) -> Tensor:
         self._check(x, None)

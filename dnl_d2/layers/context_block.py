@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import check_count
 
+# (row, column) queries, or flat indices (Q,), -> maps by term.
+AttentionRows = Callable[[Sequence[Sequence[int]]], dict[str, Tensor]]
+MapRows = Callable[[Tensor | None], dict[str, Tensor]]
+
 
 class ContextBlock(nn.Module):
     """A block that relates every position of a feature map to all others.
@@ -75,7 +79,60 @@ class ContextBlock(nn.Module):
         """
         self._check(x, key_padding_mask)
         with evaluating(self):
-            return self.attention_maps(x, self._flat_index(x, queries), key_padding_mask)
+            return self.attention_maps(
+                x, flat_index(queries, x.shape[2:], x.device), key_padding_mask
+            )
+
+    def attention_rows(
+        self, x: Tensor, key_padding_mask: Tensor | None = None, **inputs: Tensor
+    ) -> AttentionRows:
+        """Attention maps of one query after another, to look into what a block has learned.
+
+        What all queries share is computed here, once; a row then takes time and memory linear in L.
+
+        Args:
+            x: as in :meth:`forward`.
+            key_padding_mask: as in :meth:`forward`.
+            inputs: further inputs that the block's own :meth:`forward` takes, by keyword.
+
+        Returns:
+            A function of ``queries``, as :meth:`attention` takes them, that returns ``(N, Q, *S)``
+            weights by term, and ``(N, *S)`` of what all queries share. All are as fine as the map
+            that keys come from, pooled or not. Of a block that takes a softmax of q_i.k_j
+
+            * ``"pairwise"``: that softmax,
+            * ``"whitened"``: the same with the means of queries and keys taken out,
+            * ``"unary"``: the part that all queries share,
+
+            see :func:`~dnl_d2.layers.functional.split_softmax`. Unlike in :meth:`attention`
+            ``"pairwise"`` is the raw softmax of a disentangled block too, which itself computes
+            with ``"whitened"``. Other blocks have the maps of :meth:`attention`.
+
+        Raises:
+            UsageError: as in :meth:`forward`, and, by the function, a query outside the map.
+        """
+        if inputs:  # of a class with a forward, and so an attention, of its own
+            return lambda queries: self.attention(x, queries, key_padding_mask, **inputs)
+        self._check(x, key_padding_mask)
+        return self._rows_of(x, lambda: self.map_rows(x, key_padding_mask))
+
+    def _rows_of(self, x: Tensor, prepare: Callable[[], MapRows]) -> AttentionRows:
+        """Rows by query positions of ``x`` from rows by flat index, in evaluation mode."""
+        with torch.no_grad(), evaluating(self):
+            maps = prepare()
+        spatial, device = x.shape[2:], x.device  # not x itself, which would be kept
+
+        @torch.no_grad()
+        def rows(queries: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+            index = flat_index(queries, spatial, device)
+            with evaluating(self):
+                return maps(index)
+
+        return rows
+
+    def map_rows(self, x: Tensor, mask: Tensor | None) -> MapRows:
+        """What :meth:`attention_rows` returns, for flat query indices; by default the maps."""
+        return lambda index: self.attention_maps(x, index, mask)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The block's function; inputs are already checked.
@@ -105,24 +162,31 @@ class ContextBlock(nn.Module):
             raise UsageError(f"{name}: a map of size {tuple(x.shape[2:])} has no positions")
         check_mask(name, x, mask)
 
-    def _flat_index(self, x: Tensor, queries: Sequence[Sequence[int]] | None) -> Tensor | None:
-        if queries is None:
-            return None
-        spatial = tuple(x.shape[2:])
-        flat = []
-        for query in queries:
-            inside = (
-                isinstance(query, Sequence)
-                and len(query) == len(spatial)
-                and all(int(q) == q and 0 <= q < s for q, s in zip(query, spatial, strict=True))
-            )
-            if not inside:
-                raise UsageError(f"query {query!r} is not a position of a map of size {spatial}")
-            index = 0
-            for q, s in zip(query, spatial, strict=True):
-                index = index * s + int(q)
-            flat.append(index)
-        return torch.tensor(flat, dtype=torch.long, device=x.device)
+
+def flat_index(
+    queries: Sequence[Sequence[int]] | None, spatial: Sequence[int], device: torch.device
+) -> Tensor | None:
+    """Row-major indices ``(Q,)`` of positions of a map of size ``spatial``; of None, None.
+
+    Raises:
+        UsageError: a query is no position of the map.
+    """
+    if queries is None:
+        return None
+    flat = []
+    for query in queries:
+        inside = (
+            isinstance(query, Sequence)
+            and len(query) == len(spatial)
+            and all(int(q) == q and 0 <= q < s for q, s in zip(query, spatial, strict=True))
+        )
+        if not inside:
+            raise UsageError(f"query {query!r} is not a position of a map of size {tuple(spatial)}")
+        index = 0
+        for q, s in zip(query, spatial, strict=True):
+            index = index * s + int(q)
+        flat.append(index)
+    return torch.tensor(flat, dtype=torch.long, device=device)
 
 
 @contextlib.contextmanager

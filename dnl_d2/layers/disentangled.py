@@ -1,6 +1,6 @@
 """The disentangled non-local block of Yin et al., in its four published variants."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,36 +20,26 @@ from dnl_d2.layers.common import (
     init_output,
     to_map,
 )
-from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, choices
+from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows, choices
 from dnl_d2.layers.functional import (
-    autocast_off,
+    Mean,
     center,
     check_backend,
     float_dtype,
     full_precision,
+    layer_mean,
     pairwise_attention,
     pairwise_weights,
     position_mean,
+    split_softmax,
     unary_attention,
     unary_weights,
 )
-from dnl_d2.layers.non_local import resolve_inter_channels, sub_sample
+from dnl_d2.layers.non_local import on_positions, resolve_inter_channels, sub_sample
 from dnl_d2.layers.norms import Norm, get_norm
 from dnl_d2.layers.signatures import takes_fields_of
 
-
-def _center_layer(x: Tensor, mask: Tensor | None) -> Tensor:
-    """``x`` minus one mean over its positions and channels."""
-    with autocast_off(x):
-        (full,) = full_precision(x)
-        return full - position_mean(full, mask).mean(-1, keepdim=True)
-
-
-_WHITENING: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
-    "channel": center,
-    "layer": _center_layer,
-    "none": lambda x, mask: x,
-}
+_WHITENING: dict[str, Mean | None] = {"channel": position_mean, "layer": layer_mean, "none": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,16 +202,47 @@ class DisentangledNonLocalBlock(ContextBlock):
             maps["unary"] = shared.unflatten(1, spatial)
         return maps
 
+    def map_rows(self, x: Tensor, mask: Tensor | None) -> MapRows:
+        """The raw softmax too, and ``"unary"``: the block's own.
+
+        A block that does not whiten has the three terms of its softmax, unless it has a unary one
+        of its own; one that whitens without a unary term has none.
+        """
+        query, key, source, query_mask, key_mask = self._projected(x, mask)
+        (full,) = full_precision(query)
+        mean = (_WHITENING[self.whitening] or position_mean)(full, query_mask)
+        spatial, own = x.shape[2:], None
+        if self.unary is not None:
+            own = unary_weights(self.unary(source).flatten(1), key_mask)
+
+        def rows(index: Tensor | None) -> dict[str, Tensor]:
+            chosen = query if index is None else query[:, index]
+            maps = split_softmax(chosen, mean, key, scale=self.scale, key_padding_mask=key_mask)
+            if own is not None:
+                maps["unary"] = own
+            elif self.whitening != "none":
+                del maps["unary"]
+            return on_positions(maps, spatial, pooled=self.sub_sample)
+
+        return rows
+
     def _query_key(
         self, x: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Query and key tokens, the map that keys come from, and the keys' mask."""
+        query, key, source, query_mask, key_mask = self._projected(x, mask)
+        mean = _WHITENING[self.whitening]
+        if mean is not None:
+            query, key = center(query, query_mask, mean=mean), center(key, key_mask, mean=mean)
+        return query, key, source, key_mask
+
+    def _projected(
+        self, x: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """As :meth:`_query_key`, not whitened, and the queries' mask before the keys'."""
         source, key_mask = sub_sample(x, mask) if self.sub_sample else (x, mask)
         query_mask, key_mask = (None if m is None else m.flatten(1) for m in (mask, key_mask))
-        whiten = _WHITENING[self.whitening]
-        query = whiten(self.query.tokens(x), query_mask)
-        key = whiten(self.key.tokens(source), key_mask)
-        return query, key, source, key_mask
+        return self.query.tokens(x), self.key.tokens(source), source, query_mask, key_mask
 
 
 def _variant(preset: str | DisentangledVariant, options: Mapping[str, Any]) -> DisentangledVariant:

@@ -8,6 +8,7 @@ dtype of ``value``. No function changes its inputs. A sample whose positions are
 zeros, not NaN.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -22,6 +23,9 @@ from dnl_d2.layers.kernels import (
     relu_sum_attention,
     softmax_attention,
 )
+
+# (N, L, D) and a key-padding mask or None -> (N, 1, D) or (N, 1, 1).
+Mean = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -211,6 +215,39 @@ def _mean_attention(
     return attend(query, key, value, scale=scale / count)
 
 
+def split_softmax(
+    query: Tensor,
+    mean: Tensor,
+    key: Tensor,
+    *,
+    scale: float = 1.0,
+    key_padding_mask: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """A softmax of products and the two terms that it hides (arXiv 2006.06668, eq. 3 to 6).
+
+    q_i.k_j = (q_i - mu_q).(k_j - mu_k) + mu_q.k_j + (q_i - mu_q).mu_k, and the last part is the
+    same for every j, so a softmax over j drops it. Hence softmax_j(q_i.k_j) is, up to the factor
+    that makes it sum to 1, the product of softmax_j((q_i - mu_q).(k_j - mu_k)) and
+    softmax_j(mu_q.k_j). For the same reason keys need not be centred to compute the first of them.
+
+    Args:
+        query: ``(N, Lq, D)``.
+        mean: mu_q, ``(N, 1, D)``, or ``(N, 1, 1)`` where all channels have one mean.
+        key: ``(N, Lk, D)``.
+        scale, key_padding_mask: see :func:`pairwise_weights`.
+
+    Returns:
+        ``"pairwise"`` and ``"whitened"`` ``(N, Lq, Lk)``, ``"unary"`` ``(N, Lk)``; fp32 or fp64.
+    """
+    query, mean = full_precision(query, mean)
+    mean = mean.expand(-1, -1, query.shape[2])
+    rows = torch.cat([query, query - mean, mean], 1)  # one product with the keys for all
+    weights = pairwise_weights(rows, key, scale=scale, key_padding_mask=key_padding_mask)
+    count = query.shape[1]
+    raw, whitened, shared = weights.split([count, count, 1], 1)
+    return {"pairwise": raw, "whitened": whitened, "unary": shared[:, 0]}
+
+
 def unary_weights(logits: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
     """Softmax over positions of ``(N, L)`` logits: the map that all queries share."""
     with autocast_off(logits):
@@ -238,8 +275,15 @@ def position_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
         return (total / keep.sum(1, keepdim=True).clamp(min=1)).to(x.dtype)
 
 
-def center(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
-    """``x`` minus its mean over positions (arXiv 2006.06668's whitening), in fp32 or fp64."""
+def layer_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+    """Mean over unmasked positions and channels: ``(N, L, D)`` -> ``(N, 1, 1)``."""
+    return position_mean(x, key_padding_mask).mean(-1, keepdim=True)
+
+
+def center(
+    x: Tensor, key_padding_mask: Tensor | None = None, *, mean: Mean = position_mean
+) -> Tensor:
+    """``x`` minus a mean (arXiv 2006.06668's whitening), in fp32 or fp64."""
     with autocast_off(x):
         (full,) = full_precision(x)
-        return full - position_mean(full, key_padding_mask)
+        return full - mean(full, key_padding_mask)

@@ -1,5 +1,8 @@
 """The non-local block of Wang et al. in its four pairwise forms."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +16,7 @@ from dnl_d2.layers.common import (
     init_output,
     to_tokens,
 )
-from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock
+from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows
 from dnl_d2.layers.functional import (
     autocast_off,
     check_backend,
@@ -21,6 +24,8 @@ from dnl_d2.layers.functional import (
     full_precision,
     pairwise_attention,
     pairwise_weights,
+    position_mean,
+    split_softmax,
 )
 from dnl_d2.layers.norms import Norm
 
@@ -48,13 +53,42 @@ def sub_sample(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     gives zeros and is padding itself.
     """
     rank = x.dim() - 2
-    kernel = [1] * max(rank - 2, 0) + [min(2, s) for s in x.shape[2:][-2:]]
+    kernel = _window(x.shape[2:])
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank - 1]
     if mask is None:
         return pool(x, kernel), None
     pooled = pool(x.masked_fill(mask[:, None], torch.finfo(x.dtype).min), kernel)
     empty = pool((~mask)[:, None].float(), kernel)[:, 0] == 0
     return pooled.masked_fill(empty[:, None], 0.0), empty
+
+
+def on_positions(
+    maps: Mapping[str, Tensor], spatial: Sequence[int], *, pooled: bool
+) -> dict[str, Tensor]:
+    """Flat weights ``(..., Lk)`` as ``(..., *spatial)`` maps.
+
+    Where keys are pooled by :func:`sub_sample`, a key's weight is shared out evenly among the
+    positions of its window; those of an odd size's end, which no window covers, get none.
+    """
+    window = _window(spatial) if pooled else [1] * len(spatial)
+    size = [s // w for s, w in zip(spatial, window, strict=True)]
+    spread = {}
+    for term, weights in maps.items():
+        shaped = weights.unflatten(-1, size)
+        for axis, (length, width) in enumerate(zip(spatial, window, strict=True), -len(size)):
+            if width > 1:
+                shaped = shaped.repeat_interleave(width, axis) / width
+            if shaped.shape[axis] < length:
+                end = list(shaped.shape)
+                end[axis] = length - shaped.shape[axis]
+                shaped = torch.cat([shaped, shaped.new_zeros(end)], axis)
+        spread[term] = shaped
+    return spread
+
+
+def _window(spatial: Sequence[int]) -> list[int]:
+    """Positions along each axis that :func:`sub_sample` makes one of."""
+    return [1] * max(len(spatial) - 2, 0) + [min(2, s) for s in spatial[-2:]]
 
 
 @CONTEXT_BLOCKS.register("nl")
@@ -148,6 +182,27 @@ class NonLocalBlock(ContextBlock):
         )
         spatial = x.shape[2:] if not self.sub_sample else sub_sample(x[:, :1], None)[0].shape[2:]
         return {"pairwise": weights.unflatten(2, tuple(spatial))}
+
+    def map_rows(self, x: Tensor, mask: Tensor | None) -> MapRows:
+        """The forms without a softmax have ``"pairwise"`` alone: it does not split."""
+        query, key, spatial_mask = self._query_key(x, mask)
+        flat_mask = None if spatial_mask is None else spatial_mask.flatten(1)
+        similarity = _SIMILARITY[self.mode]
+        (full,) = full_precision(query)
+        mean = position_mean(full, None if mask is None else mask.flatten(1))
+        spatial = x.shape[2:]
+
+        def rows(index: Tensor | None) -> dict[str, Tensor]:
+            chosen = query if index is None else query[:, index]
+            options: dict[str, Any] = {"scale": self.scale, "key_padding_mask": flat_mask}
+            if similarity == "softmax":
+                maps = split_softmax(chosen, mean, key, **options)
+            else:
+                weights = pairwise_weights(chosen, key, similarity=similarity, **options)
+                maps = {"pairwise": weights}
+            return on_positions(maps, spatial, pooled=self.sub_sample)
+
+        return rows
 
     def _query_key(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Query and key tokens and the keys' mask as a map."""

@@ -8,31 +8,43 @@ from torch import nn
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.loading import load_config_file
 from dnl_d2.errors import UsageError
-from dnl_d2.model_zoo.recipes import get_config_file
+from dnl_d2.model_zoo.recipes import get_checkpoint_url, get_config_file
 from dnl_d2.modeling.from_config import build_from_config
 
 
-def get_config(name: str) -> CfgNode | DictConfig:
+def get_config(name: str, trained: bool = False) -> CfgNode | DictConfig:
     """The config of a recipe.
 
     Args:
         name: see :func:`get_config_file`; with ``.py`` the result is a LazyConfig.
+        trained: let it start from the recipe's published weights, see :func:`get_checkpoint_url`.
 
     Raises:
-        UsageError: see :func:`get_config_file`.
+        UsageError: see these.
     """
-    return load_config_file(get_config_file(name))
+    cfg = load_config_file(get_config_file(name))
+    if trained and isinstance(cfg, CfgNode):
+        cfg.MODEL.WEIGHTS = get_checkpoint_url(name)
+    elif trained:
+        cfg.train.init_checkpoint = get_checkpoint_url(name)
+    return cfg
 
 
 def get_model(
-    name: str, weights: str | None = None, *, device: str | torch.device | None = None
+    name: str,
+    weights: str | None = None,
+    *,
+    trained: bool = False,
+    device: str | torch.device | None = None,
 ) -> nn.Module:
     """A recipe's model in evaluation mode.
 
     Args:
         name: see :func:`get_config_file`.
         weights: a file of this library or of any public code base that
-            ``docs/public_checkpoints.md`` lists, or an address; None for initial weights.
+            ``docs/public_checkpoints.md`` lists, an address, or a published file's name; None for
+            initial weights.
+        trained: take the recipe's published weights, see :func:`get_checkpoint_url`.
         device: where to put it, CUDA where there is one by default; ``meta`` for parameters
             without memory.
 
@@ -40,6 +52,10 @@ def get_model(
         UsageError: see :func:`get_config_file`; or the weights cannot be read or do not fill the
             model.
     """
+    if trained and weights:
+        raise UsageError(f"model zoo: trained=True and weights={weights!r}: give one of them")
+    if trained:
+        weights = get_checkpoint_url(name)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -3,8 +3,10 @@
 import difflib
 import fnmatch
 import functools
+import os
 from pathlib import Path
 
+from dnl_d2.checkpoint.published_weights import of_recipe
 from dnl_d2.config.loading import zoo_folder
 from dnl_d2.errors import UsageError
 
@@ -35,14 +37,58 @@ def get_config_file(name: str) -> str:
     Raises:
         UsageError: no recipe of this name, several, or none of this kind.
     """
-    if not isinstance(name, str):
-        raise UsageError(f"model zoo: {name!r} is no name of a recipe: model_zoo.list() names them")
-    ending = next((end for end in _ENDINGS if name.endswith(end)), "")
-    stem = name.removesuffix(ending)
+    stem, ending = _split(name)
     files = _recipes()[_full_name(stem)]
     if ending and ending not in files:
         raise UsageError(f"model zoo: there is no {name}, but {stem}{next(iter(files))}")
     return str(files[ending] if ending else next(iter(files.values())))
+
+
+def find_recipe(config: str) -> str | None:
+    """The recipe that a name or the path of a config file stands for, or None."""
+    stem, ending = os.path.splitext(os.path.realpath(config))
+    if ending in _ENDINGS and os.path.isfile(config):
+        name = os.path.relpath(stem, os.path.realpath(_configs()))
+        return name if name in _recipes() else None
+    try:
+        return _full_name(_split(config)[0])
+    except UsageError:
+        return None
+
+
+def get_checkpoint_url(name: str) -> str:
+    """The name of a recipe's published weights, such as ``mmseg://dnl_r50-d8_512x1024_40k_cityscapes``.
+
+    Whatever takes weights takes it; the file is fetched once, see ``docs/weights.md``.
+
+    Args:
+        name: see :func:`get_config_file`.
+
+    Raises:
+        UsageError: see there; or no file of this recipe is published.
+    """
+    recipe = _full_name(_split(name)[0])
+    file = of_recipe(recipe)
+    if file is None:
+        raise UsageError(
+            f"model zoo: no weights of {recipe} are published: configs/README.md has the rows that "
+            "have some"
+        )
+    if not file.of_recipe:
+        raise UsageError(
+            f"model zoo: the authors' weights of {recipe} cannot be fetched; {file.name} has the "
+            "same network, trained with another recipe: give it as weights, and a warning names "
+            "the keys to set"
+        )
+    return file.name
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A name without its ending, and the ending."""
+    if not isinstance(name, str):
+        raise UsageError(f"model zoo: {name!r} is no name of a recipe: model_zoo.list() names them")
+    ending = next((end for end in _ENDINGS if name.endswith(end)), "")
+    return name.removesuffix(ending), ending
 
 
 def _full_name(stem: str) -> str:

@@ -17,12 +17,14 @@ from PIL import Image
 
 from dnl_d2 import model_zoo
 from dnl_d2.checkpoint import Checkpointer
+from dnl_d2.checkpoint.published_weights import of_recipe
 from dnl_d2.data.images import image_tensor
 from dnl_d2.engine import load_config
 from dnl_d2.engine.multi_scale import check_multi_scale, detector_at_scales
 from dnl_d2.engine.runner import read_config
 from dnl_d2.engine.training import build_model
 from dnl_d2.errors import UsageError
+from dnl_d2.prediction.attention import AttentionMaps, look
 from dnl_d2.prediction.results import Detections, Segmentation
 from dnl_d2.prediction.sources import read_upright, upright
 
@@ -40,8 +42,8 @@ class Predictor:
     Args:
         config: a recipe's name, see :func:`dnl_d2.model_zoo.list`; a YAML or LazyConfig file; or a
             loaded config of either kind.
-        weights: a file of this library or of a public code base, or an address; None for those of
-            the config.
+        weights: a file of this library or of a public code base, an address, or a published file's
+            name (``mmseg://...``); None for those of the config.
         device: ``cuda``, ``cpu``, ...; None for CUDA where there is one.
         overrides: for the config, as on the command line.
         min_score: objects below are left out; 0 to 1.
@@ -68,6 +70,8 @@ class Predictor:
         check_multi_scale(spec, spec.model_class)
         self.metadata = _metadata((*spec.test_sets, *spec.train_sets))
         self.model = build_model(spec).eval()
+        if weights is None:
+            _require_trained(config, overrides, key=spec.keys.weights)
         path = spec.weights if weights is None else weights
         key = spec.keys.weights if weights is None else "weights"
         checkpointer = Checkpointer(self.model, key=key, channel_order=spec.channel_order)
@@ -96,25 +100,60 @@ class Predictor:
         rgb = _as_rgb(image)
         with torch.inference_mode():
             (output,) = self.model([self._inputs(rgb)])
-        if {*output} not in ({"sem_seg"}, {"instances"}):
+        result = self._result(rgb, output)
+        if result is None:
             raise UsageError(
                 f"the model predicts {', '.join(output)}: only segmentors (sem_seg) and detectors "
                 "(instances) are drawn"
             )
-        if "sem_seg" in output:
-            labels = output["sem_seg"].argmax(0).to("cpu", torch.int64).numpy()
-            names = _names(self.metadata.get("stuff_classes", None), len(output["sem_seg"]))
-            return Segmentation(rgb, labels, names, self.metadata.get("stuff_colors", None))
-        return self._detections(rgb, output["instances"].to("cpu"))
+        return result
 
-    def _inputs(self, rgb: np.ndarray) -> dict[str, Any]:
-        """What the mapper of the evaluation makes of a file with this picture."""
+    def attention(self, image: str | os.PathLike | Image.Image | np.ndarray) -> AttentionMaps:
+        """Where the model's context blocks look in a picture.
+
+        The model runs once, on the whole picture at the size of the evaluation, also where the
+        config slides a window or averages over scales and mirror images: then a prediction is not
+        made of these maps alone.
+
+        Args:
+            image: as in :meth:`__call__`.
+
+        Raises:
+            UsageError: as in :meth:`__call__`, or the model runs no context block.
+        """
+        rgb = _as_rgb(image)
+        inputs = self._inputs(rgb, at_scales=False)
+        return look(self.model, rgb, inputs, lambda output: self._result(rgb, output))
+
+    def attention_blocks(self) -> dict[str, tuple[str, ...]]:
+        """The context blocks that a prediction runs, and their terms, as in ``attention().blocks``.
+
+        Found with a small grey picture, and so in little time.
+        """
+        grey = np.full((64, 64, 3), 128, dtype=np.uint8)
+        return look(self.model, grey, {"image": image_tensor(grey), **_size(grey)}).blocks
+
+    def _result(self, rgb: np.ndarray, output: dict[str, Any]) -> Segmentation | Detections | None:
+        """What the model's output says; None if it is neither a label map nor objects."""
+        if {*output} == {"instances"}:
+            return self._detections(rgb, output["instances"].to("cpu"))
+        if {*output} != {"sem_seg"}:
+            return None
+        labels = output["sem_seg"].argmax(0).to("cpu", torch.int64).numpy()
+        names = _names(self.metadata.get("stuff_classes", None), len(output["sem_seg"]))
+        return Segmentation(rgb, labels, names, self.metadata.get("stuff_colors", None))
+
+    def _inputs(self, rgb: np.ndarray, *, at_scales: bool = True) -> dict[str, Any]:
+        """What the mapper of the evaluation makes of a file with this picture.
+
+        Without ``at_scales`` what it would make of it for a test at a single scale.
+        """
         mapper = self._mapper
         image = rgb if mapper.image_format == "RGB" else rgb[:, :, ::-1]
         image = np.require(image, requirements=["C", "W"])  # PyTorch warns of what is read-only
-        size = {"height": image.shape[0], "width": image.shape[1]}
+        size = _size(image)
         views = getattr(mapper, "multi_scale_flip", None)
-        if views is not None and views.enabled:
+        if at_scales and views is not None and views.enabled:
             return size | views.model_inputs(image)
         augmented = T.AugInput(image)
         mapper.augmentations(augmented)
@@ -141,6 +180,17 @@ def _loaded(config: str | CfgNode | DictConfig, overrides: Sequence[str]) -> Cfg
     return load_config(path, overrides)
 
 
+def _require_trained(config: Any, overrides: Sequence[str], *, key: str) -> None:
+    """Refuses what a recipe's training starts from, where trained weights are published."""
+    recipe = model_zoo.find_recipe(config) if isinstance(config, str) else None
+    file = of_recipe(recipe) if recipe else None
+    if file and not any(override.startswith(key) for override in overrides):
+        raise UsageError(
+            f"a prediction needs trained weights, and {key} of {recipe} names those that training "
+            f"starts from: give yours as weights, or the published {file.name}"
+        )
+
+
 def _on_device(cfg: CfgNode | DictConfig, device: str | None) -> CfgNode | DictConfig:
     cfg = cfg.clone() if isinstance(cfg, CfgNode) else cfg.copy()
     wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -164,6 +214,10 @@ def _names(known: Sequence[str] | None, count: int) -> list[str]:
     """Names of at least ``count`` classes: those of the dataset, or numbers."""
     names = list(known or ())
     return names + [f"class {number}" for number in range(len(names), count)]
+
+
+def _size(image: np.ndarray) -> dict[str, int]:
+    return {"height": image.shape[0], "width": image.shape[1]}
 
 
 def _as_rgb(image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import glob
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from dnl_d2.errors import UsageError
 
 _logger = logging.getLogger(__name__)
 # What the names of results end in, beside the JSON file of the same name.
+ATTENTION = "_attention"  # and then names of block and term
 RESULTS = ("_overlay.png", "_side_by_side.png", "_labels.png", "_overlay.mp4")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _STDIN = "-"
@@ -118,11 +120,10 @@ def _is_below(path: str, folder: str | None) -> bool:
 
 
 def _is_result(path: str) -> bool:
-    """Whether a file is what an earlier prediction has written."""
-    return any(
-        path.endswith(ending) and os.path.exists(f"{path.removesuffix(ending)}.json")
-        for ending in RESULTS
-    )
+    """Whether a file is what an earlier prediction, or drawing of attention, has written."""
+    written_with = [path.removesuffix(ending) for ending in RESULTS if path.endswith(ending)]
+    written_with += [path[: found.end()] for found in re.finditer(ATTENTION, path)]
+    return any(os.path.exists(f"{stem}.json") for stem in written_with)
 
 
 def _source(path: str, name: str) -> Source:

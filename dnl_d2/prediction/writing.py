@@ -35,10 +35,10 @@ def write_prediction(folder: str, name: str, result: Result) -> None:
     """
     path = os.path.join(folder, name)
     make_folder(os.path.dirname(path))
-    _write_picture(f"{path}_overlay.png", Image.fromarray(result.draw()))
-    _write_picture(f"{path}_side_by_side.png", Image.fromarray(result.side_by_side()))
+    write_picture(f"{path}_overlay.png", Image.fromarray(result.draw()))
+    write_picture(f"{path}_side_by_side.png", Image.fromarray(result.side_by_side()))
     if isinstance(result, Segmentation):
-        _write_picture(f"{path}_labels.png", result.label_picture())
+        write_picture(f"{path}_labels.png", result.label_picture())
     write_text(f"{path}.json", json.dumps(result.summary(), indent=2) + "\n")
 
 
@@ -59,13 +59,23 @@ def write_video(folder: str, source: Source, results: Iterable[Result]) -> None:
             figures.append(result.summary())
             yield result.draw()
 
+    write_frames(f"{path}_overlay.mp4", source, drawn())
+    write_text(f"{path}.json", json.dumps({"frames": figures}) + "\n")
+
+
+def write_frames(path: str, source: Source, frames: Iterable[np.ndarray]) -> None:
+    """Writes an mp4 file of ``(H, W, 3)`` frames at the rate of a video.
+
+    Raises:
+        UsageError: OpenCV is missing or cannot write the format, or the frames have several sizes.
+        WriteError: the file cannot be written.
+    """
     # OpenCV tells the format by the ending; and what fails in a frame is no failure of the disk.
     with tempfile.TemporaryDirectory(prefix="dnl_d2-video-") as folder:
         encoded = os.path.join(folder, "video.mp4")
-        _encode(encoded, source.path, drawn(), source.rate or 25.0)
-        with renamed_when_whole(f"{path}_overlay.mp4") as temporary:
+        _encode(encoded, source.path, frames, source.rate or 25.0)
+        with renamed_when_whole(path) as temporary:
             shutil.copyfile(encoded, temporary)
-    write_text(f"{path}.json", json.dumps({"frames": figures}) + "\n")
 
 
 def make_folder(path: str) -> None:
@@ -78,7 +88,8 @@ def make_folder(path: str) -> None:
         raise WriteError(f"{path}: no permission to write in this folder")
 
 
-def _write_picture(path: str, picture: Image.Image) -> None:
+def write_picture(path: str, picture: Image.Image) -> None:
+    """Writes a PNG file; raises a WriteError if it cannot be written."""
     content = io.BytesIO()
     picture.save(content, format="PNG", compress_level=1)  # less time, larger files
     write_bytes(path, content.getvalue())

@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 
 from dnl_d2 import model_zoo
 from dnl_d2.checkpoint import Checkpointer, convert_back, get_source
+from dnl_d2.checkpoint.hidden_settings import differences
 from dnl_d2.checkpoint.reading import WeightsFile
 from dnl_d2.checkpoint.translate import to_model
 from dnl_d2.checkpoint.zoo_settings import zoo_settings
@@ -242,3 +243,18 @@ def test_a_plain_resnet_in_one_whose_shortcuts_pool(tmp_path, caplog):
     load(ours, str(tmp_path / "resnet.pth"), "BGR")
     (line,) = [text for text in warnings(caplog) if "other settings" in text]
     assert "MODEL.RESNETS.SHORTCUT (LazyConfig: shortcut) conv" in line
+
+
+def test_weights_of_mmdetection_2_do_not_fit_the_authors_recipes_silently():
+    recipe = model_zoo.get_config_file("coco/mask_rcnn_r50_fpn_gc_r16_c3-c5_fixbn_1x")
+    model = build_from_config(recipe, device="meta")
+    trained = get_source("mmdet").settings_of({}, {})
+    said = [line.split()[0] for line in differences(model, model.state_dict(), trained)]
+    assert said == [
+        "MODEL.RESNETS.CONTEXT_MASK_PADDING",
+        "MODEL.ANCHOR_GENERATOR.NAME",
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
+        "MODEL.ROI_MASK_HEAD.POOLER_TYPE",
+        "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO",
+    ]

@@ -213,6 +213,11 @@ def change_folder(arguments: list[str]) -> None:
     assert arguments == ["dnl_d2"], arguments
 
 
+def notebook(arguments: list[str]) -> None:
+    """The notebook exists; its own test runs it."""
+    assert (ROOT / arguments[-1]).is_file() and arguments[-1].endswith(".ipynb"), arguments
+
+
 def clone(arguments: list[str]) -> None:
     """A clone, which only the reader knows the address of."""
     assert arguments[0] == "clone"
@@ -230,6 +235,7 @@ CHECKED = {
     "export": export,
     "cd": change_folder,
     "git": clone,
+    "jupyter": notebook,
     ".ci/run": ci,
 }
 

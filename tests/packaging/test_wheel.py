@@ -72,7 +72,8 @@ def python(wheel) -> Path:
 
 def test_wheel_holds_what_the_repository_holds(wheel, root):
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    library = {p.relative_to(root).as_posix() for p in root.glob("dnl_d2/**/*.py")}
+    files = (*root.glob("dnl_d2/**/*.py"), *root.glob("dnl_d2/checkpoint/*.yaml"))
+    library = {p.relative_to(root).as_posix() for p in files}
     configs = {p.relative_to(root).as_posix() for p in root.glob("configs/*/**/*.*")}
     configs = {f"dnl_d2/model_zoo/{p}" for p in configs if p.endswith((".py", ".yaml"))}
     assert inside == library | configs | {"dnl_d2/py.typed"}

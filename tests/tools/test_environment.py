@@ -7,7 +7,7 @@ import pytest
 
 TOOLS = (
     "analyze_model", "check_dataset", "convert_weights", "demo", "generate_dataset", "make_tables",
-    "new_config", "predict", "prepare_dataset", "train_net",
+    "new_config", "predict", "prepare_dataset", "train_net", "visualize_attention",
 )  # fmt: skip
 PARITY = ("benchmark_blocks", "benchmark_model", "check_parity")
 

@@ -44,8 +44,8 @@ def test_published_figures_stand_beside_own_ones(tool):
     text = tool.render("<!-- results:d_published -->\n<!-- end -->", tables, path="x")
     first, second = text.splitlines()[3:5]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (first, second)]
-    assert cells[0] == ["`d/x`", "a zoo", "78.60", "-", "80.27", "-", "-", "12.35", "not run"]
-    assert cells[1] == ["`d/y`", *["-"] * 6, "not run", "not run"]
+    assert cells[0] == ["`d/x`", "a zoo", "78.60", "-", "80.27", "-", "-", "12.35", "not run", "-"]
+    assert cells[1] == ["`d/y`", *["-"] * 6, "not run", "not run", "-"]
 
 
 def test_detection_has_its_own_columns(tool):
@@ -61,9 +61,30 @@ def test_detection_has_its_own_columns(tool):
     titles, first, second = (
         [cell.strip() for cell in lines[k].strip("|").split("|")] for k in (1, 3, 4)
     )
-    assert titles[2:4] == ["box AP", "mask AP"] and titles[-2:] == ["own box AP", "own mask AP"]
-    assert first == ["`c/x`", "a zoo", "37.3", "34.2", "-", "10.6", "-", "-", "37.3", "34.0"]
-    assert second == ["`c/y`", "a zoo", "41.0", "37.0", "-", "-", "46.9", "-", *["not run"] * 2]
+    assert titles[2:4] == ["box AP", "mask AP"] and titles[-1] == "weights"
+    assert titles[-3:-1] == ["own box AP", "own mask AP"]
+    assert first == ["`c/x`", "a zoo", "37.3", "34.2", "-", "10.6", "-", "-", "37.3", "34.0", "-"]
+    assert second == [
+        "`c/y`",
+        "a zoo",
+        "41.0",
+        "37.0",
+        "-",
+        "-",
+        "46.9",
+        "-",
+        *["not run"] * 2,
+        "-",
+    ]
+
+
+def test_a_row_links_to_its_published_weights(tool):
+    file = tool.of_recipe("cityscapes/dnl_r50-d8_40k_cityscapes-512x1024")
+    rows = [{"config": file.recipe}]
+    text = tool.render(
+        "<!-- results:d_published -->\n<!-- end -->", tool.join({}, {"d": rows}), path="x"
+    )
+    assert f"[`mmseg://dnl_r50-d8_512x1024_40k_cityscapes`]({file.address})" in text
 
 
 def test_overview_has_figure_commit_and_hardware(tool):

@@ -71,15 +71,3 @@ class AsymmetricHead(SegmentationHead):
     def decode(self, features: list[Tensor]) -> Tensor:
         low, high = features
         return self.context(self.bottleneck(self.fusion(high, low=low)))
-
-    def attention(
-        self, features: Mapping[str, Tensor], queries: Sequence[tuple[int, int]]
-    ) -> dict[str, Tensor]:
-        """Of APNB ``"pairwise"``, and of AFNB ``"fusion"``, over the shallow feature's cells.
-
-        A pooled sample's weight is shared out among the cells that it is the mean of.
-        """
-        low, high = (features[name] for name in self.in_features)
-        x = self.bottleneck(self.fusion(high, low=low))
-        fusion = self.fusion.attention(high, queries, low=low)["pairwise"]
-        return self.context.attention(x, queries) | {"fusion": fusion}

@@ -79,13 +79,6 @@ class ContextHead(SegmentationHead):
             out = conv(out)
         return out if self.fuse is None else self.fuse(torch.cat([x, out], 1))
 
-    def attention(
-        self, features: Mapping[str, Tensor], queries: Sequence[tuple[int, int]]
-    ) -> dict[str, Tensor]:
-        if self.context_block is None:
-            return super().attention(features, queries)
-        return self.context_block.attention(self.convs[0](features[self.in_features[0]]), queries)
-
 
 def build_auxiliary_head(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> ContextHead | None:
     """The FCN head of MODEL.SEM_SEG_HEAD.AUXILIARY; None if its LOSS_WEIGHT is 0.

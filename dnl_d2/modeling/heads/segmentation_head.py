@@ -135,23 +135,6 @@ class SegmentationHead(nn.Module, ABC):
         """Features by name -> logits ``(N, K, H', W')`` at feature resolution."""
         return self.predictor(self.dropout(self.decode([features[f] for f in self.in_features])))
 
-    def attention(
-        self, features: Mapping[str, Tensor], queries: Sequence[tuple[int, int]]
-    ) -> dict[str, Tensor]:
-        """Attention maps of the head's context blocks, for figures.
-
-        Args:
-            features: backbone features by name.
-            queries: (row, column) cells of the last of ``in_features``.
-
-        Returns:
-            As :meth:`dnl_d2.layers.ContextBlock.attention`.
-
-        Raises:
-            UsageError: the head has no context block.
-        """
-        raise UsageError(f"{type(self).__name__} has no context block to draw attention of")
-
     def losses(
         self, predictions: Tensor, targets: Tensor, *, name: str = "loss_sem_seg"
     ) -> dict[str, Tensor]:
