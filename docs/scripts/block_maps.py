@@ -11,33 +11,38 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dnl_d2.checkpoint import Checkpointer  # noqa: E402
-from dnl_d2.data import read_image, read_label  # noqa: E402
+from dnl_d2.data import read_label  # noqa: E402
 from dnl_d2.engine import load_config, run  # noqa: E402
 from dnl_d2.modeling import AsymmetricHead  # noqa: E402
+from dnl_d2.prediction import Predictor  # noqa: E402
 from dnl_d2.synthetic import generate_dataset  # noqa: E402
-from dnl_d2.visualization import color_label, draw_rows, head_attention  # noqa: E402
+from dnl_d2.visualization import color_label, draw_rows  # noqa: E402
 
 DATASET = "generated_sem_seg_val"
 CONFIG = ROOT / "configs/generated/dnl_r18w32_800_generated-192x192.py"
 STRIPES, DISCS = ("texture_a", "texture_b"), ("paired",)
 # Which maps of a model's head are drawn on which page, by title.
 PAGES = {
-    "nl": ("nl", {"pairwise": "pairwise (of +)"}),
-    "snl": ("snl", {"unary": "unary"}),
-    "gc": ("gc", {"unary": "unary"}),
-    "dnl": ("dnl", {"pairwise": "pairwise (of +)", "unary": "unary"}),
-    "apnb": ("ann", {"pairwise": "pairwise (of +)"}),
-    "afnb": ("ann", {"fusion": "pairwise (of +)"}),
+    "nl": ("nl", {("context_block", "pairwise"): "pairwise (of +)"}),
+    "snl": ("snl", {("context_block", "unary"): "unary"}),
+    "gc": ("gc", {("context_block", "unary"): "unary"}),
+    "dnl": (
+        "dnl",
+        {
+            ("context_block", "whitened"): "pairwise, whitened (of +)",
+            ("context_block", "unary"): "unary",
+        },
+    ),
+    "apnb": ("ann", {("context", "pairwise"): "pairwise (of +)"}),
+    "afnb": ("ann", {("fusion", "pairwise"): "pairwise (of +)"}),
 }
 
 
@@ -59,8 +64,8 @@ def main() -> None:
         draw(ROOT / f"docs/blocks/{page}.png", models[method], titles)
 
 
-def trained(method: str, args: argparse.Namespace) -> torch.nn.Module:
-    """The model of a method in evaluation mode, trained now or before."""
+def trained(method: str, args: argparse.Namespace) -> Predictor:
+    """The model of a method, trained now or before."""
     cfg = load_config(str(CONFIG), [f"train.max_iter={args.iterations}", "train.device=cpu"])
     cfg.train.output_dir = os.path.join(args.output, method)
     cfg.train.checkpointer.period = args.iterations
@@ -74,9 +79,7 @@ def trained(method: str, args: argparse.Namespace) -> torch.nn.Module:
         print(f"{method}: mIoU {figures['mIoU']:.1f}", flush=True)
         for name in ("fvcore", "detectron2", "dnl_d2"):  # one run's log is not the next one's
             logging.getLogger(name).handlers.clear()
-    model = instantiate(cfg.model)
-    Checkpointer(model).load(weights)
-    return model.eval()
+    return Predictor(cfg, weights=weights, device="cpu")
 
 
 def put_block(model: dict, method: str) -> None:
@@ -100,26 +103,22 @@ def put_block(model: dict, method: str) -> None:
     )
 
 
-@torch.no_grad()
-def draw(path: Path, model: torch.nn.Module, titles: dict[str, str]) -> None:
+def draw(path: Path, predict: Predictor, titles: dict[tuple[str, str], str]) -> None:
     """Two positions of one picture, or where all positions share the map two pictures."""
     meta, rows, queries = MetadataCatalog.get(DATASET), [], []
-    shared = set(titles) == {"unary"}
+    shared = {term for _, term in titles} == {"unary"}
     for number, names in ((3, STRIPES), (1 if shared else 3, DISCS)):
         record = DatasetCatalog.get(DATASET)[number]
-        image = read_image(record["file_name"], "RGB")
         label = read_label(record["sem_seg_file_name"])
-        tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
-        predicted = model([{"image": tensor}])[0]["sem_seg"].argmax(0).numpy()
         query = inside(label, [meta.stuff_classes.index(name) for name in names])
-        maps = head_attention(model, tensor, [query])
+        seen = predict.attention(record["file_name"])
         panels = {
-            "image": image,
+            "image": seen.image,
             "truth": color_label(label, meta.stuff_colors),
-            "prediction": color_label(predicted, meta.stuff_colors),
+            "prediction": color_label(np.asarray(seen.prediction), meta.stuff_colors),
         }
-        for name, title in titles.items():
-            panels[title] = (maps[name][0] if maps[name].dim() == 3 else maps[name]).numpy()
+        for (block, term), title in titles.items():
+            panels[title] = seen.overlay(f"sem_seg_head.{block}", term, pixel=query)
         rows.append(panels)
         queries.append(query)
     legend = dict(zip(meta.stuff_classes, meta.stuff_colors, strict=True))
