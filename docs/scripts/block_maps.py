@@ -124,7 +124,7 @@ def draw(path: Path, predict: Predictor, titles: dict[tuple[str, str], str]) -> 
     legend = dict(zip(meta.stuff_classes, meta.stuff_colors, strict=True))
     draw_rows(str(path), rows, queries=queries, legend=legend)
     picture = Image.open(path).convert("RGB")
-    picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)  # below 100 kB
+    picture.quantize(64, Image.Quantize.MAXCOVERAGE, kmeans=4).save(path, optimize=True)
 
 
 def inside(label: np.ndarray, classes: list[int]) -> tuple[int, int]:

@@ -22,4 +22,4 @@ class Roles(griffe.Extension):
 def _fence(match: re.Match) -> str:
     indent, language, code = match.groups()
     lines = [indent + line[len(indent) + 4 :] for line in code.rstrip("\n").split("\n")]
-    return "\n".join([f"{indent}```{language}", *lines, f"{indent}```", ""])
+    return "\n".join([f"{indent}```{language}", *lines, f"{indent}```", "", ""])

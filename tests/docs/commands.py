@@ -40,7 +40,7 @@ SHORT_YAML = [
     "SOLVER.ACCUMULATE", "1", "SOLVER.AMP.ENABLED", "False", "DATALOADER.NUM_WORKERS", "0",
     "TEST.EVAL_PERIOD", "0", "INPUT.CROP.SIZE", "[64,64]",
 ]  # fmt: skip
-_PUBLISHED = re.compile(r"mmseg://\w+|(?:dnl|nonlocal|gcnet|ann)_r\d+-d8_\w+\.pth")
+_PUBLISHED = re.compile(r"mmseg://[\w-]+|(?:dnl|nonlocal|gcnet|ann)_r\d+-d8_\w+\.pth")
 SMALL_YAML = ["INPUT.RESIZE.BASE_SIZE", "[128,96]"]
 SHORT_LAZY = [
     "train.max_iter=2", "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
