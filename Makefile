@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint matrix clean
+.PHONY: help demo test lint docs matrix clean
 
 help:
 	@echo 'make demo    train FCN and DNL on generated data, print the table, draw the picture'
 	@echo 'make test    run the tests              (make test ARGS="-k attention")'
 	@echo 'make lint    check style, formatting, types, docstrings and links'
+	@echo 'make docs    build the documents in output/docs'
 	@echo 'make matrix  run the tests of layers and engine on several Pythons and PyTorches (gigabytes)'
 	@echo 'make clean   remove .venv and what tools cached; output/ and datasets/ stay'
 	@echo
@@ -38,6 +39,12 @@ lint: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python .ci/check_links.py
+
+# Of a theme that warns of another program's future.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(READY)
+	@$(BIN)/mkdocs build --quiet --strict $(ARGS)
+	@echo 'output/docs/index.html'
 
 matrix:
 	@.ci/matrix $(ARGS)

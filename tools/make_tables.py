@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Writes the result tables of the READMEs from configs/results.yaml and configs/published.yaml.
+"""Writes the tables of READMEs and pages: results from configs/results.yaml and
+configs/published.yaml, costs from docs/scripts/costs.yaml.
 
 Text between ``<!-- results:NAME -->`` and ``<!-- end -->`` is replaced; ``--check`` only reports
 whether a file is out of date.
@@ -20,9 +21,13 @@ from dnl_d2.errors import UsageError, ending_in_one_line
 from dnl_d2.files import write_text
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FILES = ("README.md", "configs/README.md")
+_BLOCKS = ("index", "nl", "snl", "gc", "dnl", "apnb", "afnb")
+FILES = (
+    "configs/README.md", "docs/which_config.md", *(f"docs/blocks/{name}.md" for name in _BLOCKS)
+)  # fmt: skip
 SOURCES = ("results.yaml", "published.yaml")
-_WHERE = " and ".join(f"configs/{name}" for name in SOURCES)
+COSTS = "docs/scripts/costs.yaml"
+_WHERE = " and ".join((*(f"configs/{name}" for name in SOURCES), COSTS))
 # Up to the end, the next block, or where there is neither the end of the text.
 _BLOCK = re.compile(
     r"(<!-- results:([\w-]+) -->\n).*?(<!-- end -->|(?=<!-- results:)|\Z)", re.DOTALL
@@ -115,7 +120,54 @@ def _beside_own(
     return _github(table, headers)
 
 
-TABLES = {make.__name__: make for make in (overview, classes, published, detection)}
+def costs(rows: list[dict]) -> str:
+    """What a block costs, a line for each place."""
+    table = [
+        {
+            "block": f"`{row['block']}`",
+            "where": row["place"],
+            "options": ", ".join(f"{key} {value}" for key, value in row["options"].items()) or "-",
+            "map": f"{row['channels']}x{row['size']}",
+            "parameters (10³)": f"{row['parameters'] / 1e3:.0f}",
+            "GFLOPs": f"{row['gflops']:.2f}",
+            "forward (ms)": f"{row['forward_ms']:.0f}",
+            "forward and backward (ms)": f"{row['training_ms']:.0f}",
+        }
+        for row in rows
+    ]
+    return f"{_github(table)}\nTimes: {rows[0]['hardware']}.\n"
+
+
+def models(rows: list[dict]) -> str:
+    """What a recipe's model costs, beside what was published of it."""
+    table = [
+        {
+            "config": f"`{row['config']}`",
+            "parameters (M)": f"{row['parameters'] / 1e6:.1f}",
+            "GFLOPs": f"{row['gflops']:.0f}",
+            "mIoU": f"{row['miou']:.2f}",
+            "memory (GB)": row.get("memory_gb", "-"),
+            "fps": row.get("fps", "-"),
+        }
+        for row in rows
+    ]
+    return _github(table)
+
+
+TABLES = {make.__name__: make for make in (overview, classes, published, detection, costs, models)}
+
+
+def cost_tables(content: dict, figures: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """Rows by table name: blocks, each alone and all, and models with their published figures."""
+    blocks = [row | {"hardware": content["hardware"]} for row in content["blocks"]]
+    tables = {f"{row['block']}_costs": [] for row in blocks} | {"all_costs": blocks}
+    for row in blocks:
+        tables[f"{row['block']}_costs"].append(row)
+    published_rows = {row["config"]: row for rows in figures.values() for row in rows}
+    for row in content["models"]:
+        name = f"{row['config'].partition('/')[0]}_models"
+        tables.setdefault(name, []).append(published_rows[row["config"]] | row)
+    return tables
 
 
 def join(results: dict[str, list[dict]], figures: dict[str, list[dict]]) -> dict[str, list[dict]]:
@@ -165,13 +217,18 @@ def render(text: str, tables: dict[str, list[dict]], *, path: str) -> str:
     return _BLOCK.sub(fill, text)
 
 
-def _read(name: str) -> dict[str, list[dict]]:
-    path = os.path.join(ROOT, "configs", name)
+def _load(name: str) -> dict:
+    path = os.path.join(ROOT, name)
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file) or {}
+            return yaml.safe_load(file) or {}
     except (OSError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
+
+
+def _read(name: str) -> dict[str, list[dict]]:
+    path = os.path.join("configs", name)
+    content = _load(path)
     for dataset, rows in content.items():
         if not rows or any("config" not in row for row in rows):
             raise UsageError(f"{path}: {dataset} has no row, or one without config")
@@ -182,7 +239,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if out of date")
     args = parser.parse_args()
-    tables = join(*map(_read, SOURCES))
+    results, figures = map(_read, SOURCES)
+    tables = join(results, figures) | cost_tables(_load(COSTS), figures)
     changed = {}
     for name in FILES:  # all of them before the first is written
         path = os.path.join(ROOT, name)

@@ -2,7 +2,7 @@
 """Makes the label maps that training reads from the files of a dataset's archives.
 
 Safe to interrupt and to run again: what is done, and whole, is left alone. A broken file does not
-stop the others; it is named, and the exit status is not 0. dnl_d2/data/README.md shows the folders.
+stop the others; it is named, and the exit status is not 0. docs/datasets.md shows the folders.
 
 Examples:
     tools/prepare_dataset.py cityscapes

@@ -42,7 +42,7 @@ def get_model(
     Args:
         name: see :func:`get_config_file`.
         weights: a file of this library or of any public code base that
-            ``dnl_d2/checkpoint/README.md`` lists, an address, or a published file's name; None for
+            ``docs/public_checkpoints.md`` lists, an address, or a published file's name; None for
             initial weights.
         trained: take the recipe's published weights, see :func:`get_checkpoint_url`.
         device: where to put it, CUDA where there is one by default; ``meta`` for parameters

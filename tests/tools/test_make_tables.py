@@ -93,6 +93,25 @@ def test_overview_has_figure_commit_and_hardware(tool):
         assert part in got
 
 
+def test_costs_stand_on_the_page_of_each_block_and_together(tool):
+    block = {"block": "nl", "place": "head", "options": {"norm": "BN"}, "channels": 8,
+             "size": "4x5", "parameters": 1500, "gflops": 0.256, "forward_ms": 1.6,
+             "training_ms": 20.2}  # fmt: skip
+    model = {"config": "d/x", "parameters": 2_040_000, "gflops": 7.6}
+    content = {"hardware": "a machine", "models": [model],
+               "blocks": [block, block | {"block": "gc", "options": {}}]}  # fmt: skip
+    tables = tool.cost_tables(content, {"d": [{"config": "d/x", "miou": 70.0, "fps": 2.5}]})
+    assert {name: len(rows) for name, rows in tables.items()} == {
+        "nl_costs": 1, "gc_costs": 1, "all_costs": 2, "d_models": 1
+    }  # fmt: skip
+    got = " ".join(tool.costs(tables["nl_costs"]).split())
+    assert "| `nl` | head | norm BN | 8x4x5 | 2 | 0.26 | 2 | 20 |" in got
+    assert got.endswith("Times: a machine.")
+    assert "| `d/x` | 2.0 | 8 | 70.00 | - | 2.5 |" in " ".join(
+        tool.models(tables["d_models"]).split()
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -131,6 +150,8 @@ def test_all_files_are_filled_or_none(tool, tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/results.yaml").write_text(yaml.safe_dump({"d": [ROW]}))
     (tmp_path / "configs/published.yaml").write_text("")
+    (tmp_path / "docs/scripts").mkdir(parents=True)
+    (tmp_path / "docs/scripts/costs.yaml").write_text("{hardware: x, blocks: [], models: []}")
     block = "<!-- results:d_classes -->\n<!-- end -->\n"
     (tmp_path / "a.md").write_text(block)
     (tmp_path / "b.md").write_text(block.replace("<!-- end -->", ""))
