@@ -165,13 +165,18 @@ def parse(words: list[str]) -> None:
     class Parsed(Exception):
         pass
 
-    def parse_args(parser: ArgumentParser, *arguments: object) -> Namespace:
-        original(parser, *arguments)
-        raise Parsed
+    def stopping(read: Callable) -> Callable:
+        def parse(parser: ArgumentParser, *arguments: object) -> None:
+            read(parser, *arguments)
+            raise Parsed
 
-    original = ArgumentParser.parse_args
+        return parse
+
     script = str(ROOT / "projects/parity" / Path(words[0]).name)
-    with patch.object(ArgumentParser, "parse_args", parse_args):
+    with ExitStack() as stack:
+        for name in ("parse_args", "parse_intermixed_args"):
+            stopped = stopping(getattr(ArgumentParser, name))
+            stack.enter_context(patch.object(ArgumentParser, name, stopped))
         try:
             run_file([script, *words[1:]])
         except Parsed:
