@@ -222,7 +222,11 @@ def look(
 
 
 def _once(model: nn.Module) -> nn.Module:
-    """The model that predicts a picture whole and at one scale; its parts are shared."""
+    """The model that predicts a picture whole and at one scale; its parts are shared.
+
+    Of what :func:`torch.compile` returns it is the model that was compiled.
+    """
+    model = getattr(model, "_orig_mod", model)
     if isinstance(model, GeneralizedRCNNWithTTA):
         return model.model
     if not isinstance(model, ContextSegmentor):
