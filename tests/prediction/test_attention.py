@@ -238,6 +238,15 @@ def test_other_threads_are_not_listened_to():
         assert list(blocks) == ["sem_seg_head.context_block"] and padded == [(64, 96)]
 
 
+def test_maps_of_a_diverged_model_are_refused():
+    model = segmentor()
+    model.sem_seg_head.context_block.query.bias.data[0] = float("nan")
+    seen = looked_at(model, picture(64, 96))
+    with pytest.raises(UsageError, match=r"whitened map of sem_seg_head\.\S+ is not finite"):
+        seen.overlay(seen.main_block, "whitened", (0, 0))
+    assert np.isfinite(seen.map(seen.main_block, "unary")).all()
+
+
 def test_mistakes_are_one_line():
     with pytest.raises(UsageError, match="SemanticSegmentor runs no context block that has"):
         looked_at(segmentor(None), picture(64, 96))
