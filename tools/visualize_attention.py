@@ -23,11 +23,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
     parser.add_argument(
-        "--block", nargs="+", default=[], metavar="NAME",
+        "--block", nargs="+", action="extend", default=[], metavar="NAME",
         help="names as --list shows them; default: the head's block, else the backbone's last",
     )  # fmt: skip
     parser.add_argument(
-        "--pixels", nargs="+", type=_point, default=[], metavar="ROW,COLUMN",
+        "--pixels", nargs="+", action="extend", type=_point, default=[], metavar="ROW,COLUMN",
         help="whose maps to draw; default: in the middle of the largest classes or objects",
     )  # fmt: skip
     parser.add_argument(

@@ -106,15 +106,24 @@ class ContextBlock(nn.Module):
 
             see :func:`~dnl_d2.layers.functional.split_softmax`. Unlike in :meth:`attention`
             ``"pairwise"`` is the raw softmax of a disentangled block too, which itself computes
-            with ``"whitened"``. Other blocks have the maps of :meth:`attention`.
+            with ``"whitened"``. Other blocks have the maps of :meth:`attention`, and so has a
+            class that changes :meth:`attention_maps` or :meth:`attention` of a block.
 
         Raises:
-            UsageError: as in :meth:`forward`, and, by the function, a query outside the map.
+            UsageError: as in :meth:`forward`; the class has no :meth:`attention` that takes
+                ``inputs``; and, by the function, a query outside the map.
         """
-        if inputs:  # of a class with a forward, and so an attention, of its own
+        if inputs and type(self).attention is ContextBlock.attention:
+            raise UsageError(
+                f"{type(self).__name__} has no attention(x, queries, key_padding_mask, "
+                f"{', '.join(inputs)}): it cannot show its maps"
+            )
+        source = _most_derived(type(self), "map_rows", "attention_maps", "attention")
+        if inputs or source == "attention":
             return lambda queries: self.attention(x, queries, key_padding_mask, **inputs)
         self._check(x, key_padding_mask)
-        return self._rows_of(x, lambda: self.map_rows(x, key_padding_mask))
+        kind = type(self) if source == "map_rows" else ContextBlock
+        return self._rows_of(x, lambda: kind.map_rows(self, x, key_padding_mask))
 
     def _rows_of(self, x: Tensor, prepare: Callable[[], MapRows]) -> AttentionRows:
         """Rows by query positions of ``x`` from rows by flat index, in evaluation mode."""
@@ -161,6 +170,11 @@ class ContextBlock(nn.Module):
         if 0 in x.shape[2:]:
             raise UsageError(f"{name}: a map of size {tuple(x.shape[2:])} has no positions")
         check_mask(name, x, mask)
+
+
+def _most_derived(kind: type, *methods: str) -> str:
+    """Which of a few methods comes from the class nearest to ``kind``; the first of several."""
+    return next(name for base in kind.__mro__ for name in methods if name in vars(base))
 
 
 def flat_index(

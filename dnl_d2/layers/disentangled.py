@@ -219,7 +219,7 @@ class DisentangledNonLocalBlock(ContextBlock):
             chosen = query if index is None else query[:, index]
             maps = split_softmax(chosen, mean, key, scale=self.scale, key_padding_mask=key_mask)
             if own is not None:
-                maps["unary"] = own
+                maps["unary"] = own.clone()  # the caller's, who may change it
             elif self.whitening != "none":
                 del maps["unary"]
             return on_positions(maps, spatial, pooled=self.sub_sample)

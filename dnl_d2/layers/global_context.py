@@ -13,7 +13,7 @@ from dnl_d2.layers.common import (
     init_output,
     to_tokens,
 )
-from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock
+from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows
 from dnl_d2.layers.functional import position_mean, unary_attention, unary_weights
 from dnl_d2.layers.norms import Norm
 
@@ -41,6 +41,11 @@ class _PoolingBlock(ContextBlock):
         logits = flat if self.unary is None else self.unary(x).flatten(1)
         weights = unary_weights(logits, None if mask is None else mask.flatten(1))
         return {"unary": weights.unflatten(1, tuple(x.shape[2:]))}
+
+    def map_rows(self, x: Tensor, mask: Tensor | None) -> MapRows:
+        """The map that all queries share, computed once; ``x`` is not kept."""
+        maps = self.attention_maps(x, None, mask)
+        return lambda index: {term: weights.clone() for term, weights in maps.items()}
 
 
 @CONTEXT_BLOCKS.register("snl")

@@ -62,7 +62,8 @@ class _Frame:
     def cells(self, size: Size) -> tuple[float, float]:
         """Rows and columns, with fractions, that the picture covers of a map of ``size``.
 
-        As everywhere in segmentation, a map's cells divide the padded picture evenly.
+        A map's cells divide the padded picture evenly, as where logits are resized without aligned
+        corners; with these a cell may lie up to half its side elsewhere.
         """
         height, width = (
             cells * inner / outer
@@ -138,7 +139,8 @@ class AttentionMaps:
             ``(H', W')`` float32 weights of the feature map's cells that lie on the picture.
 
         Raises:
-            UsageError: there is no such block, term or pixel, or a pixel is needed.
+            UsageError: there is no such block, term or pixel; a pixel is needed; or weights are not
+                finite.
         """
         known = self._known(block, term)
         if pixel is None:
@@ -154,7 +156,13 @@ class AttentionMaps:
         if weights.dim() == 3:
             weights = weights[0]
         height, width = map(math.ceil, self._frame.cells(known.sizes[term]))
-        return weights[:height, :width].float().cpu().numpy()
+        weights = weights[:height, :width].float()
+        if not weights.isfinite().all():
+            raise UsageError(
+                f"the {term} map of {block} is not finite (inf or nan): the model has diverged, or "
+                "its numbers outgrow their precision"
+            )
+        return weights.cpu().numpy()
 
     def overlay(self, block: str, term: str, pixel: Pixel | None = None) -> np.ndarray:
         """The map over the picture, ``(H, W, 3)`` uint8; see :func:`dnl_d2.visualization.overlay`.
@@ -222,7 +230,11 @@ def look(
 
 
 def _once(model: nn.Module) -> nn.Module:
-    """The model that predicts a picture whole and at one scale; its parts are shared."""
+    """The model that predicts a picture whole and at one scale; its parts are shared.
+
+    Of what :func:`torch.compile` returns it is the model that was compiled.
+    """
+    model = getattr(model, "_orig_mod", model)
     if isinstance(model, GeneralizedRCNNWithTTA):
         return model.model
     if not isinstance(model, ContextSegmentor):

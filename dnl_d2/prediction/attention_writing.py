@@ -48,6 +48,8 @@ def write_attention(
         WriteError: a file cannot be written.
     """
     path = os.path.join(folder, name + ATTENTION)
+    for point in points:
+        seen.check_pixel(point.pixel)
     views = {block: _views(seen, block, points) for block in blocks}
     make_folder(os.path.dirname(path))
     for block in blocks:
@@ -98,7 +100,8 @@ def write_attention_video(
             if not taken:
                 taken.append((point or points_of(seen.image, seen.prediction)[0], seen.image))
             pixel = taken[0][0].pixel
-            yield mark(seen.overlay(block, term, pixel), pixel)
+            picture = seen.overlay(block, term, pixel)
+            yield mark(picture, pixel) if seen.needs_pixel(block, term) else picture
 
     write_frames(f"{path}_{block}_{term}.mp4", source, drawn())
     chosen, image = taken[0]
@@ -116,7 +119,6 @@ def _views(
             views[term] = (term, None)
             continue
         for point in points:
-            seen.check_pixel(point.pixel)
             views[f"{term}_{point.row}-{point.column}"] = (term, point.pixel)
     return views
 

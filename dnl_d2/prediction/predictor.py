@@ -178,7 +178,13 @@ class Predictor:
         if at_scales and views is not None and views.enabled:
             return size | views.model_inputs(image)
         augmented = T.AugInput(image)
-        mapper.augmentations(augmented)
+        try:
+            mapper.augmentations(augmented)
+        except ValueError as error:  # of Pillow, for a side of no pixels
+            raise UsageError(
+                f"a picture of {size['height']} rows and {size['width']} columns cannot be resized "
+                f"as in the evaluation ({error}): it is too narrow"
+            ) from error
         return size | {"image": image_tensor(augmented.image)}
 
     def _detections(self, rgb: np.ndarray, instances: Instances) -> Detections:

@@ -6,7 +6,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dnl_d2.errors import UsageError
-from dnl_d2.layers import ContextBlock, build_context_block
+from dnl_d2.layers import (
+    ContextBlock,
+    DisentangledNonLocalBlock,
+    NonLocalBlock,
+    build_context_block,
+)
 from tests.layers.cases import CHANNELS, FEW_SHAPES, Case, random_map, random_mask, registered
 from tests.reference.common import softmax
 
@@ -138,6 +143,58 @@ def test_blocks_of_ones_own():
     assert row.flatten().argmax() == 2 * 4 + 3 and row.sum() == 1
     found = OwnForward(4).attention_rows(x, low=low)([(0, 0)])["pairwise"]
     torch.testing.assert_close(found, low[:, :1])
+
+
+class OwnMaps(NonLocalBlock):
+    """A non-local block whose weights a user has changed."""
+
+    attention_maps = OnlyMaps.attention_maps
+
+
+class OwnAttention(DisentangledNonLocalBlock):
+    def attention(self, x, queries=None, key_padding_mask=None):
+        return {"mine": x.new_ones(len(x), len(queries), *x.shape[2:])}
+
+
+class RowsAfterAll(OwnAttention):
+    def map_rows(self, x, mask):
+        return super().map_rows(x, mask)
+
+
+def test_what_a_subclass_changes_is_shown():
+    x = random_map((1, 4, 5, 4), 0)
+    maps = OwnMaps(4).double().attention_rows(x)([(2, 3)])
+    assert list(maps) == ["pairwise"] and maps["pairwise"][0, 0, 2, 3] == 1
+    assert list(OwnAttention(4).double().attention_rows(x)([(2, 3)])) == ["mine"]
+    maps = RowsAfterAll(4).double().attention_rows(x)([(2, 3)])
+    assert list(maps) == ["pairwise", "whitened", "unary"]
+
+
+def test_inputs_without_an_attention_that_takes_them_are_refused():
+    x = random_map((1, CHANNELS, 5, 4), 0)
+    for block in (OnlyMaps(CHANNELS), Case("nl").random()):
+        with pytest.raises(UsageError, match=r"has no attention\(.*, low\): it cannot show"):
+            block.attention_rows(x, low=x)
+
+
+@pytest.mark.parametrize("name", ["gc", "snl", "nl", "dnl"])
+def test_maps_are_the_callers_to_change(name):
+    rows = Case(name).random().attention_rows(random_map((1, CHANNELS, 5, 4), 0))
+    for term, weights in rows([(0, 0)]).items():
+        kept = weights.clone()
+        weights.fill_(-1)
+        torch.testing.assert_close(rows([(0, 0)])[term], kept, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["gc", "snl"])
+def test_the_rows_of_a_shared_map_do_not_keep_the_input(name):
+    x = random_map((1, CHANNELS, 5, 4), 0)
+    rows = Case(name).random().attention_rows(x)
+    kept = rows([(0, 0)])["unary"]
+    x.zero_()  # as a model may that computes in place
+    torch.testing.assert_close(rows([(4, 3)])["unary"], kept, rtol=0, atol=0)
+    with pytest.raises(UsageError, match="not a position of a map"):
+        rows([(5, 0)])
 
 
 def test_wrong_inputs_and_queries_are_refused():

@@ -11,7 +11,12 @@ import dnl_d2
 from dnl_d2.engine import load_config
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import ContextBlock
-from dnl_d2.modeling import AsymmetricHead, ContextHead, build_context_resnet
+from dnl_d2.modeling import (
+    AsymmetricHead,
+    ContextHead,
+    ContextSegmentor,
+    build_context_resnet,
+)
 from dnl_d2.prediction import Detections, Segmentation
 from dnl_d2.prediction.attention import _watching, look
 from tests.engine.runs import (  # noqa: F401
@@ -206,6 +211,20 @@ def test_a_block_that_shows_nothing_is_left_out(caplog):
     assert "sem_seg_head.context_block is left out: Hidden has no attention_maps" in caplog.text
 
 
+def test_a_compiled_model_has_the_maps_of_what_was_compiled():
+    model = segmentor()
+    model.__class__ = ContextSegmentor
+    model.slide_window, model.slide_stride, model.slide_batch_size = (32, 32), (16, 16), 4
+    model.slide_sum_on_cpu, model.pad_size, model.multi_scale_flip = False, (0, 0), None
+    compiled = torch.compile(model, backend="eager")
+    left, right = (looked_at(m, picture(64, 96)) for m in (model, compiled))
+    assert left.blocks == right.blocks
+    block = left.main_block
+    left, right = (seen.map(block, "unary") for seen in (left, right))
+    assert left.shape == (8, 12)
+    np.testing.assert_array_equal(left, right)
+
+
 def test_other_threads_are_not_listened_to():
     model = segmentor()
     inputs = [{"image": torch.zeros(3, 64, 96)}]
@@ -217,6 +236,15 @@ def test_other_threads_are_not_listened_to():
         assert not blocks and not padded
         model(inputs)
         assert list(blocks) == ["sem_seg_head.context_block"] and padded == [(64, 96)]
+
+
+def test_maps_of_a_diverged_model_are_refused():
+    model = segmentor()
+    model.sem_seg_head.context_block.query.bias.data[0] = float("nan")
+    seen = looked_at(model, picture(64, 96))
+    with pytest.raises(UsageError, match=r"whitened map of sem_seg_head\.\S+ is not finite"):
+        seen.overlay(seen.main_block, "whitened", (0, 0))
+    assert np.isfinite(seen.map(seen.main_block, "unary")).all()
 
 
 def test_mistakes_are_one_line():
@@ -287,6 +315,8 @@ def test_detectors(tmp_path, environment):  # noqa: F811
         )
         assert all(name.startswith("backbone.bottom_up.res") for name in seen.blocks)
         assert seen.main_block.startswith("backbone.bottom_up.res5")
+        with pytest.raises(UsageError, match=r"1 rows and 5000 columns .*too narrow"):
+            predict.attention(picture(1, 5000))
         for name in seen.blocks:
             weights_of = seen.map(name, "unary")
             assert weights_of.sum() == pytest.approx(1, rel=1e-4)

@@ -106,6 +106,21 @@ def test_the_list(show, capsys):
     ]
 
 
+def test_options_may_come_twice(show, photo, tmp_path):
+    words = ["--block", "backbone.res4.1.context", "--pixels", "3,4"]
+    words += ["--block", BLOCK, "--pixels", "5,6"]
+    assert show(photo, *words, options=YAML_OPTIONS | INSERTS) == 0
+    said = json.loads((tmp_path / "out" / "photo_attention.json").read_text())
+    assert list(said["blocks"]) == ["backbone.res4.1.context", BLOCK] and len(said["pixels"]) == 2
+
+
+def test_pixels_are_checked_also_where_all_share_a_map(show, photo, tmp_path, capsys):
+    words = ["--block", "backbone.res4.1.context", "--pixels", "40,0"]
+    assert show(photo, *words, options=YAML_OPTIONS | INSERTS) == 1
+    assert "pixel 40,0 (row, column) is outside" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "out") == []
+
+
 def test_a_video(show, tmp_path, capsys):
     cv2 = pytest.importorskip("cv2")
     frames = [Image.new("RGB", (40, 32), (n, 90, 0)) for n in (0, 120, 240)]
@@ -118,6 +133,8 @@ def test_a_video(show, tmp_path, capsys):
     assert show(path, "--term", "unary") == 0
     said = json.loads((tmp_path / "out" / "x_attention.json").read_text())
     assert said["blocks"] == {BLOCK: ["unary"]} and len(said["pixels"]) == 1
+    shared = cv2.VideoCapture(str(tmp_path / "out" / f"x_attention_{BLOCK}_unary.mp4")).read()[1]
+    assert np.ptp(shared.astype(int), axis=(0, 1)).max() < 200  # no cross, black on white
     assert show(path, "--pixels", "8,90") == 1
     assert "x.gif: pixel 8,90 (row, column) is outside" in capsys.readouterr().err
 
