@@ -93,4 +93,7 @@ def test_what_is_wrong_fails(line, workplace):
 
 
 def test_documents_are_those_of_the_repository():
-    assert {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "tools/README.md"} <= set(PAGES)
+    assert {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "tools/README.md"} <= set(
+        documents()
+    )
+    assert {"README.md", "docs/getting_started.md", "docs/export.md"} <= set(PAGES)
