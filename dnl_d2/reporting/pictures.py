@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import detection_utils as detectron2_images
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import EventWriter, get_event_storage
 from PIL import Image
 from torch import nn
 
@@ -83,6 +83,16 @@ class PredictionPictures:
             drawn = draw_beside_truth(record, output, MetadataCatalog.get(dataset))
             for kind, picture in drawn.items():
                 yield f"{dataset}/{stem}" + (f"/{kind}" if len(drawn) > 1 else ""), picture
+
+
+class PicturesForgetter(EventWriter):
+    """The last of writers: clears pictures, which only Detectron2's TensorboardXWriter does.
+
+    Without either each is kept in memory until the run ends, and written again each time.
+    """
+
+    def write(self) -> None:
+        get_event_storage().clear_images()
 
 
 def draw_beside_truth(
