@@ -128,7 +128,7 @@ def _common(spec: RunSpec, model: nn.Module, weights: str) -> dict[str, str]:
     device = torch.device(spec.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else spec.device
     return {
-        "folder": f"{spec.output_dir} (log.txt has the full log, which --verbose shows)",
+        "folder": spec.output_dir,
         "device": name + (f", {processes} processes" if processes > 1 else ""),
         "model": f"{type(model).__name__}, {count / 1e6:.2f} million parameters",
         "weights": weights,

@@ -119,6 +119,7 @@ def test_the_console_is_short_unless_asked(tmp_path, capsys, verbose):
     logging.getLogger("dnl_d2.engine").info("15 norms replaced")
     out, log = capsys.readouterr().out, (tmp_path / "log.txt").read_text()
     assert "a broken picture" in out and "15 norms replaced" in out
+    assert (f"the full log is in {tmp_path}/log.txt" in out) != verbose
     for detail in ("Environment info", "Running with full config"):
         assert log.count(detail) == 1
         assert out.count(detail) == (1 if verbose else 0)
