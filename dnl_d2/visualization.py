@@ -68,9 +68,9 @@ def _palette() -> bytes:
 
 def color_label(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
     """``(H, W)`` class ids -> ``(H, W, 3)`` uint8 in the dataset's colours; others black."""
-    table = np.zeros((max(256, len(colors)), 3), dtype=np.uint8)
-    table[: len(colors)] = colors
-    return table[np.clip(label, 0, len(table) - 1)]
+    table = np.array([*colors, (0, 0, 0)], dtype=np.uint8)
+    black = np.intp(len(colors))
+    return table[np.where((label >= 0) & (label < black), label, black)]
 
 
 def class_colors(count: int, known: Sequence[Sequence[int]] | None = None) -> list[Sequence[int]]:

@@ -128,7 +128,7 @@ def _stem(name: str) -> str:
 def _hint(name: str) -> str:
     stem = os.path.splitext(os.path.basename(name))[0]
     published = [file.name for file in published_files() if stem in (file.folder, file.also)]
-    if published:
+    if stem and published:
         return f"; the published file is {published[0]}"
     close = _close_to(_stem(name))
     return f"; Detectron2's model zoo has {', '.join(close)}" if close else ""

@@ -17,7 +17,8 @@ from iopath.common.file_io import get_cache_dir
 from dnl_d2.checkpoint.download import fetch
 from dnl_d2.errors import UsageError
 
-# In place of https://HOST of every address: a copy of the public servers, with their folders.
+# In place of https://HOST of every address: a copy of the public servers, with their folders, by
+# its address or as a folder.
 MIRROR = "DNL_D2_WEIGHTS_MIRROR"
 _TABLE = Path(__file__).with_suffix(".yaml")
 # Whose files the recipes are written after. MMDetection trained the same networks with anchors and
@@ -66,7 +67,11 @@ class PublishedFile:
     def url(self) -> str:
         """Where it is fetched from: the address, or its place in a mirror."""
         mirror = os.environ.get(MIRROR, "").rstrip("/")
-        return mirror + urlsplit(self.address).path if mirror else self.address
+        if not mirror:
+            return self.address
+        if "://" not in mirror:
+            mirror = Path(mirror).expanduser().absolute().as_uri()
+        return mirror + urlsplit(self.address).path
 
     def fetch(self) -> str:
         """Its path in the cache, where Detectron2 keeps what it fetches; it is fetched once.
@@ -91,7 +96,7 @@ def published_files() -> tuple[PublishedFile, ...]:
 
 def is_published_name(name: str) -> bool:
     """Whether a name has a scheme of published files; see :func:`find_published`."""
-    return name.partition("://")[0] in {file.scheme for file in published_files()}
+    return name.partition("://")[0].lower() in {file.scheme for file in published_files()}
 
 
 def find_published(name: str) -> PublishedFile:
@@ -103,7 +108,7 @@ def find_published(name: str) -> PublishedFile:
     known = {spelling: file for file in published_files() for spelling in _spellings(file)}
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.7)
     names = dict.fromkeys(known[spelling].name for spelling in close)
     hint = f"did you mean {' or '.join(names)}?" if names else "configs/README.md lists them"
     raise UsageError(f"there are no published weights {name!r}; {hint}")
@@ -121,7 +126,8 @@ def of_recipe(recipe: str) -> PublishedFile | None:
 def _spellings(file: PublishedFile) -> list[str]:
     """The names of a file: of its folder, of itself, and in newer versions."""
     own = os.path.splitext(os.path.basename(file.address))[0]
-    return [f"{file.scheme}://{name}" for name in (file.folder, own, f"{own}.pth", file.also)]
+    names = [file.folder, *([own, f"{own}.pth"] if file.sha256 else []), file.also]
+    return [f"{file.scheme}://{name}" for name in names if name]  # PaddleSeg's are all "model"
 
 
 class PublishedWeightsHandler(PathHandler):

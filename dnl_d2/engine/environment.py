@@ -16,6 +16,8 @@ from torch import nn
 from dnl_d2.errors import building
 from dnl_d2.reporting.console import show_essentials
 
+_log = logging.getLogger(__name__)
+
 
 def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, *, output_dir: str) -> None:
     """Detectron2's ``default_setup``, whose log also gets what this library has to say.
@@ -33,6 +35,8 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, *, output_dir: s
         for logger in () if getattr(args, "verbose", False) else loggers:
             show_essentials(logger)
         default_setup(cfg, args)
+    if not getattr(args, "verbose", False):
+        _log.info(f"the full log is in {output_dir}/log.txt; --verbose shows it here")
     for handler in loggers[-1].handlers:
         if getattr(handler, "stream", None) is sys.stdout:  # tracebacks of mistakes: log.txt only
             handler.setLevel(logging.INFO)
@@ -41,7 +45,7 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, *, output_dir: s
 def usable_device(device: str) -> str:
     """``device``, or ``cpu`` with a notice where CUDA is asked for but missing."""
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        logging.getLogger(__name__).warning(f"no CUDA device here: running on cpu, not {device}")
+        _log.warning(f"no CUDA device here: running on cpu, not {device}")
         return "cpu"
     return device
 
@@ -70,9 +74,7 @@ def plain_batch_norm_if_alone(model: nn.Module, device: str) -> nn.Module:
                 replaced += 1
     if replaced:
         why = "a single process" if alone else "CPU processes"
-        logging.getLogger(__name__).info(
-            f"{replaced} SyncBN layers run as BN: {why} cannot synchronise statistics"
-        )
+        _log.info(f"{replaced} SyncBN layers run as BN: {why} cannot synchronise statistics")
     return model
 
 

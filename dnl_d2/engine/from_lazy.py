@@ -68,6 +68,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
     cfg = copy.deepcopy(cfg)
     fill_train(cfg)
     check_lazy(cfg)
+    _check_evaluated(cfg)
     cfg.train.device = usable_device(cfg.train.device)
     note = scale_lazy(cfg) if train else ""
     fitted = copy.deepcopy(cfg)
@@ -197,6 +198,17 @@ def _flip(cfg: DictConfig) -> str:
         if target is RandomFlip:
             return "vertical" if node.get("vertical") else "horizontal"
     return "none"
+
+
+def _check_evaluated(cfg: DictConfig) -> None:
+    """An evaluator takes one dataset, which would be found out after the training."""
+    key = "dataloader.evaluator.dataset_name"
+    names = select_lazy(cfg, key)
+    if OmegaConf.is_list(names):
+        raise UsageError(
+            f"{key} (as a rule dataloader.test.dataset.names) is a list, {', '.join(names)}: give "
+            "one name, without brackets; a YAML config takes several in DATASETS.TEST"
+        )
 
 
 def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:

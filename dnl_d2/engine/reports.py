@@ -16,7 +16,7 @@ from dnl_d2.engine.spec import RunSpec
 from dnl_d2.reporting.aside import only_warning
 from dnl_d2.reporting.curves import CurvesWriter
 from dnl_d2.reporting.history import RunHistory
-from dnl_d2.reporting.pictures import PredictionPictures
+from dnl_d2.reporting.pictures import PicturesForgetter, PredictionPictures
 from dnl_d2.reporting.wandb_writer import WandbWriter
 
 _log = logging.getLogger(__name__)
@@ -95,8 +95,11 @@ def showing_pictures(
 
 
 def with_own_writers(spec: RunSpec, writers: Sequence[EventWriter]) -> list[EventWriter]:
-    """Writers, with the one that draws curves, and Weights & Biases where it is asked for."""
-    everywhere = [*writers, CurvesWriter(spec.output_dir)]
+    """Writers, with the one that draws curves, and Weights & Biases where it is asked for.
+
+    Pictures that have been written are forgotten, whoever of them writes some.
+    """
+    everywhere = [*writers, CurvesWriter(spec.output_dir), PicturesForgetter()]
     if not spec.wandb.project:
         return everywhere
     wandb = WandbWriter(
@@ -125,7 +128,7 @@ def _common(spec: RunSpec, model: nn.Module, weights: str) -> dict[str, str]:
     device = torch.device(spec.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else spec.device
     return {
-        "folder": f"{spec.output_dir} (log.txt has the full log, which --verbose shows)",
+        "folder": spec.output_dir,
         "device": name + (f", {processes} processes" if processes > 1 else ""),
         "model": f"{type(model).__name__}, {count / 1e6:.2f} million parameters",
         "weights": weights,

@@ -74,14 +74,14 @@ def read_metrics(path: str) -> Series:
     """Finite numbers by name, in the order of iterations.
 
     Where a run was cut off and went on from an earlier checkpoint, what it did twice counts as it
-    was the second time. Lines that were not finished are left out.
+    was the second time. Entries that were not finished are left out.
     """
     entries: dict[int, dict[str, Any]] = {}
     trained = -1
     with open(path, encoding="utf-8") as file:
         for line in file:
             try:
-                entry = json.loads(line)
+                entry = json.loads(line[line.rfind("{") :])  # behind the rest of a killed run's
                 number = int(entry.pop("iteration"))
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue

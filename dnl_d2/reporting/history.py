@@ -13,7 +13,7 @@ import torch
 from detectron2.utils import comm
 
 import dnl_d2
-from dnl_d2.files import write_text
+from dnl_d2.files import write_bytes, write_text
 from dnl_d2.reporting.aside import only_warning
 from dnl_d2.reporting.git_state import GitState, git_state
 
@@ -53,8 +53,11 @@ class RunHistory:
             return
         with only_warning(f"{HISTORY} is not written"):
             self._entry |= {"ended": _now(), **about}
-            others = [e for e in _read(self._folder) if e.get("number") != self._entry["number"]]
-            self._write([*others, self._entry])
+            entries = _read(self._folder)
+            begun = [(entry.get("number"), entry.get("started")) for entry in entries]
+            mine = (self._entry["number"], self._entry["started"])
+            place = begun.index(mine) if mine in begun else len(entries)
+            self._write([*entries[:place], self._entry, *entries[place + 1 :]])
 
     def _noted(self, state: GitState, number: int) -> dict[str, Any]:
         """A state as it stands in the entry; its changes are a file beside it."""
@@ -63,7 +66,7 @@ class RunHistory:
         told |= {"changed": list(state.changed)}
         if state.diff:
             name = CHANGES.format(number if not self._entry["code"] else f"{number}-script")
-            write_text(os.path.join(self._folder, name), state.diff)
+            write_bytes(os.path.join(self._folder, name), state.diff)
             told["diff"] = name
         elif state.changed:
             told["diff"] = "none: of files that git does not know, or too large"
@@ -81,6 +84,8 @@ def _read(folder: str) -> list[dict]:
             found = json.load(file)
     except FileNotFoundError:
         return []
+    except ValueError:
+        found = None
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise ValueError(f"{path} is not a list of runs: move it away")
     return found

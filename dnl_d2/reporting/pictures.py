@@ -11,11 +11,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import detection_utils as detectron2_images
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import EventWriter, get_event_storage
 from PIL import Image
 from torch import nn
 
 from dnl_d2.data import read_image, read_label
+from dnl_d2.data.labels import remap_ignored
 from dnl_d2.reporting.aside import only_warning, random_state_kept
 from dnl_d2.visualization import class_colors, color_label
 
@@ -47,7 +48,7 @@ class PredictionPictures:
         self._count = count if test_sets else 0
         self._build_mapper = build_mapper
         self._mapper: Callable[[dict], dict] | None = None
-        self._records: list[tuple[str, dict]] = []
+        self._records: list[tuple[str, str, dict]] = []  # dataset, name of the picture, record
 
     def show(self, model: nn.Module) -> None:
         """Puts the pictures of this iteration into the current EventStorage.
@@ -73,17 +74,25 @@ class PredictionPictures:
     def _draw(self, model: nn.Module) -> Iterator[tuple[str, np.ndarray]]:
         if self._mapper is None:
             self._mapper = self._build_mapper()
-            self._records = [
-                (name, record)
-                for name in self._test_sets
-                for record in _spread(DatasetCatalog.get(name), self._count)
-            ]
-        for dataset, record in self._records:
+            for name in self._test_sets:
+                records = _spread(DatasetCatalog.get(name), self._count)
+                stems = _distinct_stems([record["file_name"] for record in records])
+                self._records += [(name, *pair) for pair in zip(stems, records, strict=True)]
+        for dataset, stem, record in self._records:
             (output,) = model([self._mapper(copy.deepcopy(record))])
-            stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
             drawn = draw_beside_truth(record, output, MetadataCatalog.get(dataset))
             for kind, picture in drawn.items():
                 yield f"{dataset}/{stem}" + (f"/{kind}" if len(drawn) > 1 else ""), picture
+
+
+class PicturesForgetter(EventWriter):
+    """The last of writers: clears pictures, which only Detectron2's TensorboardXWriter does.
+
+    Without either each is kept in memory until the run ends, and written again each time.
+    """
+
+    def write(self) -> None:
+        get_event_storage().clear_images()
 
 
 def draw_beside_truth(
@@ -113,11 +122,22 @@ def _spread(records: list[dict], count: int) -> list[dict]:
     return [records[number * len(records) // count] for number in range(count)]
 
 
+def _distinct_stems(paths: Sequence[str]) -> list[str]:
+    """Names of files without endings; behind the number of the file where two have the same."""
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+    return [
+        stem if stems.count(stem) == 1 else f"{number}-{stem}" for number, stem in enumerate(stems)
+    ]
+
+
 def _draw_label_maps(record: dict, scores: torch.Tensor, metadata: Metadata) -> np.ndarray:
-    colors = class_colors(len(scores), metadata.get("stuff_colors", None))
+    classes = len(scores)
+    colors = class_colors(classes, metadata.get("stuff_colors", None))
     maps = [scores.argmax(0).cpu().numpy()]
     if "sem_seg_file_name" in record:
-        maps.append(read_label(record["sem_seg_file_name"]))
+        truth, ignored = read_label(record["sem_seg_file_name"]), metadata.get("ignore_label", 255)
+        none = {"ignore_label": ignored, "ignore_value": classes}  # which has no colour
+        maps.append(remap_ignored(truth, num_classes=classes, **none))
     image = read_image(record["file_name"], "RGB")
     size = _fitted(image, largest_scale=1.0)
     return _in_a_row(

@@ -22,8 +22,8 @@ _ID = "run_id.txt"
 class WandbWriter(EventWriter):
     """Sends figures, pictures and the config of a run to Weights & Biases.
 
-    Its place is before the TensorboardXWriter, which clears the pictures. ``$WANDB_MODE``,
-    ``$WANDB_ENTITY`` and so on are W&B's own.
+    Its place is before writers that clear the pictures, as the TensorboardXWriter does.
+    ``$WANDB_MODE``, ``$WANDB_ENTITY`` and so on are W&B's own.
 
     Args:
         folder: the run's; W&B writes below it.
@@ -92,11 +92,11 @@ class WandbWriter(EventWriter):
             if iteration > self._written:
                 found.setdefault(iteration, {})[name] = value
         self._written = max([self._written, *found])
-        for name, picture, iteration in storage._vis_data:  # as Detectron2's own writers do
-            found.setdefault(iteration, {})[name] = self._wandb.Image(
-                np.asarray(picture).transpose(1, 2, 0)
-            )
         with only_warning("nothing is sent to Weights & Biases"):
+            for name, picture, iteration in storage._vis_data:  # as Detectron2's own writers do
+                found.setdefault(iteration, {})[name] = self._wandb.Image(
+                    np.asarray(picture).transpose(1, 2, 0)
+                )
             for iteration in sorted(found):
                 self._run.log({"iteration": iteration, **found[iteration]})
 

@@ -207,7 +207,12 @@ def _check_sem_seg(split: _Split, task: Task) -> list[str] | None:
             "give them (LABELS of DATASETS.FOLDERS, label_dir of register_sem_seg_folder) or take "
             "a dataset that has some"
         )
-    classes = split.meta.stuff_classes
+    classes = split.meta.get("stuff_classes", None)
+    if classes is None:
+        raise UsageError(
+            f"{split.what}: dataset {split.name} has no class names: set stuff_classes of "
+            f"MetadataCatalog.get({split.name!r})"
+        )
     if task.instances and not split.test and not _any_has("annotations", records):
         raise UsageError(
             f"{split.what}: dataset {split.name} has label maps, no boxes: the model learns both"

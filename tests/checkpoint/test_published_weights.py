@@ -107,7 +107,11 @@ WRONG = [
     (f"mmseg://{DNL.split('/')[1]}", NAME),
     ("mmdet://dnl_r50-d8_512x1024_40k_cityscapes", NAME),
     ("mmdet://mask_rcnn_r50_fpn_r16_gcb_1x", "mmdet://mask_rcnn_r50_fpn_r16_gcb_c3-c5_1x_coco"),
+    ("mmseg://DNL_R50-D8_512x1024_40k_cityscapes", f"did you mean {NAME} or"),
+    ("MMSEG://dnl_r50-d8_512x1024_40k_cityscapes", f"did you mean {NAME} or"),
     ("paddleseg://nothing like it", "configs/README.md lists them"),
+    ("paddleseg://", "configs/README.md lists them"),
+    ("paddleseg://model", "configs/README.md lists them"),  # the name of each of their files
 ]
 
 
@@ -118,6 +122,11 @@ def test_a_wrong_name_ends_with_the_closest_ones(name, hint):
     ) as error:
         resolve_weights(name, "MODEL.WEIGHTS")
     assert hint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_that_is_not_there_is_no_published_file():
+    with pytest.raises(UsageError, match=r"no weights file 'nowhere/'$"):
+        resolve_weights("nowhere/")
 
 
 def test_a_name_without_its_scheme_is_recognised():
@@ -179,6 +188,16 @@ def test_the_model_zoo_fetches_them_once(published):
         torch.testing.assert_close(model.state_dict(), published.model.state_dict())
     assert len(published.server.asked) == 1
     assert published.cached.is_file()
+
+
+def test_a_mirror_may_be_a_folder(published, tmp_path, monkeypatch):
+    (content,) = published.server.files.values()
+    copied = tmp_path / "a copy" / published.cached.relative_to(tmp_path / "cache")
+    copied.parent.mkdir(parents=True)
+    copied.write_bytes(content)
+    monkeypatch.setenv(published_weights.MIRROR, f"{tmp_path}/a copy/")
+    assert PathManager.get_local_path(published.name) == str(published.cached)
+    assert published.cached.read_bytes() == content
 
 
 def test_every_way_to_give_weights_takes_the_name(published, tmp_path):

@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import Trainer, load_config, read_config, run
+from dnl_d2.engine.from_lazy import task_of_lazy
 from dnl_d2.errors import UsageError
 from dnl_d2.own_data.segmentor_config import (
     lazy_config,
@@ -278,3 +279,21 @@ def test_the_crop_fits_the_pictures(base):
         options = ["dataloader.train.mapper.augmentations.crop_size=null"]
     crop = read_config(load_config(str(COMMON / base), options), train=True).task.crop_size
     assert crop == () and fitting_crop(crop, (40, 56)) == []
+
+
+def test_a_dataset_of_ones_own_without_class_names_says_what_to_set(datasets):
+    val = datasets / "generated"
+    record = {"file_name": str(val / "val/00000.png"), "sem_seg_file_name": "x.png"}
+    DatasetCatalog.register("own_nameless", lambda: [record])
+    MetadataCatalog.get("own_nameless").evaluator_type = "sem_seg"
+    cfg = lazy_config_of_generated("", dataloader__test__dataset__names="own_nameless")
+    with pytest.raises(UsageError, match=r"own_nameless has no class names: set stuff_classes"):
+        check_splits(
+            {}, {"TEST": ["own_nameless"]}, eval_only=True, task=task_of_lazy(cfg), max_files=0
+        )
+
+
+def test_a_list_of_test_sets_is_refused_before_the_training():
+    cfg = lazy_config_of_generated("out", dataloader__test__dataset__names="[a_val,b_val]")
+    with pytest.raises(UsageError, match=r"dataset.names\) is a list, a_val, b_val: give one name"):
+        read_config(cfg, train=True)

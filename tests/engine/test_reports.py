@@ -3,15 +3,20 @@
 import json
 import logging
 import os
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dnl_d2.checkpoint import read_weights
 from dnl_d2.engine import Trainer, load_config, run
 from dnl_d2.engine.environment import set_up
 from dnl_d2.engine.output_folder import clear
+from dnl_d2.engine.reports import with_own_writers
+from dnl_d2.engine.spec import WandbOptions
 from dnl_d2.errors import UsageError
 from tests.engine.runs import (  # noqa: F401
     SMALL_DETECTOR,
@@ -89,6 +94,16 @@ def test_pictures_change_nothing(root, tmp_path, pictures, monkeypatch):  # noqa
     torch.testing.assert_close(*figures, rtol=0, atol=0, equal_nan=True)
 
 
+def test_pictures_are_not_kept_where_nobody_writes_them(tmp_path):
+    """As with ``build_writers`` of one's own, without a TensorboardXWriter."""
+    with EventStorage() as storage:
+        storage.put_image("val/a", np.zeros((3, 4, 5), np.uint8))
+        spec = SimpleNamespace(output_dir=str(tmp_path), wandb=WandbOptions())
+        for writer in with_own_writers(spec, []):
+            writer.write()
+    assert not storage._vis_data
+
+
 def test_a_run_that_diverges_keeps_its_curves(tmp_path):
     cfg = yaml_config(tmp_path, rate=1e20, **WORDS[yaml_config])
     with pytest.raises(UsageError, match="training diverged"):
@@ -104,6 +119,7 @@ def test_the_console_is_short_unless_asked(tmp_path, capsys, verbose):
     logging.getLogger("dnl_d2.engine").info("15 norms replaced")
     out, log = capsys.readouterr().out, (tmp_path / "log.txt").read_text()
     assert "a broken picture" in out and "15 norms replaced" in out
+    assert (f"the full log is in {tmp_path}/log.txt" in out) != verbose
     for detail in ("Environment info", "Running with full config"):
         assert log.count(detail) == 1
         assert out.count(detail) == (1 if verbose else 0)

@@ -41,6 +41,11 @@ def test_a_run_that_was_cut_off_and_resumed_counts_once(metrics):
     assert series["sem_seg/mIoU"] == ([14, 40], [10.0, 20.0])
 
 
+def test_an_entry_that_follows_an_unfinished_one_in_its_line_counts(metrics):
+    path = metrics(trained(19, 3.0), '{"iteration": 39, "tot' + json.dumps(trained(39, 2.0)))
+    assert read_metrics(path)["total_loss"] == ([19, 39], [3.0, 2.0])
+
+
 def test_what_is_no_number_is_left_out(metrics):
     path = metrics(trained(0, float("nan")), trained(1, float("inf")), trained(2, 1.0), "[]", "x")
     assert read_metrics(path)["total_loss"] == ([2], [1.0])

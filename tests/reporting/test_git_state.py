@@ -27,7 +27,7 @@ def test_a_clean_copy(copy):
     state = git_state(str(copy / "code.py"))
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=copy, capture_output=True, text=True)
     assert (state.folder, state.commit) == (str(copy), head.stdout.strip())
-    assert (state.branch, state.changed, state.diff) == ("trunk", (), "")
+    assert (state.branch, state.changed, state.diff) == ("trunk", (), b"")
 
 
 def test_changes_can_be_applied_again(copy, tmp_path):
@@ -36,9 +36,22 @@ def test_changes_can_be_applied_again(copy, tmp_path):
     state = git_state(str(copy / "code.py"))
     assert [*state.changed] == [" M code.py", "?? new.py"]
     (copy / "code.py").write_text("x = 1\n")
-    (tmp_path / "a.diff").write_text(state.diff)
+    (tmp_path / "a.diff").write_bytes(state.diff)
     subprocess.run(["git", "apply", str(tmp_path / "a.diff")], cwd=copy, check=True)
     assert (copy / "code.py").read_text() == "x = 2\n"
+
+
+def test_any_line_ends_and_letters_can_be_applied_again_whatever_git_shows_to_its_user(
+    copy, tmp_path
+):
+    lines = "# caf\xe9\r\nx = 2\r\n".encode("latin-1")
+    (copy / "code.py").write_bytes(lines)
+    for setting in ("color.ui=always", "diff.noprefix=true"):
+        subprocess.run(["git", "config", *setting.split("=")], cwd=copy, check=True)
+    (tmp_path / "a.diff").write_bytes(git_state(str(copy / "code.py")).diff)
+    subprocess.run(["git", "checkout", "-q", "code.py"], cwd=copy, check=True)
+    subprocess.run(["git", "apply", str(tmp_path / "a.diff")], cwd=copy, check=True)
+    assert (copy / "code.py").read_bytes() == lines
 
 
 def test_much_is_cut(copy, monkeypatch):
@@ -47,7 +60,7 @@ def test_much_is_cut(copy, monkeypatch):
     for number in range(60):
         (copy / f"{number}.py").write_text("")
     state = git_state(str(copy / "code.py"))
-    assert state.diff == "" and len(state.changed) == 51 and state.changed[-1] == "... 11 more"
+    assert state.diff == b"" and len(state.changed) == 51 and state.changed[-1] == "... 11 more"
 
 
 def test_what_git_does_not_keep_has_no_state(copy, tmp_path, monkeypatch):

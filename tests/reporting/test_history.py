@@ -15,7 +15,7 @@ def entries(folder):
 
 
 def test_entries_are_added(tmp_path, monkeypatch):
-    state = GitState("/code", "abc", "main", (" M x.py",), "a diff\n")
+    state = GitState("/code", "abc", "main", (" M x.py",), b"a diff\n")
     monkeypatch.setattr(history, "git_state", lambda path: state)
     monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", "a b.yaml"])
     torch.manual_seed(7)
@@ -43,3 +43,15 @@ def test_a_history_that_cannot_be_read_is_not_written_over(tmp_path, caplog):
         mine.end()
         assert (tmp_path / "run.json").read_text() == content
     assert caplog.text.count("run.json is not written") == 2
+    assert caplog.text.count("is not a list of runs: move it away") == 2
+
+
+def test_a_run_that_ends_after_a_later_one_began_keeps_its_place(tmp_path):
+    first, second = RunHistory(str(tmp_path)), RunHistory(str(tmp_path))
+    first.begin(kind="training")
+    second.begin(kind="evaluation")
+    second.end()
+    first.end()
+    assert [(e["number"], e["kind"], "ended" in e) for e in entries(tmp_path)] == [
+        (1, "training", True), (2, "evaluation", True),
+    ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Predictions beside the truth: what is on the pictures, and what they leave as it was."""
 
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_the_same_images_each_time_and_nothing_else_changes(dataset):
         assert not model.training
     assert seen == [0, 3, 6] * 2
     name, picture, iteration = storage._vis_data[0]
-    assert (name, iteration, len(storage._vis_data)) == (f"{NAME}/image", 5, 6)
+    assert (name, iteration, len(storage._vis_data)) == (f"{NAME}/0-image", 5, 6)
     assert picture.shape == (3, 30, 3 * 40 + 8) and picture.dtype == np.uint8
 
 
@@ -93,6 +94,32 @@ def test_classes_from_left_to_right(pair):
     assert not truth[:2].any()  # void is black
     without = {key: value for key, value in pair.items() if key != "sem_seg_file_name"}
     assert draw_beside_truth(without, scores, meta)["sem_seg"].shape == (30, 84, 3)
+
+
+def test_what_the_dataset_ignores_is_black(pair, save):
+    """Also where it is the number of a class, or there are more classes than an 8-bit map has."""
+    label = np.zeros((30, 40), np.uint16)
+    label[:, 20:], label[:, 30:] = 65535, 2
+    record = pair | {"sem_seg_file_name": save("label.png", label)}
+    meta = MetadataCatalog.get("reporting_no_dataset").set(stuff_colors=COLORS, ignore_label=0)
+    drawn = [
+        draw_beside_truth(record, {"sem_seg": torch.rand(classes, 30, 40)}, meta)["sem_seg"]
+        for classes in (3, 300)
+    ]
+    MetadataCatalog.remove("reporting_no_dataset")
+    for picture in drawn:
+        truth = picture[:, 88:]
+        assert not truth[:, :30].any() and {*map(tuple, truth[:, 30].tolist())} == {COLORS[2]}
+
+
+def test_files_of_one_name_are_several_pictures(dataset, tmp_path):
+    for number, record in enumerate(dataset):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        record["file_name"] = shutil.copy(record["file_name"], folder / "frame.png")
+    with EventStorage() as storage:
+        PredictionPictures([NAME], 2, lambda: lambda record: record).show(Striped())
+    assert [name for name, *_ in storage._vis_data] == [f"{NAME}/0-frame", f"{NAME}/1-frame"]
 
 
 def test_objects_and_large_images(save):

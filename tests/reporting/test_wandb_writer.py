@@ -69,6 +69,19 @@ def test_each_figure_and_picture_is_sent_once(wandb, tmp_path):
     assert wandb.finished == 1
 
 
+def test_a_picture_that_cannot_be_sent_is_a_warning(wandb, tmp_path, monkeypatch, caplog):
+    def full(array):
+        raise OSError("no space left on the disk")
+
+    monkeypatch.setattr(sys.modules["wandb"], "Image", full)
+    mine = writer(tmp_path)
+    mine.start(resumed=False)
+    with EventStorage() as storage:
+        storage.put_image("val/a", np.zeros((3, 4, 5), np.uint8))
+        mine.write()
+    assert "nothing is sent to Weights & Biases: OSError: no space left" in caplog.text
+
+
 def test_a_resumed_run_goes_on_under_its_name(wandb, tmp_path):
     for resumed in (False, True, False):
         writer(tmp_path).start(resumed=resumed)
