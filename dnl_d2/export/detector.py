@@ -10,6 +10,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
+from dnl_d2.export.formats.quiet import quiet
 from dnl_d2.export.graph import EXAMPLE_SIZE, Graph
 from dnl_d2.export.pictures import picture
 from dnl_d2.export.segmentor import check_size
@@ -46,7 +47,8 @@ def detector_graph(
         check_size(size)
     shape = tuple(size or EXAMPLE_SIZE)
     example = picture(shape).to(dtype).to(next(model.parameters()).device)
-    found = _instances(model, [{"image": example}])
+    with quiet(), torch.no_grad():
+        found = _instances(model, [{"image": example}])
     fields = [name for name in _OUTPUTS if found.has(name)]
 
     def outputs(model: nn.Module, inputs: list[dict[str, Tensor]]) -> tuple[Tensor, ...]:

@@ -15,7 +15,8 @@ from dnl_d2.export.detector import detector_graph
 from dnl_d2.export.formats import FORMATS, Format
 from dnl_d2.export.formats.onnx import check_opset, require_packages
 from dnl_d2.export.graph import Graph
-from dnl_d2.export.metadata import describe
+from dnl_d2.export.metadata import describe, require_single_scale
+from dnl_d2.export.rcnn import rcnn_graph
 from dnl_d2.export.segmentor import segmentor_graph
 from dnl_d2.files import check_folder, write_bytes
 from dnl_d2.layers.common import check_known
@@ -78,12 +79,15 @@ def export_model(
     chosen = FORMATS[format]
     segments = isinstance(predictor.model, ContextSegmentor)
     task = "segmentation" if segments else "detection"
-    _check_options(format, chosen, task, opset)
-    make = segmentor_graph if segments else detector_graph
-    original = make(predictor.model, size=size, dtype=torch.uint8)
-    graph = original
-    if optimize:
-        graph = make(optimize_for_inference(predictor.model), size=size, dtype=torch.uint8)
+    _check_opset(format, task, opset)
+    require_single_scale(predictor)
+    inputs: dict[str, Any] = {"size": size, "dtype": torch.uint8}
+    original = (segmentor_graph if segments else detector_graph)(predictor.model, **inputs)
+    model = optimize_for_inference(predictor.model) if optimize else predictor.model
+    if segments:
+        graph = segmentor_graph(model, **inputs)
+    else:
+        graph = (rcnn_graph if format == "torch-export" else detector_graph)(model, **inputs)
     metadata = describe(predictor, graph)
     content = _content(format, chosen, graph, metadata, opset)
     comparison = None
@@ -102,26 +106,23 @@ def checked_target(path: str | os.PathLike, format: str, *, overwrite: bool = Fa
     check_known("format", format, FORMATS)
     if format == "onnx":
         require_packages()
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a folder: name a file in it")
     if os.path.exists(path) and not overwrite:
         raise UsageError(f"{path} exists: choose another name, or overwrite it (--overwrite)")
     check_folder(path)
     return path
 
 
-def _check_options(name: str, chosen: Format, task: str, opset: int | None) -> None:
-    if task not in chosen.tasks:
-        raise UsageError(
-            f"{name} cannot hold a detector, whose boxes are of a number that depends on the "
-            f"picture: use {_others(name, task)}"
-        )
-    if name == "onnx":
+def _check_opset(format: str, task: str, opset: int | None) -> None:
+    if format == "onnx":
         check_opset(opset, task)
     elif opset is not None:
-        raise UsageError(f"an opset is for onnx, not for {name}")
+        raise UsageError(f"an opset is for onnx, not for {format}")
 
 
-def _others(name: str, task: str) -> str:
-    return " or ".join(n for n, other in FORMATS.items() if task in other.tasks and n != name)
+def _others(name: str) -> str:
+    return " or ".join(other for other in FORMATS if other != name)
 
 
 def _content(
@@ -133,8 +134,15 @@ def _content(
         raise
     except Exception as error:  # exporters raise anything
         _logger.debug("while exporting", exc_info=True)
-        reason = " ".join(str(error).split())[:300]
+        cause = _cause(error)
+        reason = " ".join(str(cause).split())[:200]
         raise UsageError(
-            f"{name} cannot hold this model ({type(error).__name__}: {reason}): use "
-            f"{_others(name, graph.task)}"
+            f"{name} cannot hold this model ({type(cause).__name__}: {reason}): use {_others(name)}"
         ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error at the root of others, which tells the operator."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from detectron2.data import transforms as T
+from detectron2.modeling import GeneralizedRCNNWithTTA
 
 import dnl_d2
 from dnl_d2.data.resize import RandomResize
@@ -47,6 +48,14 @@ def describe(predictor: Predictor, graph: Graph) -> dict[str, Any]:
     }
 
 
+def require_single_scale(predictor: Predictor) -> None:
+    """Raises :class:`UsageError` if pictures are predicted at several scales."""
+    views = getattr(predictor.mapper, "multi_scale_flip", None)
+    several = views is not None and views.enabled
+    if several or isinstance(predictor.model, GeneralizedRCNNWithTTA):
+        raise UsageError("a graph predicts at one scale: switch TEST.AUG.ENABLED off")
+
+
 def input_shape(graph: Graph) -> str:
     """Dtype and shape of the input, such as ``uint8 (number, 3, height, width)``."""
     sides = [graph.axes.get(axis, str(n)) for axis, n in enumerate(graph.example.shape)]
@@ -62,11 +71,8 @@ def resize_rule(mapper: Any) -> dict[str, Any]:
         bilinear with antialiasing.
 
     Raises:
-        UsageError: the test is at several scales, or the rule is another one.
+        UsageError: the rule is another one.
     """
-    views = getattr(mapper, "multi_scale_flip", None)
-    if views is not None and views.enabled:
-        raise UsageError("a graph predicts at one scale: switch TEST.AUG.ENABLED off")
     rule: dict[str, Any] = {}
     for step in getattr(mapper.augmentations, "augs", [mapper.augmentations]):
         if isinstance(step, RandomResize) and step.ratio_range == (1.0, 1.0):

@@ -11,9 +11,11 @@ from dnl_d2.errors import UsageError
 from dnl_d2.export import checking
 from dnl_d2.export.detector import detector_graph
 from dnl_d2.export.formats import FORMATS
+from dnl_d2.export.rcnn import rcnn_graph
 from tests.modeling.detectors import FPN_ANCHORS, INSERT, zoo_config
 
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+KEYPOINTS = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 SHAPES = ((1, 61, 77), (1, 97, 133), (1, 160, 90))
 # Padding is found and kept out of the block, as in the recipes.
@@ -23,7 +25,7 @@ MEAN = {"MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675]}
 def detector(name=MASK_RCNN, **keys):
     """Random everywhere, so that no block is an identity."""
     torch.manual_seed(0)
-    anchors = FPN_ANCHORS if name == MASK_RCNN else {}
+    anchors = FPN_ANCHORS if name != RETINANET else {}
     model = build_model(zoo_config(name, anchors, INSERT, MEAN, keys)).eval()
     for key, parameter in model.named_parameters():
         if "context" in key and parameter.dim() > 1:
@@ -53,6 +55,21 @@ def test_objects_are_those_of_the_model(format):
     assert found.largest["boxes"] < 0.01 and found.largest["masks"] < 1e-4
     boxes, *_, masks = run(images[0])
     assert boxes.shape == (5, 4) and masks.shape == (5, 1, 28, 28) and masks.std() > 0.01
+
+
+@pytest.mark.slow
+def test_a_program_of_torch_export():
+    """Detectron2's own inference, written anew, beside itself."""
+    model = detector()
+    graph = detector_graph(model, dtype=torch.uint8)
+    again = rcnn_graph(optimize_for_inference(model), dtype=torch.uint8)
+    content = FORMATS["torch-export"].build(again, "{}", None)
+    images = checking.inputs(graph, ((1, 97, 133), (1, 160, 90)))
+    found = checking.compare(graph, FORMATS["torch-export"].load(content), images)
+    assert found.compared == 10 and found.different <= 1
+    assert found.largest["boxes"] < 0.01 and found.largest["masks"] < 1e-4
+    with pytest.raises(UsageError, match=r"Faster or Mask R-CNN of .*: use onnx or torchscript"):
+        rcnn_graph(detector(RETINANET))
 
 
 def test_where_there_is_nothing():
@@ -88,6 +105,19 @@ def test_another_detector_is_told_from_the_model():
         checking.compare(graph, altered(lambda b, s, c, m: (b[1:], s[1:], c[1:], m[1:])), images)
     with pytest.raises(UsageError, match=r"masks differ by 0\."):
         checking.compare(graph, altered(lambda b, s, c, m: (b, s, c, 1 - m)), images)
+
+
+@pytest.mark.slow
+def test_keypoints(capfd):
+    graph = detector_graph(detector(KEYPOINTS), dtype=torch.uint8)
+    assert list(graph.outputs) == ["boxes", "scores", "classes", "keypoints"]
+    run = FORMATS["torchscript"].load(FORMATS["torchscript"].build(graph, "{}", None))
+    found = checking.compare(graph, run, checking.inputs(graph, SHAPES[:2]))
+    assert found.compared > 5 and found.largest["keypoints"] < 0.01
+    pytest.importorskip("onnxscript")
+    with pytest.raises(Exception, match="advanced indexing"):
+        FORMATS["onnx"].build(graph, "{}", None)
+    assert capfd.readouterr().out == ""  # not the graph
 
 
 def test_panoptic_models_are_not_taken():

@@ -16,19 +16,15 @@ class Format(NamedTuple):
         build: from a graph, its metadata as JSON, and an opset or None, to the content of a file.
         load: from the content of a file to what it computes.
         runtime: what runs the file, for messages.
-        tasks: whose graphs it can hold.
     """
 
     build: Callable[[Graph, str, int | None], bytes]
     load: Callable[[bytes], Callable[[Tensor], tuple[Tensor, ...]]]
     runtime: str
-    tasks: tuple[str, ...] = ("segmentation", "detection")
 
 
 FORMATS = {
-    "torch-export": Format(
-        torch_export.build, torch_export.load, "torch.export", ("segmentation",)
-    ),
+    "torch-export": Format(torch_export.build, torch_export.load, "torch.export"),
     "onnx": Format(onnx.build, onnx.load, "onnxruntime"),
     "torchscript": Format(torchscript.build, torchscript.load, "TorchScript"),
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dnl_d2.errors import UsageError
-from dnl_d2.export.formats.quiet import quiet
+from dnl_d2.export.formats.quiet import quiet, silent_stdout
 from dnl_d2.export.formats.torch_export import exported_program
 from dnl_d2.export.graph import Graph
 
@@ -79,7 +79,7 @@ def _from_program(graph: Graph, opset: int) -> Any:
 def _from_trace(graph: Graph, opset: int) -> Any:
     import onnx
 
-    with tempfile.TemporaryDirectory(prefix="dnl_d2-onnx-") as folder:
+    with silent_stdout(), tempfile.TemporaryDirectory(prefix="dnl_d2-onnx-") as folder:
         path = os.path.join(folder, "model.onnx")
         torch.onnx.export(
             graph.module,
