@@ -22,7 +22,7 @@ def input_size(size, rule, fixed):
     """The (width, height) that a picture is predicted at."""
     if isinstance(fixed[0], int):  # the model was exported for one size
         return fixed[1], fixed[0]
-    if "fit" not in rule:
+    if not rule:
         return size
     scale = min(max(rule["fit"]) / max(size), min(rule["fit"]) / min(size))
     return tuple(max(1, int(side * scale + 0.5)) for side in size)
