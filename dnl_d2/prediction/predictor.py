@@ -178,7 +178,14 @@ class Predictor:
         if at_scales and views is not None and views.enabled:
             return size | views.model_inputs(image)
         augmented = T.AugInput(image)
-        mapper.augmentations(augmented)
+        try:
+            mapper.augmentations(augmented)
+        except ValueError as error:  # Detectron2 rounds the short side of a long strip to 0
+            height, width = image.shape[:2]
+            raise UsageError(
+                f"a picture of {width} x {height} pixels cannot be resized as the evaluation does "
+                f"({error})"
+            ) from error
         return size | {"image": image_tensor(augmented.image)}
 
     def _detections(self, rgb: np.ndarray, instances: Instances) -> Detections:
