@@ -32,6 +32,8 @@ def segment(session, picture):
     """The label map of an RGB picture, with the palette of the classes; and the metadata."""
     properties = session.get_modelmeta().custom_metadata_map
     told = {key: json.loads(value) for key, value in properties.items()}
+    if told["task"] != "segmentation":
+        raise ValueError(f"the model is for {told['task']}, not for segmentation")
     (entry,) = session.get_inputs()
     taken = resized(picture, input_size(picture.size, told["resize"], entry.shape[2:]))
     array = np.asarray(taken)[..., :: -1 if told["channel_order"] == "BGR" else 1]
