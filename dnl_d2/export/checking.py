@@ -119,11 +119,10 @@ def _detection(
     wanted, others = (
         dict(zip(names, (t.cpu().float() for t in side), strict=True)) for side in (expected, found)
     )
-    pairs, lost = _counterparts(wanted, others)
+    pairs = _counterparts(wanted, others)
     count = max(len(wanted["scores"]), len(others["scores"]))
-    unmatched = max(len(lost), count - len(pairs))
-    # Of objects of one score, it is left to rounding which are the last of the number allowed.
-    if unmatched and not _at_the_limit(wanted["scores"], lost):
+    unmatched = count - len(pairs)
+    if unmatched and not _tied_at_the_limit(wanted["scores"], others["scores"], pairs):
         raise _Other(f"{unmatched} of {count} objects have no counterpart")
     largest = {
         name: (wanted[name][[i for i, _ in pairs]] - others[name][[j for _, j in pairs]])
@@ -137,11 +136,9 @@ def _detection(
     return Comparison([shape], largest, 1.0, count, unmatched, graph.task)
 
 
-def _counterparts(
-    wanted: dict[str, Tensor], found: dict[str, Tensor]
-) -> tuple[list[tuple[int, int]], list[int]]:
-    """Pairs of objects of one class, score and box, and the wanted ones that have none."""
-    pairs, lost, free = [], [], set(range(len(found["scores"])))
+def _counterparts(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[tuple[int, int]]:
+    """Pairs of objects of one class, score and box."""
+    pairs, free = [], set(range(len(found["scores"])))
     for i in range(len(wanted["scores"])):
         apart = (found["boxes"] - wanted["boxes"][i]).abs().amax(1)
         apart = apart + 1e3 * (found["scores"] - wanted["scores"][i]).abs()
@@ -152,13 +149,26 @@ def _counterparts(
         if near:
             pairs.append((i, near[0]))
             free.discard(near[0])
-        else:
-            lost.append(i)
-    return pairs, lost
+    return pairs
 
 
-def _at_the_limit(scores: Tensor, lost: list[int]) -> bool:
-    return bool((scores[lost] - scores.min() < _TOLERANCE).all()) if len(scores) else True
+def _tied_at_the_limit(wanted: Tensor, found: Tensor, pairs: list[tuple[int, int]]) -> bool:
+    """Whether objects without a counterpart are the last of as many as are allowed.
+
+    It is left to rounding which of several objects of one score these are. Most objects must have a
+    counterpart nevertheless: otherwise nothing was compared.
+
+    Args:
+        wanted, found: scores.
+        pairs: of their indices.
+    """
+    if len(wanted) != len(found) or 2 * len(pairs) < len(wanted):
+        return False
+    for scores, paired in zip((wanted, found), zip(*pairs, strict=True), strict=True):
+        alone = [index for index in range(len(scores)) if index not in paired]
+        if not (scores[alone] - scores.min() < _TOLERANCE).all():
+            return False
+    return True
 
 
 class _Other(UsageError):

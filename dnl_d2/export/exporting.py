@@ -1,9 +1,10 @@
 """From a model with its weights to a checked file that runs without this library."""
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,8 @@ import torch
 from dnl_d2.errors import UsageError
 from dnl_d2.export import checking
 from dnl_d2.export.detector import detector_graph
-from dnl_d2.export.formats import FORMATS, Format
+from dnl_d2.export.formats import FORMATS
 from dnl_d2.export.formats.onnx import check_opset, require_packages
-from dnl_d2.export.graph import Graph
 from dnl_d2.export.metadata import describe, require_single_scale
 from dnl_d2.export.rcnn import rcnn_graph
 from dnl_d2.export.segmentor import segmentor_graph
@@ -89,10 +89,13 @@ def export_model(
     else:
         graph = (rcnn_graph if format == "torch-export" else detector_graph)(model, **inputs)
     metadata = describe(predictor, graph)
-    content = _content(format, chosen, graph, metadata, opset)
+    with _refusing(format):
+        content = chosen.build(graph, json.dumps(metadata), opset)
     comparison = None
     if check:
-        comparison = checking.compare(original, chosen.load(content), checking.inputs(original))
+        with _refusing(format):
+            run = chosen.load(content)
+        comparison = checking.compare(original, run, checking.inputs(original))
     write_bytes(path, content)
     return Exported(path, format, metadata, comparison)
 
@@ -106,6 +109,8 @@ def checked_target(path: str | os.PathLike, format: str, *, overwrite: bool = Fa
     check_known("format", format, FORMATS)
     if format == "onnx":
         require_packages()
+    if not path:
+        raise UsageError("the name of the file to write is empty")
     if os.path.isdir(path):
         raise UsageError(f"{path} is a folder: name a file in it")
     if os.path.exists(path) and not overwrite:
@@ -121,23 +126,20 @@ def _check_opset(format: str, task: str, opset: int | None) -> None:
         raise UsageError(f"an opset is for onnx, not for {format}")
 
 
-def _others(name: str) -> str:
-    return " or ".join(other for other in FORMATS if other != name)
-
-
-def _content(
-    name: str, chosen: Format, graph: Graph, metadata: dict[str, Any], opset: int | None
-) -> bytes:
+@contextlib.contextmanager
+def _refusing(format: str) -> Iterator[None]:
+    """Turns whatever an exporter or a runtime raises into a :class:`UsageError` of one line."""
     try:
-        return chosen.build(graph, json.dumps(metadata), opset)
+        yield
     except UsageError:
         raise
-    except Exception as error:  # exporters raise anything
+    except Exception as error:
         _logger.debug("while exporting", exc_info=True)
         cause = _cause(error)
         reason = " ".join(str(cause).split())[:200]
+        others = " or ".join(other for other in FORMATS if other != format)
         raise UsageError(
-            f"{name} cannot hold this model ({type(cause).__name__}: {reason}): try {_others(name)}"
+            f"{format} cannot hold this model ({type(cause).__name__}: {reason}): try {others}"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """What models say of the last few pictures: each is read and computed once."""
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from dnl_d2.prediction import Detections, Predictor, Segmentation
 from dnl_d2.prediction.attention import AttentionMaps
 from dnl_d2.prediction.sources import read_upright
 
+_logger = logging.getLogger(__name__)
 # Pixels of the longer side: what a page shows, and what a model of 150 classes needs 2 GB for.
 LONGEST = 2048
 
@@ -63,7 +65,7 @@ class Answers:
         """What each model says of a picture file.
 
         Raises:
-            UsageError: the file cannot be read or predicted.
+            UsageError: the file cannot be read, or a model fails on it, for whatever reason.
         """
         known = self._known.get(path)
         if known is None:
@@ -73,10 +75,19 @@ class Answers:
 
     def _compute(self, path: str) -> tuple[Answer, ...]:
         picture = read_picture(path)
-        computed = tuple(
-            _answer(predict, picture) if blocks else Answer(predict(picture), None)
-            for predict, blocks in zip(self._models, self.blocks, strict=True)
-        )
+        try:
+            computed = tuple(
+                _answer(predict, picture) if blocks else Answer(predict(picture), None)
+                for predict, blocks in zip(self._models, self.blocks, strict=True)
+            )
+        except UsageError:
+            raise
+        except Exception as error:  # as a rule, of too little memory: the page goes on
+            _logger.exception("while predicting")
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"the prediction failed ({type(error).__name__}: {reason}): try a smaller picture"
+            ) from error
         while len(self._known) >= self._kept:
             del self._known[next(iter(self._known))]
         self._known[path] = computed

@@ -49,11 +49,13 @@ def serve(answers: Answers, *, host: str = "127.0.0.1", port: int = 7860) -> Ite
 
 def require_free(host: str, port: int) -> None:
     """Raises a UsageError unless something can be served there."""
+    if not 1 <= port <= 65535:  # Gradio does not take 0, any free one
+        raise UsageError(f"a port is a number from 1 to 65535, not {port}")
     try:
         with socket.create_server((host, port)):
             pass
-    except (OSError, OverflowError) as error:
-        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (")[0]
         raise UsageError(
             f"the page cannot be served at {host}, port {port} ({reason}): choose another --host "
             "or --port"

@@ -22,7 +22,7 @@ def input_size(size, rule, fixed):
     """The (width, height) that a picture is predicted at."""
     if isinstance(fixed[0], int):  # the model was exported for one size
         return fixed[1], fixed[0]
-    if "fit" not in rule:
+    if not rule:
         return size
     scale = min(max(rule["fit"]) / max(size), min(rule["fit"]) / min(size))
     return tuple(max(1, int(side * scale + 0.5)) for side in size)
@@ -32,6 +32,8 @@ def segment(session, picture):
     """The label map of an RGB picture, with the palette of the classes; and the metadata."""
     properties = session.get_modelmeta().custom_metadata_map
     told = {key: json.loads(value) for key, value in properties.items()}
+    if told["task"] != "segmentation":
+        raise ValueError(f"the model is for {told['task']}, not for segmentation")
     (entry,) = session.get_inputs()
     taken = resized(picture, input_size(picture.size, told["resize"], entry.shape[2:]))
     array = np.asarray(taken)[..., :: -1 if told["channel_order"] == "BGR" else 1]

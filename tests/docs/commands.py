@@ -65,7 +65,7 @@ def _run(words: list[str]) -> None:
     if words[0] == "python" and words[1].endswith(".py"):
         words = words[1:]
         name = words[0]
-    if re.fullmatch(r"(tools|projects/parity)/\w+\.py", name):
+    if re.fullmatch(r"(tools|projects/(parity|serving))/\w+\.py", name):
         RUNNERS.get(Path(name).name, run_tool)(words)
     elif name.endswith(".py"):
         assert run_file(words) == 0, words
@@ -172,7 +172,8 @@ def parse(words: list[str]) -> None:
 
         return parse
 
-    script = str(ROOT / "projects/parity" / Path(words[0]).name)
+    name = Path(words[0]).name
+    (script,) = map(str, (ROOT / "projects").glob(f"*/{name}"))
     with ExitStack() as stack:
         for name in ("parse_args", "parse_intermixed_args"):
             stopped = stopping(getattr(ArgumentParser, name))
@@ -188,7 +189,10 @@ RUNNERS = {
     "train_net.py": train,
     "generate_dataset.py": generate,
     "prepare_dataset.py": prepare,
-    **dict.fromkeys(("check_parity.py", "benchmark_blocks.py", "benchmark_model.py"), parse),
+    **dict.fromkeys(
+        ("check_parity.py", "benchmark_blocks.py", "benchmark_export.py", "benchmark_model.py"),
+        parse,
+    ),
 }
 
 

@@ -97,3 +97,12 @@ def test_documents_are_those_of_the_repository():
         documents()
     )
     assert {"README.md", "docs/getting_started.md", "docs/export.md"} <= set(PAGES)
+
+
+def test_commands_stand_in_fenced_blocks():
+    for name in documents():
+        indented = re.findall(
+            r"^(?: {4}|\t) *(?:\S+/\w+\.py |make |pip |python ).*", (ROOT / name).read_text(), re.M
+        )
+        fenced = "\n".join(block.text for block in blocks((ROOT / name).read_text()))
+        assert not [line for line in indented if line.strip() not in fenced], name

@@ -11,6 +11,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.export import checking
 from dnl_d2.export.detector import detector_graph
 from dnl_d2.export.formats import FORMATS
+from dnl_d2.export.graph import Graph
 from dnl_d2.export.rcnn import rcnn_graph
 from tests.modeling.detectors import FPN_ANCHORS, INSERT, zoo_config
 
@@ -103,8 +104,42 @@ def test_another_detector_is_told_from_the_model():
         checking.compare(graph, altered(lambda b, s, c, m: (b + 2, s, c, m)), images)
     with pytest.raises(UsageError, match="1 of 5 objects have no counterpart"):
         checking.compare(graph, altered(lambda b, s, c, m: (b[1:], s[1:], c[1:], m[1:])), images)
+    with pytest.raises(UsageError, match="5 of 10 objects have no counterpart"):
+        checking.compare(graph, altered(lambda *all: tuple(t.repeat_interleave(2, 0) for t in all)),
+                         images)  # fmt: skip
     with pytest.raises(UsageError, match=r"masks differ by 0\."):
         checking.compare(graph, altered(lambda b, s, c, m: (b, s, c, 1 - m)), images)
+
+
+@pytest.mark.parametrize(("expected", "found"), [(0, 3), (1, 0), (3, 0)])
+def test_objects_that_only_one_of_the_two_finds(expected, found):
+    def objects(count):
+        return lambda _: (torch.full((count, 4), 9.0), torch.ones(count), torch.zeros(count))
+
+    outputs = {name: {0: "objects"} for name in ("boxes", "scores", "classes")}
+    image = torch.zeros(3, 8, 8)
+    graph = Graph("detection", objects(expected), image, "image", {}, outputs)
+    assert checking.compare(graph, objects(expected), [image]).different == 0
+    with pytest.raises(UsageError, match="objects have no counterpart"):
+        checking.compare(graph, objects(found), [image])
+
+
+def test_the_last_of_objects_of_one_score():
+    """Four objects, of whom the last two could be others of the same score; the first could not."""
+    boxes = 40.0 * torch.arange(8)[:, None].expand(8, 4)
+    scores = torch.tensor([0.9, 0.8, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
+
+    def objects(*chosen):
+        index = torch.tensor(chosen)
+        return lambda _: (boxes[index], scores[index], torch.zeros(len(chosen)))
+
+    outputs = {name: {0: "objects"} for name in ("boxes", "scores", "classes")}
+    image = torch.zeros(3, 8, 8)
+    graph = Graph("detection", objects(0, 1, 2, 3), image, "image", {}, outputs)
+    assert checking.compare(graph, objects(0, 1, 5, 4), [image]).different == 2
+    for others in ((0, 2, 3, 4), (0, 1, 2), (0, 1, 2, 3, 4), (4, 5, 6, 7)):
+        with pytest.raises(UsageError, match="objects have no counterpart"):
+            checking.compare(graph, objects(*others), [image])
 
 
 @pytest.mark.slow

@@ -71,6 +71,9 @@ def test_windows_slide_over_pictures_of_one_size(format):
 
 
 def test_opsets():
+    pytest.importorskip("onnx")
+    with pytest.raises(UsageError, match=r"onnx .* has no opset 99: its newest is \d\d$"):
+        onnx.check_opset(99, "segmentation")
     with pytest.raises(UsageError, match="opset 11 is too old for segmentation: the least is 18"):
         onnx.check_opset(11, "segmentation")
     with pytest.raises(UsageError, match="opset 15 is too old for detection: the least is 16"):

@@ -32,6 +32,20 @@ def test_a_sliding_model_is_run_for_its_prediction_and_for_its_attention(save):
     assert model.runs == {"predict": 1, "attention": 1}
 
 
+def test_a_model_that_fails_is_told_and_the_next_picture_answered(save):
+    model = Model(blocks={})
+    answers, path = Answers({"a": model}), save("x.png", np.zeros((4, 6, 3), np.uint8))
+    whole, model.segmentation = model.segmentation, fail
+    with pytest.raises(UsageError, match=r"failed \(RuntimeError: out of memory\): try a smaller"):
+        answers(path)
+    model.segmentation = whole
+    assert answers(path)[0].result.labels.shape == (4, 6)
+
+
+def fail(*_):
+    raise RuntimeError("out of memory")
+
+
 def test_only_the_last_pictures_are_kept(save):
     model = Model()
     answers = Answers({"a": model}, kept=2)

@@ -18,10 +18,11 @@ def test_a_port_that_is_taken_is_said_in_a_line():
         line = rf"at 127.0.0.1, port {port} \(.* in use\): choose another --host or --port"
         with pytest.raises(UsageError, match=line), serve(Answers({"a": Model()}), port=port):
             pass
-    with pytest.raises(UsageError, match="port 70000"):
-        require_free("127.0.0.1", 70000)
-    with pytest.raises(UsageError, match=r"at no\.such\.host\.invalid, port 0 \("):
-        require_free("no.such.host.invalid", 0)
+    for number in (70000, 0, -5):
+        with pytest.raises(UsageError, match=rf"a port is .* from 1 to 65535, not {number}"):
+            require_free("127.0.0.1", number)
+    with pytest.raises(UsageError, match=r"at no\.such\.host\.invalid, port 1 \("):
+        require_free("no.such.host.invalid", 1)
 
 
 def test_who_reaches_it():

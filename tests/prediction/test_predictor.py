@@ -170,6 +170,8 @@ def test_objects_are_those_of_the_evaluation(pictures, tmp_path, monkeypatch, sc
     predict = dnl_d2.Predictor(
         DETECTOR, weights=weights, device="cpu", overrides=options, min_score=0.0
     )
+    with pytest.raises(UsageError, match=r"1 rows and 3000 columns .*too narrow"):
+        predict(np.zeros((1, 3000, 3), np.uint8))
     meta = MetadataCatalog.get("generated_instances_val")
     for image in json.loads(Path(meta.json_file).read_text())["images"]:
         found = predict(os.path.join(meta.image_root, image["file_name"]))

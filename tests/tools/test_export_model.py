@@ -28,7 +28,7 @@ def export(root, tmp_path, monkeypatch):
 
     def run(*options, format="torchscript", output="x.ts", weights=weights, **overrides):
         words = ["--config-file", STEM + ".yaml", "--weights", weights, "--format", format]
-        words += ["--output", str(tmp_path / output), *options]
+        words += ["--output", output and str(tmp_path / output), *options]
         words += ["--opts", *as_yaml(YAML_OPTIONS | PADDED, **overrides)]
         monkeypatch.setattr(sys, "argv", ["export_model.py", *map(str, words)])
         tool.main()
@@ -108,9 +108,36 @@ def test_an_operator_that_a_format_lacks(export, tmp_path, monkeypatch):
     )
 
 
+def test_a_file_that_its_runtime_refuses(export, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(onnx, "_from_program", invalid)
+    with pytest.raises(UsageError, match=r"^onnx cannot hold this model \(\w+: .*INVALID_GRAPH"):
+        export(format="onnx")
+    assert os.listdir(tmp_path) == ["w.pth"]
+
+
+def invalid(_, opset):
+    """A model whose one node adds a number to a string."""
+    import onnx as package
+
+    make = package.helper
+    number, string = (
+        make.make_tensor_value_info(name, kind, [1])
+        for name, kind in (("a", package.TensorProto.FLOAT), ("b", package.TensorProto.STRING))
+    )
+    node = make.make_node("Add", ["a", "b"], ["c"])
+    result = make.make_tensor_value_info("c", package.TensorProto.FLOAT, [1])
+    return make.make_model(
+        make.make_graph([node], "sum", [number, string], [result]),
+        opset_imports=[make.make_opsetid("", opset)],
+        ir_version=8,
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"output": ""}, "the name of the file to write is empty"),
         ({"output": "none/x.ts"}, "there is no folder"),
         ({"output": "."}, "is a folder: name a file in it"),
         ({"weights": "none.pth"}, r"none\.pth"),

@@ -37,11 +37,17 @@ def require_packages() -> None:
 
 
 def check_opset(opset: int | None, task: str) -> int:
-    """The opset to write, or a :class:`UsageError` if it is too old for a task."""
-    least = LEAST_OPSET[task]
-    if opset is not None and opset < least:
+    """The opset to write, or a :class:`UsageError` if it is too old for a task or unknown."""
+    import onnx
+
+    least, newest = LEAST_OPSET[task], onnx.defs.onnx_opset_version()
+    if opset is None:
+        return least
+    if opset < least:
         raise UsageError(f"opset {opset} is too old for {task}: the least is {least}")
-    return opset or least
+    if opset > newest:
+        raise UsageError(f"onnx {onnx.__version__} has no opset {opset}: its newest is {newest}")
+    return opset
 
 
 def build(graph: Graph, metadata: str, opset: int | None) -> bytes:

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-_LOGGERS = ("torch.fx", "torch.onnx", "torch.export")
+_LOGGERS = ("torch.fx", "torch.onnx", "torch.export", "onnxscript")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import ast
 import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,6 +77,14 @@ def test_labels_are_those_of_the_predictor(root, tmp_path, rng, save):
     assert same.shape == (131, 173) and same.mean() > 0.99
     assert found.getpalette()[:24] == expected.label_picture().getpalette()[:24]
     assert next(iter(expected.summary()["shares"])) in done.stdout.splitlines()[0]
+
+
+def test_a_detector_is_refused(root):
+    script = runpy.run_path(str(root / "projects" / "serving" / "segment.py"))
+    told = SimpleNamespace(custom_metadata_map={"task": '"detection"'})
+    session = SimpleNamespace(get_modelmeta=lambda: told)
+    with pytest.raises(ValueError, match="for detection, not for segmentation"):
+        script["segment"](session, Image.new("RGB", (4, 4)))
 
 
 def test_it_is_short(root):
