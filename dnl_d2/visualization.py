@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from dnl_d2.files import write_bytes
 
-_COLORS = "turbo"  # matplotlib's: blue where weights are small, red where they are large
+_COLORS = "turbo"  # matplotlib's: from dark violet over blue, green and yellow to red
 _OPACITY = 0.6
 _DPI = 110
 
@@ -20,8 +20,8 @@ def overlay(
 ) -> np.ndarray:
     """A map of weights as colours over a picture, resampled to its size.
 
-    Colours go from 0, blue, to the largest weight, red; or, where there are negative weights, from
-    the smallest one.
+    Colours go from 0, dark violet, to the largest weight, red; or, where there are negative
+    weights, from the smallest one.
 
     Args:
         image: ``(H, W, 3)`` uint8, RGB.

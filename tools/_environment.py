@@ -30,7 +30,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
     print(
         f"{os.path.basename(sys.argv[0])}: error: {sys.executable} has no package {package}: run "
         f"the tool with {ROOT}/.venv/bin/python, which `make .venv/.ready` in {ROOT} sets up, or "
-        "install into an environment of your own as README.md says",
+        "install into an environment of your own as docs/getting_started.md says",
         file=sys.stderr,
     )
 

@@ -19,6 +19,7 @@ from dnl_d2.data import read_label
 from dnl_d2.engine import load_config, run
 from dnl_d2.errors import ending_in_one_line
 from dnl_d2.prediction import Predictor
+from dnl_d2.prediction.pixels import middle
 from dnl_d2.synthetic import generate_dataset
 from dnl_d2.visualization import color_label, draw_rows
 
@@ -141,7 +142,7 @@ def draw(path: str, predictors: dict, examples: int = 3) -> None:
         for method, predict in predictors.items():
             predicted = np.asarray(predict(record["file_name"]))
             panels[method.upper()] = color_label(predicted, meta.stuff_colors)
-        query = disc_pixel(label, meta.stuff_classes)
+        query = telling_pixel(label, meta.stuff_classes)
         panels["DNL pairwise (of +)"] = seen.overlay(seen.main_block, "whitened", query)
         panels["DNL unary"] = seen.overlay(seen.main_block, "unary")
         rows.append(panels)
@@ -150,14 +151,11 @@ def draw(path: str, predictors: dict, examples: int = 3) -> None:
     draw_rows(path, rows, queries=queries, legend=legend)
 
 
-def disc_pixel(label: np.ndarray, classes: list[str]) -> tuple[int, int]:
-    """A pixel inside a disc, to ask where it looks: of a paired one if there is any."""
-    inside = label == classes.index("paired")
-    if not inside.any():
-        colours = [classes.index(name) for name in ("red", "green", "cyan", "violet")]
-        inside = np.isin(label, colours)
-    rows, columns = np.nonzero(inside)
-    return min(int(rows[0]) + 12, label.shape[0] - 1), int(columns[0])
+def telling_pixel(label: np.ndarray, classes: list[str]) -> tuple[int, int]:
+    """A pixel whose class is decided elsewhere: in a paired disc if there is any, or in stripes."""
+    paired = classes.index("paired") in label
+    names = ["paired"] if paired else ["texture_a", "texture_b"]
+    return middle(np.isin(label, [classes.index(name) for name in names]))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def points_of(
         regions = _classes(prediction, count)
     elif isinstance(prediction, Detections):
         regions = _objects(prediction, count)
-    points = [Point(*_middle(region), name) for name, region in regions]
+    points = [Point(*middle(region), name) for name, region in regions]
     return points or [Point(image.shape[0] // 2, image.shape[1] // 2)]
 
 
@@ -74,7 +74,7 @@ def _objects(found: Detections, count: int) -> Iterator[tuple[str, np.ndarray]]:
         yield name, inside
 
 
-def _middle(region: np.ndarray) -> tuple[int, int]:
+def middle(region: np.ndarray) -> tuple[int, int]:
     """(row, column) of a pixel of a region that is as far from its border as any, nearly.
 
     Layers are taken off the region until nothing is left; the pixel is one of the last layer.

@@ -17,6 +17,7 @@ OUTSIDE = {
     "configs/README.md": "configs.md",
     "projects/README.md": "projects.md",
     "projects/parity/README.md": "parity.md",
+    "projects/serving/README.md": "serving.md",
     "projects/tour/README.md": "tour.md",
     "tools/README.md": "tools.md",
 }

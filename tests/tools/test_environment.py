@@ -1,5 +1,6 @@
 """Tools where something that they need is missing, and from any folder."""
 
+import os
 import subprocess
 import sys
 
@@ -22,6 +23,13 @@ def run_bare(folder, *arguments):
 def test_these_are_all_tools(root):
     found = [path.stem for path in (root / "tools").glob("[!_]*.py")]
     assert sorted(found) == sorted(TOOLS + PARITY)
+
+
+@pytest.mark.parametrize("folder", ["tools", "projects", "docs/scripts", ".ci"])
+def test_what_is_typed_can_be_started(root, folder):
+    """As the documents do: by its path alone."""
+    started = [p for p in (root / folder).rglob("*.py") if p.read_bytes().startswith(b"#!")]
+    assert started and not [path for path in started if not os.access(path, os.X_OK)]
 
 
 @pytest.mark.parametrize(
