@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from detectron2.data import transforms as T
-from detectron2.modeling import GeneralizedRCNNWithTTA
 
 import dnl_d2
 from dnl_d2.data.resize import RandomResize
@@ -50,10 +49,9 @@ def describe(predictor: Predictor, graph: Graph) -> dict[str, Any]:
 
 def require_single_scale(predictor: Predictor) -> None:
     """Raises :class:`UsageError` if pictures are predicted at several scales."""
-    views = getattr(predictor.mapper, "multi_scale_flip", None)
-    several = views is not None and views.enabled
-    if several or isinstance(predictor.model, GeneralizedRCNNWithTTA):
-        raise UsageError("a graph predicts at one scale: switch TEST.AUG.ENABLED off")
+    if predictor.multi_scale:
+        key = predictor.multi_scale.key
+        raise UsageError(f"a graph predicts at one scale: switch {key} off")
 
 
 def input_shape(graph: Graph) -> str:

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.data.catalog import Metadata
-from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA, SemanticSegmentor
+from detectron2.modeling import GeneralizedRCNN, SemanticSegmentor
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 from PIL import Image
@@ -48,6 +48,12 @@ class Predictor:
         overrides: for the config, as on the command line.
         min_score: objects below are left out; 0 to 1.
 
+    Attributes:
+        model: with its weights, in evaluation mode.
+        mapper: what reads pictures as the evaluation does: its sizes and order of colours.
+        multi_scale: the config's test at several scales; None if it asks for none.
+        metadata: of the dataset, with names and colours of the classes.
+
     Raises:
         UsageError: no such recipe or file, a value that cannot be meant, or weights that do not
             fill the model.
@@ -76,7 +82,8 @@ class Predictor:
         key = spec.keys.weights if weights is None else "weights"
         checkpointer = Checkpointer(self.model, key=key, channel_order=spec.channel_order)
         checkpointer.load_whole(path, purpose="a prediction")
-        self._mapper = spec.build_test_mapper()
+        self.mapper = spec.build_test_mapper()
+        self.multi_scale = spec.multi_scale
         scales = spec.multi_scale.detectors if spec.multi_scale else None
         check_multi_scale(spec, type(self.model))
         if scales and isinstance(self.model, GeneralizedRCNN):
@@ -128,9 +135,7 @@ class Predictor:
     @property
     def is_whole(self) -> bool:
         """Whether a prediction is of the whole picture, once: then ``attention()`` has it too."""
-        views = getattr(self._mapper, "multi_scale_flip", None)
-        scaled = isinstance(self.model, GeneralizedRCNNWithTTA) or (views and views.enabled)
-        return not (scaled or getattr(self.model, "slide_window", ()))
+        return not self.multi_scale and not getattr(self.model, "slide_window", ())
 
     def attention_blocks(self) -> dict[str, tuple[str, ...]]:
         """The context blocks that a prediction runs, and their terms, as in ``attention().blocks``.
@@ -139,11 +144,6 @@ class Predictor:
         """
         grey = np.full((64, 64, 3), 128, dtype=np.uint8)
         return look(self.model, grey, {"image": image_tensor(grey), **_size(grey)}).blocks
-
-    @property
-    def mapper(self) -> Any:
-        """What reads pictures as the evaluation does: its sizes and order of colours."""
-        return self._mapper
 
     @property
     def classes(self) -> list[str]:
@@ -170,7 +170,7 @@ class Predictor:
 
         Without ``at_scales`` what it would make of it for a test at a single scale.
         """
-        mapper = self._mapper
+        mapper = self.mapper
         image = rgb if mapper.image_format == "RGB" else rgb[:, :, ::-1]
         image = np.require(image, requirements=["C", "W"])  # PyTorch warns of what is read-only
         size = _size(image)

@@ -59,6 +59,10 @@ def test_figures_are_those_of_the_evaluation(ending, options, tmp_path, datasets
     cfg = load_config(STEM + ending, [*overrides, *words[0]({}, weights=weights)])
     expected = run(cfg, arguments(eval_only=True))["sem_seg"]
     predict = dnl_d2.Predictor(STEM + ending, weights=weights, device="cpu", overrides=overrides)
+    if options in (AUGMENT, LAZY_AUGMENT):  # by the key that the config's own system has
+        key = next(iter(options))
+        with pytest.raises(UsageError, match=f"switch {key.replace('__', '.')} off"):
+            dnl_d2.export_model(predict, tmp_path / "x.pt2", format="torch-export")
     confusion = np.zeros((8, 8))
     for file in sorted((datasets / "generated" / "val").iterdir()):
         found = predict(file)
