@@ -116,7 +116,7 @@ def test_forms_that_do_not_split():
 
 
 class OnlyMaps(ContextBlock):
-    """A user's: no more than the contract asks for."""
+    """A user's, with no more than it must: every position attends to itself alone."""
 
     def transform(self, x, mask):
         return x

@@ -26,19 +26,8 @@ from tests.engine.runs import (  # noqa: F401
     as_yaml,
     environment,
 )
+from tests.layers.test_attention_rows import OnlyMaps
 from tests.prediction.test_predictor import AUGMENT, DETECTOR, SLIDE, save_weights
-
-
-class Itself(ContextBlock):
-    """Every position attends to itself alone; a block of a user's, with no more than it must."""
-
-    def transform(self, x, mask):
-        return x
-
-    def attention_maps(self, x, index, mask):
-        size = x.shape[2:]
-        eye = torch.eye(size.numel(), dtype=x.dtype)[index]
-        return {"pairwise": eye.expand(len(x), -1, -1).unflatten(2, tuple(size))}
 
 
 class Hidden(ContextBlock):
@@ -87,7 +76,7 @@ def looked_at(model, image, resized=None):
     ("size", "resized"), [((64, 96), None), ((60, 50), (90, 75)), ((131, 93), (65, 47))]
 )
 def test_a_block_that_looks_at_itself_lights_up_at_the_pixel(size, resized, fpn):
-    seen = looked_at(segmentor(Itself(16), fpn=fpn), picture(*size), resized)
+    seen = looked_at(segmentor(OnlyMaps(16), fpn=fpn), picture(*size), resized)
     block, stride = "sem_seg_head.context_block", 16 if fpn else 8
     seen_size = resized or size
     shape = tuple(-(-side // stride) for side in seen_size)
@@ -109,7 +98,7 @@ def test_a_block_that_looks_at_itself_lights_up_at_the_pixel(size, resized, fpn)
 @pytest.mark.parametrize("fpn", [False, True], ids=["unpadded", "padded"])
 def test_overlays_light_up_there_too(fpn):
     image = np.zeros((70, 100, 3), np.uint8)
-    seen = looked_at(segmentor(Itself(16), fpn=fpn), image)
+    seen = looked_at(segmentor(OnlyMaps(16), fpn=fpn), image)
     for pixel in ((0, 0), (0, 99), (69, 0), (69, 99), (35, 42)):
         drawn = seen.overlay("sem_seg_head.context_block", "pairwise", pixel).astype(int)
         red = drawn[..., 0] - drawn[..., 2]
