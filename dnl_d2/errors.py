@@ -14,7 +14,7 @@ class UsageError(ValueError):
     """
 
 
-def one_line(error: UsageError) -> str:
+def one_line(error: Exception) -> str:
     """The message, also of an error that a data-loading process has wrapped in its traceback."""
     message = str(error).rpartition("UsageError: ")[2].strip()
     return printable(message) or type(error).__name__

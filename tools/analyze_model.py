@@ -34,6 +34,9 @@ def parse_args() -> argparse.Namespace:
         help="of the image (default: 800 1280)",
     )
     parser.add_argument(
+        "--frames", type=int, metavar="N", help="of the clip, for a model of videos"
+    )
+    parser.add_argument(
         "--proposals",
         type=int,
         default=Regions().proposals,
@@ -61,7 +64,8 @@ def main(args: argparse.Namespace) -> None:
     import_modules(args.imports)
     model = build_from_config(args.config_file, args.opts, device="meta")
     regions = Regions(args.proposals, args.detections)
-    analysis = analyze(model, tuple(args.size), regions)
+    frames = () if args.frames is None else (args.frames,)
+    analysis = analyze(model, (*frames, *args.size), regions)
     if args.json:
         asked = {"config": args.config_file, "overrides": args.opts, **regions._asdict()}
         write_text(args.json, as_json(analysis, **asked))

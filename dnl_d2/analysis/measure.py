@@ -7,7 +7,7 @@ from torch import nn
 
 from dnl_d2.analysis.counting import Count, OperationCounter
 from dnl_d2.analysis.parts import Parameters, Part, PartNames, count_parameters
-from dnl_d2.analysis.running import HEADS, Regions, run_parts
+from dnl_d2.analysis.running import HEADS, Regions, run_parts, run_whole
 from dnl_d2.errors import UsageError
 
 
@@ -15,55 +15,69 @@ class Analysis(NamedTuple):
     """What :func:`analyze` finds.
 
     Attributes:
-        size, padded: (height, width) of the image, without and with the padding the model adds.
+        size, padded: (height, width) of the image, or (frames, height, width) of the clip, without
+            and with the padding that the model adds.
         parts: all parts, in the order of the model.
         parameters, operations: by part; parts without any are left out.
         notes: what was assumed and what is not counted, a sentence each.
     """
 
-    size: tuple[int, int]
-    padded: tuple[int, int]
+    size: tuple[int, ...]
+    padded: tuple[int, ...]
     parts: list[Part]
     parameters: dict[Part, Parameters]
     operations: dict[Part, Count]
     notes: list[str]
 
 
-def analyze(model: nn.Module, size: tuple[int, int], regions: Regions | None = None) -> Analysis:
+def analyze(model: nn.Module, size: tuple[int, ...], regions: Regions | None = None) -> Analysis:
     """Counts parameters, multiply-adds and activations of a model in inference, by part.
 
     Args:
         model: of Detectron2 or this library: a backbone with any of the heads in
-            :data:`dnl_d2.analysis.running.HEADS`. Built on the ``meta`` device it needs neither
-            memory nor time. It is left in evaluation mode.
-        size: (height, width) of the image.
+            :data:`dnl_d2.analysis.running.HEADS`; or any model with a method
+            ``example_inputs(size)``, which is run whole on what that returns. Built on the
+            ``meta`` device it needs neither memory nor time. It is left in evaluation mode.
+        size: (height, width) of the image; with the frames before them of a clip.
         regions: how many the heads of a detector get; default 1000 and 100.
 
     Raises:
         UsageError: another kind of model, or one that cannot process an image of that size.
     """
     regions = regions or Regions()
-    for name, number in {"height": size[0], "width": size[1], **regions._asdict()}.items():
+    sides = dict(zip(("width", "height", "frames"), reversed(size), strict=False))
+    for name, number in {**sides, **regions._asdict()}.items():
         if number < 1:
             raise UsageError(f"{name} must be 1 or more, got {number}")
-    if not hasattr(model, "backbone") or not any(hasattr(model, name) for name in HEADS):
+    whole = hasattr(model, "example_inputs")
+    if not whole and not (hasattr(model, "backbone") and any(hasattr(model, h) for h in HEADS)):
         raise UsageError(
             f"{type(model).__name__}: a model to analyse has a backbone and one of "
-            f"{', '.join(HEADS)}"
+            f"{', '.join(HEADS)}, or example_inputs(size)"
         )
+    if not whole and len(size) != 2:
+        raise UsageError(f"{type(model).__name__} reads images, not clips: leave the frames out")
     model.eval()
     counter = OperationCounter(model)
     try:
         with torch.no_grad():
-            padded, notes = run_parts(model, counter, size, regions)
+            if whole:
+                padded, notes = run_whole(model, counter, size)
+            else:
+                padded, notes = run_parts(model, counter, (size[0], size[1]), regions)
     except UsageError:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(
-            f"{type(model).__name__} cannot be run on an image of {size[0]}x{size[1]}: {reason}"
+            f"{type(model).__name__} cannot be run on an image of {by_x(size)}: {reason}"
         ) from error
     return _by_part(model, counter, Analysis(size, padded, [], {}, {}, notes))
+
+
+def by_x(size: tuple[int, ...]) -> str:
+    """Lengths of axes in words, such as ``800x1280``."""
+    return "x".join(map(str, size))
 
 
 def _by_part(model: nn.Module, counter: OperationCounter, found: Analysis) -> Analysis:

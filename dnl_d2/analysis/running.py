@@ -48,9 +48,19 @@ class _Run(NamedTuple):
         return instances
 
 
+def run_whole(
+    model: _Model, counter: OperationCounter, size: tuple[int, ...]
+) -> tuple[tuple[int, ...], list[str]]:
+    """Runs a model on its own ``example_inputs(size)``; see :func:`run_parts`."""
+    inputs = model.example_inputs(size)
+    with counter:
+        model(inputs)
+    return size, []
+
+
 def run_parts(
     model: _Model, counter: OperationCounter, size: tuple[int, int], regions: Regions
-) -> tuple[tuple[int, int], list[str]]:
+) -> tuple[tuple[int, ...], list[str]]:
     """Runs the backbone and the heads of a model, inside the counter's context.
 
     Args:

@@ -6,12 +6,12 @@ from typing import Any
 from tabulate import tabulate
 
 from dnl_d2.analysis.counting import Count
-from dnl_d2.analysis.measure import Analysis
+from dnl_d2.analysis.measure import Analysis, by_x
 from dnl_d2.analysis.parts import Parameters, Part
 
 # Of every count; what depends on the model is in Analysis.notes.
 RULES = (
-    "one image, in inference; 1 FLOP is one multiply-add",
+    "one image or clip, in inference; 1 FLOP is one multiply-add",
     "counted: convolutions (deformable ones without their interpolated samples), transposed "
     "convolutions, linear layers and products of matrices, both of attention among them, in the "
     "order in which they are computed",
@@ -34,11 +34,12 @@ def as_text(analysis: Analysis) -> str:
     parameters, operations = _totals(analysis)
     rows.append(_row("total", parameters, operations))
     table = tabulate(rows, _HEADERS, tablefmt="github", disable_numparse=True, colalign=_ALIGN)
-    size, padded = (f"{height}x{width}" for height, width in (analysis.size, analysis.padded))
+    size, padded = map(by_x, (analysis.size, analysis.padded))
     if padded != size:
         size += f", padded to {padded}"
+    what = "image (height x width)" if len(analysis.size) == 2 else "clip (frames x height x width)"
     lines = [
-        f"image (height x width): {size}",
+        f"{what}: {size}",
         "",
         table,
         "",

@@ -14,7 +14,7 @@ from dnl_d2.checkpoint.sources import SOURCES
 from dnl_d2.errors import UsageError
 
 Value = TypeVar("Value")
-_BY_NAME = {source.name: source for source in SOURCES}
+_CLASSIFIER = "classifier."
 
 
 @dataclass
@@ -40,9 +40,23 @@ def get_source(name: str) -> Source:
     Raises:
         UsageError: there is none of that name.
     """
-    if name not in _BY_NAME:
-        raise UsageError(f"unknown source {name!r}; use one of {', '.join(_BY_NAME)}")
-    return _BY_NAME[name]
+    known = {source.name: source for source in SOURCES}
+    if name not in known:
+        raise UsageError(f"unknown source {name!r}; use one of {', '.join(known)}")
+    return known[name]
+
+
+def register_source(source: Source) -> None:
+    """Adds a code base whose files are then read as those of this library's own list are.
+
+    It is asked before the others whether a file is its own.
+
+    Raises:
+        UsageError: another source has its name.
+    """
+    if any(known.name == source.name for known in SOURCES):
+        raise UsageError(f"there is a source {source.name!r} already")
+    SOURCES.insert(0, source)
 
 
 def detect_source(state: State, among: str | None = None) -> Source:
@@ -65,8 +79,9 @@ def detect_source(state: State, among: str | None = None) -> Source:
     for source in family:
         if source.recognises(state):
             return source
-    if among in _BY_NAME:
-        return _BY_NAME[among]
+    named = next((source for source in family if source.name == among), None)
+    if named is not None:
+        return named
     wanted = "a model this library knows" if among is None else f"a file of {among}"
     raise UsageError(f"not {wanted}: {name_unknown(state)}")
 
@@ -78,21 +93,31 @@ def is_known(state: State, among: Sequence[Source] = SOURCES) -> bool:
 
 def source_names() -> list[str]:
     """What ``--source`` takes: all sources, and the families of those that have several."""
-    starts = [name.rpartition("-")[0] for name in _BY_NAME]
+    names = [source.name for source in SOURCES]
+    starts = [name.rpartition("-")[0] for name in names]
     families = [s for s in dict.fromkeys(starts) if s and starts.count(s) > 1 and s != "dnl"]
-    return [*_BY_NAME, *families]
+    return [*names, *families]
 
 
-def convert(state: State, source: Source) -> Converted:
+def convert(state: State, source: Source, *, classifier: bool = False) -> Converted:
     """A public state dict -> ours: the keys of a model with a plain ``backbone``.
 
     Pure: neither the dict nor its tensors are changed.
+
+    Args:
+        state: the file's parameters.
+        source: its code base.
+        classifier: whether the last layer of a classifier of whole images is wanted, as
+            ``classifier.weight`` and ``classifier.bias``; segmentors and detectors have none.
 
     Raises:
         UsageError: nothing in it is of ``source``, or it contradicts itself.
     """
     state = source.prepare(unwrapped(state, source.recognises))
     converted = to_ours(state, source.rules(state))
+    for key in [] if classifier else [k for k in converted.state if k.startswith(_CLASSIFIER)]:
+        del converted.state[key]
+        converted.dropped[converted.origin.pop(key)] = "ImageNet classifier"
     if not converted.state:
         raise UsageError(f"not a file of {source.title}: {name_unknown(state)}")
     return converted

@@ -61,7 +61,7 @@ def adapt_input(
         weight = weight.flip(1)
         done.append(f"its input channels swapped (published as {published.channel_order})")
     if ((scale - 1).abs() > _STD_TOLERANCE).any():
-        weight = weight * scale.to(weight).view(1, 3, 1, 1)
+        weight = weight * scale.to(weight).view(1, 3, *[1] * (weight.dim() - 2))
         done.append(f"scaled for pixels divided by {_numbers(std)}, not {_numbers(wanted_std)}")
     said = f"first convolution: {' and '.join(done)}" if done else ""
     return {**state, first: weight}, said, False

@@ -72,7 +72,24 @@ def to_model(
             raise
         state, origin = _translated(state, source, own)
     adapted = _fitted(model, state, _trained_with(weights, state, source), channel_order)
-    return ModelWeights(adapted, describe(state), origin)
+    return ModelWeights(_inflated(adapted, own), describe(state), origin)
+
+
+def _inflated(state: State, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """2-d convolutions for a model that has 3-d ones in their place (arXiv 1705.07750, 3.1).
+
+    A kernel is repeated along time and divided by its length: on a clip whose frames are all alike
+    it computes what it does on one of them.
+    """
+    inflated = {}
+    for key, weight in state.items():
+        shape = own[key].shape if key in own else ()
+        if len(shape) == 5 and weight.dim() == 4 and (*shape[:2], *shape[3:]) == weight.shape:
+            length = shape[2]
+            inflated[key] = weight[:, :, None].expand(-1, -1, length, -1, -1) / length
+    if inflated:
+        _log.info(f"{len(inflated)} convolutions of images inflated for clips")
+    return {**state, **inflated}
 
 
 def _is_bare_resnet(state: State, own: Mapping[str, Tensor]) -> bool:
@@ -88,7 +105,7 @@ def _translated(
     state: State, source: Source, own: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The parameters under the model's names, and the file's key of each."""
-    converted = convert(state, source)
+    converted = convert(state, source, classifier="classifier.weight" in own)
     fitted = fit_backbone(converted.state, own)
     if not any(key in own for key in fitted):
         raise UsageError(

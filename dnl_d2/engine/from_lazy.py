@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.config import get_cfg, instantiate
+from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.data.transforms import RandomFlip
 from detectron2.evaluation import inference_on_dataset, print_csv_format
@@ -117,7 +118,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         },
         eval_period=settings.eval_period,
         log_period=settings.log_period,
-        eval_pictures=settings.eval_pictures,
+        eval_pictures=0 if _classifies(cfg) else settings.eval_pictures,
         wandb=WandbOptions(settings.wandb.project, settings.wandb.name),
         ddp=settings.ddp,
     )
@@ -146,6 +147,8 @@ def scale_lazy(cfg: DictConfig) -> str:
 
 def task_of_lazy(cfg: DictConfig) -> Task:
     """What the model of a LazyConfig reads, by the names that Detectron2's have."""
+    if _classifies(cfg):
+        return Task()
     instances = None
     classes_key = next((key for key in _CLASSES if select_lazy(cfg, key) is not None), None)
     if classes_key is not None:
@@ -170,6 +173,13 @@ def task_of_lazy(cfg: DictConfig) -> Task:
         ignore_key=f"{_MAPPER}.dataset_ignore_label",
         crop_size=tuple(select_lazy(cfg, f"{_MAPPER}.augmentations.crop_size") or ()),
     )
+
+
+def _classifies(cfg: DictConfig) -> bool:
+    """Whether the datasets give whole images a class; ``model.num_classes`` is of these then."""
+    names = [*_names(cfg, "train"), *_names(cfg, "test")]
+    kinds = {MetadataCatalog.get(name).get("evaluator_type") for name in names}
+    return "classification" in kinds
 
 
 def _keypoint_task(cfg: DictConfig) -> KeypointTask:

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 # By evaluator_type: figures of which the first that an evaluation reports decides.
 _METRICS = {
     "sem_seg": ("sem_seg/mIoU",),
+    "classification": ("classification/top1",),
     "cityscapes_sem_seg": ("sem_seg/mIoU",),
     "coco": ("segm/AP", "bbox/AP"),
     "lvis": ("segm/AP", "bbox/AP"),
@@ -180,7 +181,7 @@ def build_hooks(
 def best_checkpoint_hook(
     test_sets: Sequence[str], eval_period: int, checkpointer: Checkpointer
 ) -> BestCheckpointer | None:
-    """Keeps ``model_best.pth`` by mIoU, AP of masks, else of boxes, or PQ.
+    """Keeps ``model_best.pth`` by mIoU, AP of masks, else of boxes, PQ, or top-1 accuracy.
 
     Returns:
         None where there is no single test set, and in all processes but the main one.

@@ -9,6 +9,7 @@ from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator, Datas
 from dnl_d2.errors import UsageError
 from dnl_d2.evaluation.cityscapes import CityscapesSemSegEvaluator
 from dnl_d2.evaluation.cityscapes_instance import CityscapesInstanceEvaluator
+from dnl_d2.evaluation.classification import ClassificationEvaluator
 from dnl_d2.evaluation.coco import COCOEvaluator
 from dnl_d2.evaluation.lvis import LVISEvaluator
 from dnl_d2.evaluation.sem_seg import SemSegEvaluator
@@ -21,6 +22,7 @@ def _panoptic(name: str, *, output_dir: str) -> DatasetEvaluator:
 
 EVALUATORS: dict[str, Callable[..., DatasetEvaluator]] = {
     "sem_seg": SemSegEvaluator,
+    "classification": ClassificationEvaluator,
     "coco": COCOEvaluator,
     "coco_panoptic_seg": _panoptic,
     "lvis": LVISEvaluator,

@@ -59,9 +59,9 @@ def write_report(
         )
     ]
     header = ("class", "IoU", "ACC", "labelled_pixels", "predicted_pixels")
-    _write_csv(f"{folder}/per_class.csv", [header, *per_class])
+    write_csv(f"{folder}/per_class.csv", [header, *per_class])
     rows = [(name, *row) for name, row in zip(classes, confusion.tolist(), strict=True)]
-    _write_csv(f"{folder}/confusion_matrix.csv", [("truth \\ prediction", *classes), *rows])
+    write_csv(f"{folder}/confusion_matrix.csv", [("truth \\ prediction", *classes), *rows])
     write_bytes(f"{folder}/confusion_matrix.png", draw_confusion(classes, confusion))
 
 
@@ -131,7 +131,8 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
-def _write_csv(path: str, rows: Sequence[Sequence]) -> None:
+def write_csv(path: str, rows: Sequence[Sequence]) -> None:
+    """Writes a table, the header its first row; whole or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())

@@ -12,7 +12,7 @@ from dnl_d2.files import write_bytes
 from dnl_d2.reporting.aside import only_warning
 
 METRICS, CURVES = "metrics.json", "curves.png"
-_FIGURES = ("/mIoU", "/AP", "/PQ")  # what their names end in
+_FIGURES = ("/mIoU", "/AP", "/PQ", "/top1")  # what their names end in
 _TOTAL, _PERCENT = "total_loss", "evaluation, %"
 
 # By name: iterations and values.

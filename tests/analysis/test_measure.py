@@ -262,7 +262,7 @@ def test_table_and_json_hold_the_same():
         (line,) = [x for x in lines if x.startswith(f"| {name} ")]
         assert f"{part['parameters']['trainable']:,}" in line
         assert f"{part['multiply_adds'] / 1e9:.3f}" in line
-    assert written["notes"][0].startswith("one image, in inference; 1 FLOP is one multiply-add")
+    assert written["notes"][0].startswith("one image or clip, in inference; 1 FLOP")
     assert written["notes"][-len(found.notes) :] == found.notes != []
     assert all(f"- {note}" in lines for note in written["notes"])
 
@@ -292,3 +292,37 @@ def test_other_models():
     model.backbone.bottom_up.stem.conv1 = nn.Conv2d(3, 8, 99, device="meta")
     with pytest.raises(UsageError, match="GeneralizedRCNN cannot be run on an image of 64x96: "):
         analyze(model, SIZE)
+
+
+class ClipModel(nn.Module):
+    """Reads clips of three frames or more."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(3, 4, (3, 1, 1), padding=(1, 0, 0))
+        self.classifier = nn.Linear(4, 5)
+
+    def example_inputs(self, size):
+        if len(size) != 3:
+            raise UsageError("reads clips: name the frames too")
+        return [{"clips": torch.zeros(1, 3, *size, device=self.conv.weight.device)}]
+
+    def forward(self, inputs):
+        return self.classifier(self.conv(inputs[0]["clips"]).mean((2, 3, 4)))
+
+
+def test_a_model_with_inputs_of_its_own_is_run_whole():
+    with torch.device("meta"):
+        model = ClipModel()
+    found = analyze(model, (6, 5, 4))
+    assert multiply_adds(found, "conv") == 6 * 5 * 4 * 4 * 3 * 3
+    assert multiply_adds(found, "classifier") == 4 * 5
+    assert found.size == found.padded == (6, 5, 4)
+    assert as_text(found).startswith("clip (frames x height x width): 6x5x4\n")
+    assert json.loads(as_json(found))["size"] == [6, 5, 4]
+    with pytest.raises(UsageError, match="name the frames too"):
+        analyze(model, (5, 4))
+    with pytest.raises(UsageError, match="frames must be 1 or more"):
+        analyze(model, (0, 5, 4))
+    with pytest.raises(UsageError, match="reads images, not clips: leave the frames out"):
+        analyze(detector(), (3, *SIZE))

@@ -100,3 +100,11 @@ def test_figures_in_checkpoints_of_earlier_versions_count(dataset, tmp_path, met
     hook.before_train()
     hook._best_checking()
     assert (tmp_path / "model_best.pth").read_bytes() == before
+
+
+def test_classification_is_judged_by_top1():
+    name = "best_weights_classified"
+    MetadataCatalog.get(name).evaluator_type = "classification"
+    hook = best_checkpoint_hook([name], 1, Checkpointer(torch.nn.Linear(1, 1)))
+    MetadataCatalog.remove(name)
+    assert hook._metrics == ("classification/top1",)

@@ -18,7 +18,8 @@ from dnl_d2.checkpoint.sources import (
 )
 
 # The first that recognises a file is taken: those with the more telling keys come first.
-SOURCES: tuple[Source, ...] = (
+# register_source() adds to them.
+SOURCES: list[Source] = [
     mmseg.V1D,
     mmseg.SOURCE,
     mmdet.SOURCE,
@@ -34,4 +35,4 @@ SOURCES: tuple[Source, ...] = (
     *openmmlab_resnet.SOURCES,
     torchcv.SOURCE,
     torchvision.SOURCE,
-)
+]

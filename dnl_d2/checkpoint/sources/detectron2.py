@@ -1,6 +1,6 @@
 """Files that have Detectron2's names already: this library's own, and Detectron2's model zoo."""
 
-from dnl_d2.checkpoint.keymap import Rule, State
+from dnl_d2.checkpoint.keymap import PARAM, Rule, State
 from dnl_d2.checkpoint.source import Source
 
 _PARTS = "backbone|sem_seg_head|proposal_generator|roi_heads|head|ins_embed_head|point_head"
@@ -10,6 +10,7 @@ def _rules(state: State) -> list[Rule]:
     return [
         Rule("pixel_{which:mean|std}", None, why="part of the config"),
         Rule("{path:*}anchor_generator.cell_anchors.{i}", None, why="part of the config"),
+        Rule(f"classifier.{PARAM}", f"classifier.{PARAM}"),
         Rule(f"{{part:{_PARTS}}}.{{rest:*}}", f"{{part:{_PARTS}}}.{{rest:*}}"),
     ]
 
@@ -20,7 +21,7 @@ def _bare_rules(state: State) -> list[Rule]:
         Rule("stem.{rest:*}", "backbone.stem.{rest:*}"),
         Rule("res{s}.{rest:*}", "backbone.res{s}.{rest:*}"),
         Rule("fc{any:*}", None, why="ImageNet classifier"),
-        Rule("linear.{any:*}", None, why="ImageNet classifier"),
+        Rule(f"linear.{PARAM}", f"classifier.{PARAM}"),
     ]
 
 

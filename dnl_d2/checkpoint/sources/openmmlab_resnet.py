@@ -24,7 +24,7 @@ def _rules(state: State, pooled: bool) -> list[Rule]:
         *deep_stem_rules("stem"),
         *residual_rules(pooled=pooled),
         CLASSIFIER,
-        Rule(f"head.fc.{PARAM}", None, why="ImageNet classifier"),
+        Rule(f"head.fc.{PARAM}", f"classifier.{PARAM}"),
     ]
 
 

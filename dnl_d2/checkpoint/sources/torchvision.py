@@ -4,7 +4,7 @@ from dnl_d2.checkpoint.keymap import PARAM, Rule, State
 from dnl_d2.checkpoint.source import Source
 from dnl_d2.checkpoint.sources.resnet import basic_stem_rules, residual_rules
 
-CLASSIFIER = Rule(f"fc.{PARAM}", None, why="ImageNet classifier")
+CLASSIFIER = Rule(f"fc.{PARAM}", f"classifier.{PARAM}")
 
 
 def _rules(state: State) -> list[Rule]:
