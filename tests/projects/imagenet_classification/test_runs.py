@@ -1,0 +1,78 @@
+"""A run of the generated pairs from the command's config: trained, resumed, evaluated."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from dnl_d2.engine import load_config, run
+from dnl_d2.errors import UsageError
+from dnl_d2_imagenet.folders import declare
+from dnl_d2_imagenet.generate import CLASSES, KINDS, draw_pair, generate
+from tests.engine.runs import arguments, environment  # noqa: F401
+
+CONFIG = "projects/imagenet_classification/configs/generated/pairs_gc.py"
+pytestmark = pytest.mark.usefixtures("environment")
+
+
+@pytest.fixture
+def pairs(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    generate(str(tmp_path / "pairs"), train=16, val=6)
+    yield tmp_path / "pairs"
+    for name in ("pairs_train", "pairs_val"):
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        declare(name)
+
+
+def options(folder, length):
+    return [
+        *("train.device=cpu", f"train.output_dir={folder}", f"train.max_iter={length}"),
+        *("train.eval_period=2", "train.checkpointer.period=2", "train.log_period=1"),
+        *("lr_multiplier.iterations=1", "dataloader.train.total_batch_size=4"),
+        *("dataloader.train.num_workers=0", "dataloader.test.num_workers=0"),
+        *("model.backbone.stem_out_channels=8", "model.backbone.res2_out_channels=8"),
+        *("dataloader.train.mapper.size=64", "dataloader.test.mapper.size=64"),
+    ]
+
+
+def test_trains_goes_on_and_evaluates(root, pairs, tmp_path):
+    folder = tmp_path / "out"
+    path = str(root / CONFIG)
+    run(load_config(path, options(folder, 2)), arguments())
+    results = run(load_config(path, options(folder, 4)), arguments(resume=True))
+    assert 0 <= results["classification"]["top1"] <= 100
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "total_loss" in line] == [0, 1, 2, 3]
+    weights = f"train.init_checkpoint={folder}/model_final.pth"
+    again = run(load_config(path, [*options(folder, 4), weights]), arguments(eval_only=True))
+    assert again == results
+
+
+def test_a_broken_picture_costs_training_a_warning_and_evaluation_its_end(
+    root, pairs, tmp_path, caplog
+):
+    for path in [*(pairs / "train/alike").glob("*.png")][1:]:
+        path.write_bytes(b"broken")
+    next((pairs / "val/alike").glob("*.png")).write_bytes(b"broken")
+    path = str(root / CONFIG)
+    with pytest.raises(UsageError, match=r"val/alike/\d+.png cannot be read"):
+        run(load_config(path, options(tmp_path / "out", 6)), arguments())
+    assert "cannot be read (it is no picture): left out" in (tmp_path / "out/log.txt").read_text()
+
+
+def test_neither_shape_tells_the_class():
+    rng = np.random.default_rng(0)
+    picture = draw_pair(rng, alike=True)
+    assert picture.size == (160, 160) and len(CLASSES) == 2 and len(KINDS) == 4
+
+
+def test_half_of_the_pictures_are_of_each_class(pairs):
+    counts = {name: len(list((pairs / "train" / name).iterdir())) for name in CLASSES}
+    assert counts == {"alike": 8, "unlike": 8}
+    assert Image.open(next(Path(pairs / "val/alike").iterdir())).mode == "RGB"
