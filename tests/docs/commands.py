@@ -65,7 +65,7 @@ def _run(words: list[str]) -> None:
     if words[0] == "python" and words[1].endswith(".py"):
         words = words[1:]
         name = words[0]
-    if re.fullmatch(r"(tools|projects/(parity|serving))/\w+\.py", name):
+    if re.fullmatch(r"(tools|projects/\w+)/\w+\.py", name):
         RUNNERS.get(Path(name).name, run_tool)(words)
     elif name.endswith(".py"):
         assert run_file(words) == 0, words

@@ -15,6 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 from tqdm import tqdm
 
+from dnl_d2 import model_zoo
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.imports import add_import_option, import_modules
 from dnl_d2.engine import RunSpec, build_model, load_config, read_config
@@ -32,7 +33,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", metavar="FILE", required=True, help="YAML or LazyConfig")
+    add("--config-file", metavar="FILE", required=True, help="or the name of a recipe")
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--weights", metavar="FILE", help="of the trained model")
     weights.add_argument("--untrained", action="store_true", help="random weights, as a control")
@@ -40,7 +41,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--images", nargs="+", metavar="FILE", help="pictures in place of a dataset, or folders")
     add("--block", metavar="NAME", help="one block, by its name in the model; default: all")
     add("--max-images", type=int, default=100, metavar="N", help="evenly spread; default 100")
-    add("--queries", type=int, default=4096, metavar="N", help="of each map at most; default 4096")
+    add("--queries", type=int, default=1024, metavar="N", help="of each map at most; default 1024")
     add("--output", default="output/attention", metavar="DIR", help="default output/attention")
     add_import_option(parser)
     add("opts", nargs=argparse.REMAINDER, metavar="OVERRIDE", help="overrides of the config, last")
@@ -58,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if getattr(args, option) < 1:
             raise UsageError(f"--{option.replace('_', '-')} must be 1 or more")
     import_modules(args.imports)
-    spec = read_config(load_config(args.config_file, args.opts), train=False)
+    path = args.config_file
+    path = path if os.path.exists(path) else model_zoo.get_config_file(path)
+    spec = read_config(load_config(path, args.opts), train=False)
     source, name = _source(args, spec)
     model = _model(args, spec)
     _prepare(args.output)

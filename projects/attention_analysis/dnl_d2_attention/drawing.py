@@ -45,13 +45,20 @@ def draw(figures: Sequence[Figure], block: str, title: str) -> bytes:
 Found = dict[tuple[str, str], Summary]
 
 
-def _bars(axis: Any, bars: list[tuple[str, Summary]], title: str, unit: str = "") -> None:
+def _bars(
+    axis: Any,
+    bars: list[tuple[str, Summary]],
+    title: str,
+    unit: str = "",
+    inside: bool = False,
+) -> None:
     names = [name for name, _ in bars]
     values = [summary.mean for _, summary in bars]
     errors = [summary.error or 0.0 for _, summary in bars]
     colors = [_COLORS.get(name.split("\n")[0], "#888888") for name in names]
     drawn = axis.bar(names, values, yerr=errors, color=colors, width=0.65, ecolor="0.3")
-    axis.bar_label(drawn, [f"{value:.3g}" for value in values], fontsize=8, padding=2)
+    place = {"label_type": "center", "color": "white"} if inside else {"padding": 2}
+    axis.bar_label(drawn, [f"{value:.3g}" for value in values], fontsize=8, **place)
     axis.set_title(title, fontsize=10)
     axis.set_ylabel(unit, fontsize=8)
     axis.tick_params(labelsize=8)
@@ -112,7 +119,8 @@ def _overlaps(axis: Any, found: Found) -> bool:
         if (term, name) in found
     ]
     if axis is not None and pairs:
-        _bars(axis, [(name, own) for name, own, _ in pairs], "share of the weights (line: chance)")
+        bars = [(name, own) for name, own, _ in pairs]
+        _bars(axis, bars, "share of the weights (line: chance)", inside=True)
         for place, (_, _, chance) in enumerate(pairs):
             axis.hlines(chance.mean, place - 0.42, place + 0.42, color="k", linewidth=1.5)
         axis.tick_params(axis="x", labelsize=6.5)

@@ -96,5 +96,5 @@ def table(summaries: Sequence[Summary], block: str) -> str:
 def _cell(summary: Summary | None) -> str:
     if summary is None:
         return ""
-    error = "" if summary.error is None else f" ± {summary.error:.3f}"
-    return f"{summary.mean:.3f}{error}"
+    error = "" if summary.error is None else f" ± {summary.error:.1g}"
+    return f"{summary.mean:.3g}{error}"

@@ -11,7 +11,7 @@ from PIL import Image
 from dnl_d2.engine import load_config, run
 from dnl_d2.errors import UsageError
 from dnl_d2_imagenet.folders import declare
-from dnl_d2_imagenet.generate import CLASSES, KINDS, draw_pair, generate
+from dnl_d2_imagenet.generated_pairs import CLASSES, SIDE, draw_pair, generate_pairs
 from tests.engine.runs import arguments, environment  # noqa: F401
 
 CONFIG = "projects/imagenet_classification/configs/generated/pairs_gc.py"
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("environment")
 @pytest.fixture
 def pairs(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    generate(str(tmp_path / "pairs"), train=16, val=6)
+    generate_pairs(str(tmp_path / "pairs"), train=16, val=6)
     yield tmp_path / "pairs"
     for name in ("pairs_train", "pairs_val"):
         if name in DatasetCatalog.list():
@@ -66,10 +66,27 @@ def test_a_broken_picture_costs_training_a_warning_and_evaluation_its_end(
     assert "cannot be read (it is no picture): left out" in (tmp_path / "out/log.txt").read_text()
 
 
-def test_neither_shape_tells_the_class():
+def shapes(picture):
+    """The white areas around the corners that hold a shape, each cut out around its middle."""
+    white = np.asarray(picture)[..., 0] > 200
+    half, found = SIDE // 2, []
+    for rows in (slice(0, half), slice(half, None)):
+        for columns in (slice(0, half), slice(half, None)):
+            quarter = np.argwhere(white[rows, columns])
+            if len(quarter):
+                found.append(frozenset(map(tuple, quarter - quarter.min(0))))
+    return found
+
+
+def test_the_class_is_whether_the_shapes_are_alike():
     rng = np.random.default_rng(0)
-    picture = draw_pair(rng, alike=True)
-    assert picture.size == (160, 160) and len(CLASSES) == 2 and len(KINDS) == 4
+    firsts = {True: set(), False: set()}
+    for number in range(60):
+        alike = number % 2 == 0
+        first, second = shapes(draw_pair(rng, alike=alike))
+        assert (first == second) is alike
+        firsts[alike] |= {first, second}
+    assert firsts[True] == firsts[False] and len(firsts[True]) == 3  # neither alone tells it
 
 
 def test_half_of_the_pictures_are_of_each_class(pairs):

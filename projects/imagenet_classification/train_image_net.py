@@ -2,9 +2,9 @@
 """Trains or evaluates an image classifier.
 
 Examples:
-    train_net.py --config-file configs/generated/pairs_gc.py
-    train_net.py --config-file configs/r50_gc_c3-c5.py --num-gpus 8
-    train_net.py --config-file configs/r50.py --eval-only train.init_checkpoint=resnet50.pth
+    train_image_net.py --config-file configs/generated/pairs_gc.py
+    train_image_net.py --config-file configs/r50_gc_c3-c5.py --num-gpus 8
+    train_image_net.py --config-file configs/r50.py --eval-only train.init_checkpoint=resnet50.pth
 """
 
 import os
