@@ -13,15 +13,6 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 _NAMED = 5
 
 
-def declare(*names: str) -> None:
-    """Says of datasets that they classify whole images, before their folders are known."""
-    for name in names:
-        MetadataCatalog.get(name).evaluator_type = "classification"
-
-
-declare("imagenet_train", "imagenet_val", "pairs_train", "pairs_val")
-
-
 def image_folder(names: str, folder: str, *, classes_from: str | None = None) -> list[dict]:
     """The images of a folder with a folder for each class, which are numbered in order of names.
 
@@ -64,6 +55,12 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
         )
     register(names, records, classes)
     return records
+
+
+def declare(name: str, folder: str, classes_from: str | None = None) -> None:
+    """Registers a dataset whose folder is read when it is asked for."""
+    DatasetCatalog.register(name, lambda: image_folder(name, folder, classes_from=classes_from))
+    MetadataCatalog.get(name).evaluator_type = "classification"
 
 
 def register(name: str, records: list[dict], classes: Sequence[str]) -> None:
@@ -123,3 +120,9 @@ def _pictures(folder: str) -> list[str]:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
+
+
+# Under these names Detectron2 finds the datasets of the configs where they are by default.
+for _name in ("imagenet", "pairs"):
+    declare(f"{_name}_train", f"{_name}/train")
+    declare(f"{_name}_val", f"{_name}/val", classes_from=f"{_name}/train")

@@ -1,6 +1,7 @@
 """The classifier: sizes of the published table, scores of torchvision, weights for other models."""
 
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -79,6 +80,20 @@ def test_scores_are_those_of_torchvision(name, tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_scores_are_those_of_timm(tmp_path):
+    torch.manual_seed(1)
+    theirs = timm.create_model("resnet18d").eval()
+    torch.save(theirs.state_dict(), tmp_path / "resnet18d.pth")
+    model = classifier(classes=1000, stem="v1c", shortcut="avg_pool").eval()
+    Checkpointer(model).load_whole(str(tmp_path / "resnet18d.pth"))
+    batch = inputs()
+    pixels = torch.stack([x["image"] for x in batch]).float()
+    normalised = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    with torch.no_grad():
+        found = torch.stack([x["scores"] for x in model(batch)])
+        torch.testing.assert_close(found, theirs(normalised), rtol=1e-4, atol=1e-4)
+
+
 def test_loss_is_smoothed_cross_entropy():
     model = classifier()
     logits = []
@@ -119,12 +134,14 @@ def test_its_weights_start_a_segmentor_and_a_detector(kind, tmp_path, caplog):
     assert "classifier" in caplog.text or kind == "detector"
 
 
-def test_a_run_finds_torchvisions_file(root, tmp_path):
+@pytest.mark.parametrize("strides_in_1x1", [False, True])
+def test_a_run_finds_torchvisions_file(root, tmp_path, caplog, strides_in_1x1):
     """The whole way, from a config: what --eval-only does before it reads a picture."""
     torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth")
     path = str(root / PROJECT / "configs/r50.py")
-    cfg = load_config(path, ["train.device=cpu", "model.backbone.stride_in_1x1=false"])
-    spec = read_config(cfg, train=False)
+    strides = f"model.backbone.stride_in_1x1={str(strides_in_1x1).lower()}"
+    spec = read_config(load_config(path, ["train.device=cpu", strides]), train=False)
     reader = Checkpointer(build_model(spec), channel_order=spec.channel_order)
     reader.load_whole(str(tmp_path / "resnet50.pth"))
     assert reader.unfilled == ()
+    assert ("stride_in_1x1) False" in caplog.text) is strides_in_1x1

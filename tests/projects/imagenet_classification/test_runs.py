@@ -23,11 +23,9 @@ def pairs(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     generate_pairs(str(tmp_path / "pairs"), train=16, val=6)
     yield tmp_path / "pairs"
-    for name in ("pairs_train", "pairs_val"):
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        declare(name)
+    for split in ("train", "val"):  # as they were, for tests of other folders
+        DatasetCatalog.remove(f"pairs_{split}")
+        declare(f"pairs_{split}", f"pairs/{split}", classes_from="pairs/train")
 
 
 def options(folder, length):
@@ -52,6 +50,13 @@ def test_trains_goes_on_and_evaluates(root, pairs, tmp_path):
     weights = f"train.init_checkpoint={folder}/model_final.pth"
     again = run(load_config(path, [*options(folder, 4), weights]), arguments(eval_only=True))
     assert again == results
+
+
+def test_detectron2_finds_the_data_by_name(pairs):
+    records = DatasetCatalog.get("pairs_val")
+    assert [record["category_id"] for record in records] == [0] * 3 + [1] * 3
+    assert MetadataCatalog.get("pairs_val").classes == ["alike", "unlike"]
+    assert DatasetCatalog.get("pairs_val") == records
 
 
 def test_a_broken_picture_costs_training_a_warning_and_evaluation_its_end(
