@@ -12,8 +12,8 @@ from dnl_d2.files import write_bytes
 from dnl_d2.reporting.aside import only_warning
 
 METRICS, CURVES = "metrics.json", "curves.png"
-_FIGURES = ("/mIoU", "/AP", "/PQ", "/top1")  # what their names end in
-_TOTAL, _PERCENT = "total_loss", "evaluation, %"
+FIGURES = ("/mIoU", "/AP", "/PQ", "/top1")  # what their names end in
+TOTAL, _PERCENT = "total_loss", "evaluation, %"
 
 # By name: iterations and values.
 Series = dict[str, tuple[list[int], list[float]]]
@@ -36,7 +36,7 @@ class CurvesWriter(EventWriter):
     def write(self) -> None:
         latest = get_event_storage().latest()
         self._is_old = True
-        evaluated = max((n for key, (_, n) in latest.items() if key.endswith(_FIGURES)), default=-1)
+        evaluated = max((n for key, (_, n) in latest.items() if key.endswith(FIGURES)), default=-1)
         if evaluated > self._evaluated:
             self._evaluated = evaluated
             self._draw()
@@ -63,7 +63,7 @@ def draw_curves(metrics: str, path: str) -> None:
         WriteError: it cannot be written.
     """
     series = read_metrics(metrics) if os.path.isfile(metrics) else {}
-    if len(series.get(_TOTAL, ([], []))[0]) < 2:
+    if len(series.get(TOTAL, ([], []))[0]) < 2:
         return
     content = io.BytesIO()
     _figure(series).savefig(content, format="png", dpi=100)
@@ -85,7 +85,7 @@ def read_metrics(path: str) -> Series:
                 number = int(entry.pop("iteration"))
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
-            if _TOTAL in entry:  # figures may come behind a later loss
+            if TOTAL in entry:  # figures may come behind a later loss
                 if number <= trained:
                     entries = {n: values for n, values in entries.items() if n < number}
                 trained = number
@@ -104,9 +104,9 @@ def _figure(series: Series) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    losses = [name for name in series if "loss" in name and name != _TOTAL]
-    figures = [name for name in series if name.endswith(_FIGURES)]
-    plots = [("loss", [_TOTAL, *losses]), ("learning rate", ["lr"]), (_PERCENT, figures)]
+    losses = [name for name in series if "loss" in name and name != TOTAL]
+    figures = [name for name in series if name.endswith(FIGURES)]
+    plots = [("loss", [TOTAL, *losses]), ("learning rate", ["lr"]), (_PERCENT, figures)]
     plots = [(label, [n for n in names if n in series]) for label, names in plots]
     plots = [(label, names) for label, names in plots if names]
     figure = Figure(figsize=(8, 0.6 + 2.6 * len(plots)), layout="constrained")
@@ -131,7 +131,7 @@ def _plot(axis: Any, name: str, numbers: list[int], values: list[float], *, mark
         text = f"{name}\nbest {values[best]:.2f}\nat {numbers[best]}"
         axis.plot(numbers, values, marker="o", markersize=3, label=text)
         return
-    total = name == _TOTAL
+    total = name == TOTAL
     axis.plot(
         numbers, values, color="black" if total else None, lw=1.6 if total else 0.9, label=name
     )

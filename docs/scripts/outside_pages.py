@@ -27,6 +27,7 @@ OUTSIDE = {
 PICTURES = (
     "tools/demo.png",
     "projects/attention_analysis/generated_dnl.png",
+    "projects/imagenet_classification/pairs.png",
 )
 # Code is left alone, but for code that is a link's text.
 _TOKEN = re.compile(

@@ -9,7 +9,7 @@ A tool runs whole, by its own file and the arguments of the document, but for th
 - ``generate_dataset.py`` draws few pictures.
 - Weights that are published, and not in the workspace, are random ones, and pictures then small.
 - ``prepare_dataset.py`` finds no archive, and must say so.
-- ``check_parity.py`` and the benchmarks read their options only.
+- ``check_parity.py``, the benchmarks and the projects' trainings read their options only.
 
 What is no tool is in ``CHECKED``: not run, but what it names must exist.
 """
@@ -188,9 +188,16 @@ def parse(words: list[str]) -> None:
 RUNNERS = {
     "train_net.py": train,
     "generate_dataset.py": generate,
+    "generate_pairs.py": generate,
     "prepare_dataset.py": prepare,
     **dict.fromkeys(
-        ("check_parity.py", "benchmark_blocks.py", "benchmark_export.py", "benchmark_model.py"),
+        (
+            "check_parity.py",
+            "benchmark_blocks.py",
+            "benchmark_export.py",
+            "benchmark_model.py",
+            "train_image_net.py",
+        ),
         parse,
     ),
 }

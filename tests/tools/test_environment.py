@@ -7,9 +7,9 @@ import sys
 import pytest
 
 TOOLS = (
-    "analyze_model", "check_dataset", "convert_weights", "demo", "export_model", "generate_dataset",
-    "make_tables", "new_config", "page", "predict", "prepare_dataset", "train_net",
-    "visualize_attention",
+    "analyze_model", "check_dataset", "compare_runs", "convert_weights", "demo", "export_model",
+    "generate_dataset", "make_tables", "new_config", "page", "predict", "prepare_dataset",
+    "train_net", "visualize_attention",
 )  # fmt: skip
 PARITY = ("benchmark_blocks", "benchmark_model", "check_parity")
 
