@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from dnl_d2.engine import load_config, run
-from tests.engine.runs import SMALL_DETECTOR, arguments, as_yaml, pictures  # noqa: F401
+from tests.engine.runs import SMALL_DETECTOR, arguments, as_yaml, pictures
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 METHODS = {"": "", "gc_r4_c3-c5_": "gc", "nl_c4_": "nl", "dnl_c4_": "dnl"}

@@ -82,7 +82,9 @@ def draw(order: tuple[int, ...], size: int, rng: np.random.Generator) -> np.ndar
     return np.clip(np.stack(frames), 0, 255).astype(np.uint8)
 
 
-def write_video(path: str, frames: np.ndarray, rate: int = FRAME_RATE, codec: str = "mjpeg") -> None:
+def write_video(
+    path: str, frames: np.ndarray, rate: int = FRAME_RATE, codec: str = "mjpeg"
+) -> None:
     """Writes uint8 ``(T, H, W, 3)`` frames.
 
     By default as pictures of their own: a codec that predicts frames from those before leaves

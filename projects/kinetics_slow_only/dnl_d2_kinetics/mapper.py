@@ -44,7 +44,9 @@ class _ClipMapper:
         except BrokenVideoError as error:
             self._broken += 1
             if self._broken >= (self.limit if self._worked else 3):
-                raise UsageError(f"{self._broken} videos in a row are broken; the last: {error}") from error
+                raise UsageError(
+                    f"{self._broken} videos in a row are broken; the last: {error}"
+                ) from error
             _log.warning("%s; %s", error, self.instead)
             return None
         self._broken, self._worked = 0, True

@@ -107,8 +107,8 @@ class Video:
                 f"video {self.path}: damaged: its frames end at {began:.1f} s of "
                 f"{self.duration:.1f} s"
             )
-        for time in chain([time], left):
-            yield time, shown
+        for later in chain([time], left):
+            yield later, shown
 
     def _decoded_from(self, time: float) -> Iterator[Any]:
         """Frames in their order, from the one shown at a time, or an earlier one."""
@@ -161,5 +161,7 @@ def pyav() -> Any:
     try:
         import av
     except ModuleNotFoundError as error:
-        raise UsageError("videos are read by PyAV, which is not installed: pip install av") from error
+        raise UsageError(
+            "videos are read by PyAV, which is not installed: pip install av"
+        ) from error
     return av

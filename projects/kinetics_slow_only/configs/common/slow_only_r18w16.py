@@ -35,7 +35,7 @@ optimizer = L(torch.optim.AdamW)(
     params=L(optimizer_params)(
         base_lr="${..lr}", weight_decay="${..weight_decay}", weight_decay_norm=0.0
     ),
-    lr=2e-3,
+    lr=5e-4,
     weight_decay=0.02,
 )
 lr_multiplier = L(warmed_up)(
@@ -44,7 +44,7 @@ lr_multiplier = L(warmed_up)(
     iterations=30,
     max_iter="${train.max_iter}",
 )
-train.max_iter = 600
+train.max_iter = 500
 train.seed = 1
-train.eval_period = 200
-train.checkpointer = dict(period=300)
+train.eval_period = 100
+train.checkpointer = dict(period=250)

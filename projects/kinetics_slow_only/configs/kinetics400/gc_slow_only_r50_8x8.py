@@ -1,6 +1,6 @@
 """Five global context blocks, r = 4."""
 
-from ..common.blocks import gc, five
+from ..common.blocks import five, gc
 from ..common.slow_only_r50 import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.context = gc

@@ -1,6 +1,6 @@
 """Five non-local blocks, whose keys and values are pooled 2x2."""
 
-from ..common.blocks import nl, five
+from ..common.blocks import five, nl
 from ..common.slow_only_r50 import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.context = nl

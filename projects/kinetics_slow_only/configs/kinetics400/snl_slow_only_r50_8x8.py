@@ -1,6 +1,6 @@
 """Five simplified non-local blocks."""
 
-from ..common.blocks import snl, five
+from ..common.blocks import five, snl
 from ..common.slow_only_r50 import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.context = snl

@@ -20,7 +20,9 @@ def _to_3d(weight: Tensor) -> Tensor:
 
 def _non_local_rules() -> list[Rule]:
     public, ours = f"{_BLOCK}.non_local_block", f"{_OURS}.context"
-    names = {f"{name}{pooled}": mine for name, mine in _PROJECTIONS.items() for pooled in ("", ".0")}
+    names = {
+        f"{name}{pooled}": mine for name, mine in _PROJECTIONS.items() for pooled in ("", ".0")
+    }
     # With sub_sample, pooling is number 1 of a sequence, and the projection its number 0.
     return [
         *(
