@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from dnl_d2.errors import UsageError
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("dnl_d2.kinetics")  # below the library's, which a run shows and keeps
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 _NAMED = 3  # videos that a message names
 

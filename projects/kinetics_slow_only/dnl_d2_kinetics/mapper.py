@@ -12,7 +12,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2_kinetics.sampling import ClipShape
 from dnl_d2_kinetics.video import BrokenVideoError, open_video
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("dnl_d2.kinetics")  # below the library's, which a run shows and keeps
 
 
 class _ClipMapper:

@@ -1,6 +1,7 @@
 """Frames at given times: of what they show, and of files that do not hold them."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,12 +68,15 @@ def test_what_is_no_video_is_named(film, sound, tmp_path):
 
 def test_one_that_has_lost_its_end_is_named(film, tmp_path):
     whole = film("whole.mkv", range(0, 250, 5), codec="libx264")
-    content = open(whole, "rb").read()
+    content = Path(whole).read_bytes()
     half = tmp_path / "half.mkv"
     half.write_bytes(content[: len(content) // 2])
     with open_video(whole) as video:
         wanted = video.duration - 0.1
-    with open_video(str(half)) as video, pytest.raises(BrokenVideoError, match="half.mkv: damaged"):
+    with (
+        open_video(str(half)) as video,
+        pytest.raises(BrokenVideoError, match=r"half.mkv: damaged"),
+    ):
         video.frames([0.0, wanted], short_side=32)
 
 

@@ -44,7 +44,7 @@ lr_multiplier = L(warmed_up)(
     iterations=30,
     max_iter="${train.max_iter}",
 )
-train.max_iter = 500
+train.max_iter = 300
 train.seed = 1
 train.eval_period = 100
-train.checkpointer = dict(period=250)
+train.checkpointer = dict(period=100)
