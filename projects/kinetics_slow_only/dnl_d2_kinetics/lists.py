@@ -54,7 +54,8 @@ def load_kinetics(annotations: str, videos: str, classes: Sequence[str]) -> list
         else:
             records.append({"file_name": path, "category_id": numbers[clip.label]})
     _tell(annotations, videos, len(records), missing)
-    without = {clip.label for clip in clips} - {classes[r["category_id"]] for r in records}
+    found = {record["category_id"] for record in records}
+    without = {clip.label for clip in clips if numbers[clip.label] not in found}
     if without:
         _log.warning(
             f"{videos}: {len(without)} classes have no video there, such as {min(without)!r}"

@@ -21,6 +21,7 @@ class _ClipMapper:
     If this happens again and again the folder is wrong, or the disk: then it ends.
     """
 
+    instead: str  # what happens then, for the warning
     limit = 10  # of broken videos in a row; of the first ones that a process reads, 3
 
     def __init__(self, shape: ClipShape, crop_size: int, short_side: int):

@@ -90,7 +90,7 @@ class Residual(nn.Module):
         stride: int,
         stride_in_1x1: bool,
         norm: str,
-        context: Mapping[str, Any] | None,
+        context: Mapping[str, Any] | str | None,
     ):
         super().__init__()
         self.conv3 = self.shortcut = None

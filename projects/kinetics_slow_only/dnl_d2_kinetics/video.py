@@ -83,7 +83,7 @@ class Video:
         height, width = _resized(self.size, short_side)
         pictures: dict[float, np.ndarray] = {}
         for part in np.split(np.array(wanted), gaps):
-            shown, picture = None, None
+            shown, picture = None, np.empty(0)
             for time, frame in self._shown(part.tolist()):
                 if frame is not shown:
                     shown, picture = frame, _pixels(frame, height, width)
@@ -93,21 +93,22 @@ class Video:
     def _shown(self, times: Sequence[float]) -> Iterator[tuple[float, Any]]:
         """Each time, in ascending order, and the last frame that begins before or then."""
         left = iter(times)
-        time, shown, began = next(left), None, 0.0
+        time, shown, ends = next(left), None, 0.0
         for frame in self._decoded_from(time):
             begins = self._begins(frame)
             while shown is not None and begins > time + _ROUNDING:
                 yield time, shown
-                time = next(left, None)
-                if time is None:
+                following = next(left, None)
+                if following is None:
                     return
-            shown, began = frame, begins
-        if shown is None or time > began + _SLACK:
-            raise BrokenVideoError(
-                f"video {self.path}: damaged: its frames end at {began:.1f} s of "
-                f"{self.duration:.1f} s"
-            )
+                time = following
+            shown, ends = frame, begins + self._seconds(frame.duration or 0)
         for later in chain([time], left):
+            if shown is None or later > ends + _SLACK:
+                raise BrokenVideoError(
+                    f"video {self.path}: damaged: its frames end at {ends:.1f} s of "
+                    f"{self.duration:.1f} s"
+                )
             yield later, shown
 
     def _decoded_from(self, time: float) -> Iterator[Any]:

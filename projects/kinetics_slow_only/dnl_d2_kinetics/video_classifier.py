@@ -22,10 +22,13 @@ class VideoClassifier(nn.Module):
             video take no more memory than these.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         *,
-        backbone: nn.Module,
+        backbone: Any,
         num_classes: int,
         dropout: float = 0.5,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),

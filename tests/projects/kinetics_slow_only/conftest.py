@@ -9,7 +9,9 @@ import pytest
 def film(tmp_path):
     """Returns ``film(name, levels, ...) -> path``: a video of plain grey frames."""
 
-    def write(name, levels, *, rate=10, times=None, size=(32, 48), codec="mjpeg", gop=12):
+    def write(
+        name, levels, *, rate=10, times=None, size=(32, 48), codec="mjpeg", gop=12, options=None
+    ):
         path = str(tmp_path / name)
         with av.open(path, "w") as container:
             stream = container.add_stream(codec, rate=rate)
