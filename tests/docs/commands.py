@@ -9,7 +9,7 @@ A tool runs whole, by its own file and the arguments of the document, but for th
 - ``generate_dataset.py`` draws few pictures.
 - Weights that are published, and not in the workspace, are random ones, and pictures then small.
 - ``prepare_dataset.py`` finds no archive, and must say so.
-- ``check_parity.py`` and the benchmarks read their options only.
+- ``check_parity.py``, the benchmarks and the scripts for videos read their options only.
 
 What is no tool is in ``CHECKED``: not run, but what it names must exist.
 """
@@ -65,7 +65,7 @@ def _run(words: list[str]) -> None:
     if words[0] == "python" and words[1].endswith(".py"):
         words = words[1:]
         name = words[0]
-    if re.fullmatch(r"(tools|projects/(parity|serving))/\w+\.py", name):
+    if re.fullmatch(r"(tools|projects/(kinetics_slow_only|parity|serving))/\w+\.py", name):
         RUNNERS.get(Path(name).name, run_tool)(words)
     elif name.endswith(".py"):
         assert run_file(words) == 0, words
@@ -190,9 +190,12 @@ RUNNERS = {
     "generate_dataset.py": generate,
     "prepare_dataset.py": prepare,
     **dict.fromkeys(
-        ("check_parity.py", "benchmark_blocks.py", "benchmark_export.py", "benchmark_model.py"),
+        (
+            "check_parity.py", "benchmark_blocks.py", "benchmark_export.py", "benchmark_model.py",
+            "train_video_net.py", "generate_videos.py", "compare_runs.py",
+        ),
         parse,
-    ),
+    ),  # fmt: skip
 }
 
 
@@ -216,8 +219,9 @@ def pip(arguments: list[str]) -> None:
 
 
 def export(arguments: list[str]) -> None:
-    """A variable that the library reads; its value here stays the workspace's."""
-    assert [word.partition("=")[0] for word in arguments] == ["DETECTRON2_DATASETS"]
+    """A variable that the library reads, whose value here stays the workspace's, or a project."""
+    ((name, _, value),) = (word.partition("=") for word in arguments)
+    assert name == "DETECTRON2_DATASETS" or (name == "PYTHONPATH" and (ROOT / value).is_dir())
 
 
 def change_folder(arguments: list[str]) -> None:
