@@ -7,11 +7,13 @@ from dnl_d2.engine.runner import load_config, read_config, run
 from dnl_d2.engine.schedule import PolyParamScheduler, multi_step, warmed_up
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.engine.trainer import Trainer
+from dnl_d2.engine.training import build_model
 
 __all__ = [
     "PolyParamScheduler",
     "RunSpec",
     "Trainer",
+    "build_model",
     "command_line",
     "load_config",
     "multi_step",

@@ -140,6 +140,8 @@ def _with_size(name: str) -> str:
     if MetadataCatalog.get(name).get("evaluator_type", None) in _SLOWLY_LISTED:
         return name
     count = None
+    if name not in DatasetCatalog.list():  # which its loader may do
+        return name
     with only_warning(f"the images of {name} are not counted"):
         count = len(DatasetCatalog.get(name))
     return name if count is None else f"{name} ({count} images)"

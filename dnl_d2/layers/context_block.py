@@ -125,6 +125,29 @@ class ContextBlock(nn.Module):
         kind = type(self) if source == "map_rows" else ContextBlock
         return self._rows_of(x, lambda: kind.map_rows(self, x, key_padding_mask))
 
+    @torch.no_grad()
+    def query_key(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Query and key tokens of a block that takes a softmax of their products.
+
+        Before any whitening, so that :func:`~dnl_d2.layers.functional.split_softmax` and its terms
+        can be followed: arXiv 2006.06668, eq. 3 to 6.
+
+        Args:
+            x: as in :meth:`forward`.
+
+        Returns:
+            ``(N, L, C')`` and ``(N, Lk, C')``; None of a block that computes otherwise.
+
+        Raises:
+            UsageError: as in :meth:`forward`.
+        """
+        self._check(x, None)
+        with evaluating(self):
+            return self._softmax_operands(x)
+
+    def _softmax_operands(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        return None
+
     def _rows_of(self, x: Tensor, prepare: Callable[[], MapRows]) -> AttentionRows:
         """Rows by query positions of ``x`` from rows by flat index, in evaluation mode."""
         with torch.no_grad(), evaluating(self):

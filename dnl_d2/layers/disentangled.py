@@ -226,6 +226,9 @@ class DisentangledNonLocalBlock(ContextBlock):
 
         return rows
 
+    def _softmax_operands(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        return self._projected(x, None)[:2]
+
     def _query_key(
         self, x: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

@@ -204,6 +204,9 @@ class NonLocalBlock(ContextBlock):
 
         return rows
 
+    def _softmax_operands(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        return self._query_key(x, None)[:2] if _SIMILARITY[self.mode] == "softmax" else None
+
     def _query_key(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Query and key tokens and the keys' mask as a map."""
         if self.mode == "concatenation":

@@ -215,7 +215,7 @@ def look(
     Raises:
         UsageError: the model runs no context block on the picture, or none that shows its maps.
     """
-    model = _once(model)
+    model = predicting_once(model)
     padded: list[Size] = []
     with _watching(model, padded) as blocks, torch.inference_mode():
         (output,) = model([dict(inputs)])
@@ -229,7 +229,7 @@ def look(
     return AttentionMaps(image, frame, blocks, predicted(output))
 
 
-def _once(model: nn.Module) -> nn.Module:
+def predicting_once(model: nn.Module) -> nn.Module:
     """The model that predicts a picture whole and at one scale; its parts are shared.
 
     Of what :func:`torch.compile` returns it is the model that was compiled.

@@ -16,11 +16,19 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "configs/README.md": "configs.md",
     "projects/README.md": "projects.md",
+    "projects/attention_analysis/README.md": "attention_analysis.md",
+    "projects/imagenet_classification/README.md": "imagenet_classification.md",
+    "projects/kinetics_slow_only/README.md": "kinetics_slow_only.md",
     "projects/parity/README.md": "parity.md",
     "projects/serving/README.md": "serving.md",
     "projects/tour/README.md": "tour.md",
     "tools/README.md": "tools.md",
 }
+PICTURES = (
+    "tools/demo.png",
+    "projects/attention_analysis/generated_dnl.png",
+    "projects/kinetics_slow_only/curves.png",
+)
 # Code is left alone, but for code that is a link's text.
 _TOKEN = re.compile(
     r"^ *```.*?^ *```|(!?)\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)|`[^`\n]*`",
@@ -32,8 +40,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Adds the pages from outside, and the pictures that they show."""
     for source, page in OUTSIDE.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text("utf-8")))
-    picture = (ROOT / "tools/demo.png").read_bytes()
-    files.append(File.generated(config, "tools/demo.png", content=picture))
+    for source in PICTURES:
+        files.append(File.generated(config, source, content=(ROOT / source).read_bytes()))
     return files
 
 

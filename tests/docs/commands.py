@@ -65,7 +65,7 @@ def _run(words: list[str]) -> None:
     if words[0] == "python" and words[1].endswith(".py"):
         words = words[1:]
         name = words[0]
-    if re.fullmatch(r"(tools|projects/(kinetics_slow_only|parity|serving))/\w+\.py", name):
+    if re.fullmatch(r"(tools|projects/\w+)/\w+\.py", name):
         RUNNERS.get(Path(name).name, run_tool)(words)
     elif name.endswith(".py"):
         assert run_file(words) == 0, words
@@ -191,11 +191,16 @@ RUNNERS = {
     "prepare_dataset.py": prepare,
     **dict.fromkeys(
         (
-            "check_parity.py", "benchmark_blocks.py", "benchmark_export.py", "benchmark_model.py",
-            "train_video_net.py", "generate_videos.py", "compare_runs.py",
+            "check_parity.py",
+            "benchmark_blocks.py",
+            "benchmark_export.py",
+            "benchmark_model.py",
+            "train_video_net.py",
+            "generate_videos.py",
+            "compare_runs.py",
         ),
         parse,
-    ),  # fmt: skip
+    ),
 }
 
 

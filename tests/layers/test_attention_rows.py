@@ -234,3 +234,31 @@ def test_rows_move_no_statistics_and_keep_modes():
     block.attention_rows(torch.randn(2, 8, 9, 9))([(0, 0)])
     assert all(torch.equal(v, state[k]) for k, v in block.state_dict().items())
     assert all(m.training for m in block.modules())
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 5), (2, 8, 3, 4), (1, 8, 2, 3, 2)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "nl", "mode": "gaussian"},
+        {"name": "nl", "mode": "embedded_gaussian"},
+        {"name": "dnl"},
+        {"name": "dnl", "whitening": "none", "unary": False},
+    ],
+    ids=str,
+)
+def test_query_and_key_are_those_of_the_softmax(spec, shape):
+    block = build_context_block(spec, 8).double().eval()
+    x = random_map(shape, 0)
+    query, key = block.query_key(x)
+    length = x[0, 0].numel()
+    assert query.shape[:2] == key.shape[:2] == (shape[0], length)
+    weights = (block.scale * query @ key.transpose(1, 2)).softmax(-1)
+    torch.testing.assert_close(
+        block.attention_rows(x)(positions(shape))["pairwise"].flatten(2), weights
+    )
+
+
+@pytest.mark.parametrize("spec", ["gc", "snl", "apnb", {"name": "nl", "mode": "dot_product"}])
+def test_other_blocks_have_no_softmax_of_products(spec):
+    assert build_context_block(spec, 8).query_key(torch.zeros(1, 8, 3, 4)) is None

@@ -6,6 +6,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from dnl_d2.errors import UsageError
 from dnl_d2_kinetics.lists import load_kinetics, load_list, read_classes
 
 
@@ -24,7 +25,12 @@ def register_videos(
         videos: the folder of videos.
         classes: names of the classes 0, 1, ..., or a file, see
             :func:`dnl_d2_kinetics.lists.read_classes`.
+
+    Raises:
+        UsageError: there is a dataset of that name.
     """
+    if name in DatasetCatalog.list():
+        raise UsageError(f"there is a dataset {name!r} already: register videos by another name")
 
     def load() -> list[dict[str, Any]]:
         known = read_classes(_in_datasets(classes)) if isinstance(classes, str) else list(classes)

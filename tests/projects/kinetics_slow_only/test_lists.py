@@ -119,6 +119,8 @@ def test_a_registered_dataset_reads_below_the_datasets_folder(kinetics, monkeypa
         assert MetadataCatalog.get(name).evaluator_type == "classification"
         assert len(DatasetCatalog.get(name)) == 2
         assert MetadataCatalog.get(name).classes == CLASSES
+        with pytest.raises(UsageError, match="there is a dataset 'videos_of_a_test' already"):
+            register_videos(name, annotations="val.csv", videos="val", classes="val.csv")
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)

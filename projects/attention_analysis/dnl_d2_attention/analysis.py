@@ -1,0 +1,197 @@
+"""Statistics of the context blocks of a model over the pictures, or clips, of a dataset."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dnl_d2.errors import UsageError
+from dnl_d2.layers import (
+    ContextBlock,
+    DisentangledNonLocalBlock,
+    GlobalContextBlock,
+    NonLocalBlock,
+    SimplifiedNonLocalBlock,
+)
+from dnl_d2_attention.maps import map_statistics
+from dnl_d2_attention.truth import Frame, at_cells
+from dnl_d2_attention.vectors import logit_shares, mean_cosine_distance
+from dnl_d2_attention.watching import Call, watching
+
+# Of these z_i = x_i + (what the block adds).
+_ADDING = (DisentangledNonLocalBlock, GlobalContextBlock, NonLocalBlock, SimplifiedNonLocalBlock)
+# What is added is known from the difference of output and input: to this share of the input.
+_SMALLEST = 1e-4
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One statistic of one block in one picture.
+
+    Attributes:
+        picture: its name.
+        block: name of the block in the model.
+        term: ``input``, ``output``, ``logits``, ``uniform``, or a term of the attention.
+        statistic: its name.
+        value: in the unit that :func:`dnl_d2_attention.maps.map_statistics` gives.
+    """
+
+    picture: str
+    block: str
+    term: str
+    statistic: str
+    value: float
+
+
+@dataclass
+class Analysis:
+    """What :func:`analyze` finds.
+
+    Attributes:
+        figures: of each picture.
+        blocks: class and size of the map, of each block.
+        left_out: what there is no figure of, with the reason and in how many pictures.
+        unreadable: pictures that could not be read, with the reason.
+    """
+
+    figures: list[Figure] = field(default_factory=list)
+    blocks: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    unreadable: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures to look at.
+
+    Attributes:
+        records: each with a ``file_name``.
+        mapper: from a record to what the model reads.
+        truth: the regions of a record's pixels, ``(H, W)``; None where nothing is known.
+    """
+
+    records: Iterable[dict[str, Any]]
+    mapper: Callable[[dict[str, Any]], dict[str, Any]]
+    truth: Callable[[dict[str, Any]], np.ndarray | None]
+
+
+@torch.no_grad()
+def analyze(
+    model: nn.Module, source: Source, *, only: str | None = None, queries: int | None = None
+) -> Analysis:
+    """Runs a model on one picture after another, and describes what its blocks attend to.
+
+    Args:
+        model: in evaluation mode.
+        source: the pictures; one that cannot be read is noted and left out.
+        only: the name of one block; None for all.
+        queries: of each map at most so many; see :func:`map_statistics`.
+
+    Raises:
+        UsageError: there is no such block, or not one picture could be read.
+    """
+    blocks = [name for name, m in model.named_modules() if isinstance(m, ContextBlock)]
+    if not blocks or only not in (None, *blocks):
+        asked = "no context block" if only is None else f"no context block {only!r}"
+        raise UsageError(f"the {type(model).__name__} has {asked}; it has: {blocks or 'none'}")
+    found = Analysis()
+    for record in source.records:
+        name = str(record["file_name"])
+        try:
+            inputs = source.mapper(dict(record))
+            truth = source.truth(record)
+        except UsageError as error:
+            found.unreadable.append(str(error))
+            continue
+        with watching(model, only) as seen:
+            model([inputs])
+        for call in seen.calls:
+            regions = _regions(call, truth, inputs, seen.padded)
+            _describe(found, name, call, regions, queries)
+    if not found.figures:
+        reasons = found.unreadable or [*found.left_out]
+        why = f", the first because: {reasons[0]}" if reasons else ""
+        raise UsageError(f"nothing could be analysed{why}")
+    return found
+
+
+def _regions(
+    call: Call,
+    truth: np.ndarray | None,
+    inputs: Mapping[str, Any],
+    padded: tuple[int, int] | None,
+) -> Tensor | None:
+    """The regions of a map's cells; None where there is no telling."""
+    if truth is None or padded is None or call.x.dim() != 4 or len(call.x) != 1:
+        return None
+    height, width = truth.shape
+    resized = tuple(inputs["image"].shape[-2:])
+    frame = Frame((height, width), (resized[0], resized[1]), padded)
+    return at_cells(truth, frame, (call.x.shape[2], call.x.shape[3]))
+
+
+def _describe(
+    found: Analysis, picture: str, call: Call, regions: Tensor | None, queries: int | None
+) -> None:
+    """Adds the figures of one run of a block, averaged over what it read at once."""
+    size = "x".join(map(str, call.x.shape[2:]))
+    found.blocks.setdefault(call.name, f"{type(call.block).__name__}, {call.x.shape[1]} x {size}")
+    sums: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for sample in range(len(call.x)):
+        for term, statistic, value in _of_sample(found, call, sample, regions, queries):
+            sums[term, statistic].append(value)
+    for (term, statistic), values in sums.items():
+        mean = sum(values) / len(values)
+        found.figures.append(Figure(picture, call.name, term, statistic, mean))
+
+
+def _of_sample(
+    found: Analysis, call: Call, sample: int, regions: Tensor | None, queries: int | None
+) -> Iterator[tuple[str, str, float]]:
+    x, block = call.x[sample, None], call.block
+    inputs = {name: value[sample, None] for name, value in call.inputs.items()}
+    mask = inputs.pop("key_padding_mask", None)
+    tokens = _tokens(x, mask)
+    name = call.name
+
+    def vectors(term: str, value: float | None, why: str) -> Iterator[tuple[str, str, float]]:
+        if value is None:
+            found.left_out[f"{name}: {term}: {why}"] += 1
+        else:
+            yield term, "cosine_distance", value
+
+    yield from vectors("input", mean_cosine_distance(tokens), "it has no direction")
+    added = _tokens(call.out[sample, None], mask).double()
+    if isinstance(block, _ADDING) and getattr(block, "channel_mul", None) is None:
+        added = added - tokens.double()
+        why = "what the block adds is too small beside its input, or nothing"
+        large = float(added.norm()) > _SMALLEST * float(tokens.double().norm())
+        yield from vectors("output", mean_cosine_distance(added) if large else None, why)
+    else:  # there is no sum of which the input could be taken off
+        yield from vectors("output", mean_cosine_distance(added), "it has no direction")
+    operands = None if mask is not None else block.query_key(x)
+    shares = operands and logit_shares(operands[0][0], operands[1][0])
+    if operands is not None and shares is None:
+        found.left_out[f"{name}: logits: they are all equal, or not finite"] += 1
+    for term, share in (shares or {}).items():
+        yield "logits", f"{term}_share", share
+    try:
+        by_term = map_statistics(
+            block, x, mask=mask, inputs=inputs, regions=regions, queries=queries
+        )
+    except UsageError as error:
+        found.left_out[f"{name}: maps: {error}"] += 1
+        return
+    for term, statistics in by_term.items():
+        for statistic, value in statistics.items():
+            yield term, statistic, value
+
+
+def _tokens(x: Tensor, mask: Tensor | None) -> Tensor:
+    """``(1, C, *S)`` -> ``(L, C)``, without padding."""
+    tokens = x.flatten(2)[0].t().cpu()
+    return tokens if mask is None else tokens[~mask.flatten().cpu()]

@@ -1,0 +1,3 @@
+"""The baseline: no context block."""
+
+from .common import dataloader, lr_multiplier, model, optimizer, train

@@ -1,0 +1,7 @@
+"""One simplified non-local block in res4."""
+
+from .common import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.context = dict(name="snl")
+model.backbone.inserts = {"res4": [-2]}
+train.output_dir = "output/imagenet/r50_snl"

@@ -1,0 +1,60 @@
+"""Pictures of two shapes, far apart, whose class is whether they are alike.
+
+Neither shape tells the class: each kind is as frequent in both. A network that sees one shape at a
+time, and adds up what it sees, cannot be better than chance.
+"""
+
+import os
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from dnl_d2.errors import UsageError
+
+CLASSES = ("alike", "unlike")
+KINDS = ("disc", "triangle", "cross")
+SIDE, RADIUS = 112, 8
+_CORNERS = np.array([[16, 16], [16, 96], [96, 16], [96, 96]])
+_JITTER = 4  # so shapes are 56 pixels or more apart
+
+
+def draw_pair(rng: np.random.Generator, alike: bool) -> Image.Image:
+    """One picture: noise, and two white shapes near two of its corners."""
+    noise = rng.normal(110, 18, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(noise)
+    first = int(rng.integers(len(KINDS)))
+    second = first if alike else (first + int(rng.integers(1, len(KINDS)))) % len(KINDS)
+    places = rng.permutation(_CORNERS)[:2] + rng.integers(-_JITTER, _JITTER + 1, (2, 2))
+    for kind, (x, y) in zip((first, second), places.tolist(), strict=True):
+        _draw(ImageDraw.Draw(picture), KINDS[kind], x, y)
+    return picture
+
+
+def _draw(draw: ImageDraw.ImageDraw, kind: str, x: int, y: int) -> None:
+    r, white = RADIUS, (235, 235, 235)
+    if kind == "disc":
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=white)
+    elif kind == "triangle":
+        draw.polygon([(x - r, y + r), (x + r, y + r), (x, y - r)], fill=white)
+    else:
+        draw.rectangle((x - r, y - 3, x + r, y + 3), fill=white)
+        draw.rectangle((x - 3, y - r, x + 3, y + r), fill=white)
+
+
+def generate_pairs(folder: str, *, train: int = 4000, val: int = 1000, seed: int = 0) -> None:
+    """Writes ``train`` and ``val`` with a folder for each class, half of the pictures in each.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", train), ("val", val)):
+        for number in range(count):
+            name = CLASSES[number % 2]
+            place = os.path.join(folder, split, name)
+            try:
+                os.makedirs(place, exist_ok=True)
+                picture = draw_pair(rng, alike=name == "alike")
+                picture.save(os.path.join(place, f"{number:05d}.png"))
+            except OSError as error:
+                raise UsageError(f"{place} cannot be written: {error.strerror}") from error
