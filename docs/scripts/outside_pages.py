@@ -28,6 +28,7 @@ PICTURES = (
     "tools/demo.png",
     "projects/attention_analysis/generated_dnl.png",
     "projects/imagenet_classification/pairs.png",
+    "projects/kinetics_slow_only/curves.png",
 )
 # Code is left alone, but for code that is a link's text.
 _TOKEN = re.compile(

@@ -196,7 +196,9 @@ RUNNERS = {
             "benchmark_blocks.py",
             "benchmark_export.py",
             "benchmark_model.py",
+            "generate_videos.py",
             "train_image_net.py",
+            "train_video_net.py",
         ),
         parse,
     ),
@@ -223,8 +225,9 @@ def pip(arguments: list[str]) -> None:
 
 
 def export(arguments: list[str]) -> None:
-    """A variable that the library reads; its value here stays the workspace's."""
-    assert [word.partition("=")[0] for word in arguments] == ["DETECTRON2_DATASETS"]
+    """A variable that the library reads, whose value here stays the workspace's, or a project."""
+    ((name, _, value),) = (word.partition("=") for word in arguments)
+    assert name == "DETECTRON2_DATASETS" or (name == "PYTHONPATH" and (ROOT / value).is_dir())
 
 
 def change_folder(arguments: list[str]) -> None:
