@@ -19,9 +19,9 @@ class ClassificationMapper:
     """Reads a picture and crops it to a size, RGB.
 
     In training a random part of it (arXiv 1409.4842), mirrored half of the time, its colours
-    jittered if asked for; otherwise its middle. A training picture that cannot be read is left out
-    with a warning, and after ``most_broken`` of them the run ends; in evaluation the first one
-    ends it, since figures without it would be others.
+    jittered if asked for; otherwise its middle. A picture that cannot be read is named in a
+    warning. In training another one is taken; in evaluation it has no ``image``, for which the
+    model has no favourite class: it counts as not recognised, and no figure is better for it.
 
     Args:
         is_train: whether it is for training.
@@ -29,7 +29,7 @@ class ClassificationMapper:
         resize: of the shorter side before the middle is cropped.
         scale: of the random part, as a share of the area.
         jitter: of brightness, contrast and saturation; 0 for none.
-        most_broken: pictures that each process may leave out.
+        most_broken: pictures that each process bears; with one more the run ends.
     """
 
     def __init__(
@@ -56,24 +56,24 @@ class ClassificationMapper:
         """Maps a record.
 
         Returns:
-            The record with ``image``, ``(3, size, size)`` uint8; None of a training picture that
-            cannot be read, in place of which the loader takes another.
+            The record with ``image``, ``(3, size, size)`` uint8. If it cannot be read: in training
+            None, in place of which the loader takes another; in evaluation the record alone.
 
         Raises:
-            UsageError: a picture cannot be read.
+            UsageError: too many pictures cannot be read.
         """
+        rest = {key: value for key, value in record.items() if key != "encoded"}
         try:
             picture = decode(record)
         except UsageError as error:
             self._left -= 1
-            if not self.is_train or self._left < 0:
-                more = "; too many of them" if self.is_train else ""
-                raise UsageError(f"{error}{more}: replace the file or take it off") from error
-            _log.warning(f"{error}: left out")
-            return None
+            if self._left < 0:
+                raise UsageError(f"{error}; too many such: mend the dataset") from error
+            instead = "another one is taken" if self.is_train else "it counts as not recognised"
+            _log.warning(f"{error}; {instead}")
+            return None if self.is_train else rest
         pixels = np.asarray(self.transform(picture)).transpose(2, 0, 1)
-        record = {key: value for key, value in record.items() if key != "encoded"}
-        return {**record, "image": torch.from_numpy(np.ascontiguousarray(pixels))}
+        return {**rest, "image": torch.from_numpy(np.ascontiguousarray(pixels))}
 
 
 def decode(record: dict[str, Any]) -> Image.Image:

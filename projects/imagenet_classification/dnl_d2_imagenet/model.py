@@ -50,7 +50,7 @@ class ImageClassifier(nn.Module):
 
         Args:
             batched_inputs: each with ``image``, ``(C, H, W)`` of 0 to 255, and in training
-                ``category_id``.
+                ``category_id``. In evaluation one alone may have no image: all its scores are 0.
 
         Returns:
             In training ``{"loss_classification": ...}``, otherwise ``{"scores": (K,)}`` of each.
@@ -58,6 +58,8 @@ class ImageClassifier(nn.Module):
         Raises:
             UsageError: images of several sizes, or a class that there is not.
         """
+        if not self.training and not any("image" in inputs for inputs in batched_inputs):
+            return [{"scores": torch.zeros_like(self.classifier.bias)} for _ in batched_inputs]
         images = [inputs["image"] for inputs in batched_inputs]
         if len({image.shape for image in images}) > 1:
             raise UsageError("images of several sizes in a batch: the mapper must crop them to one")
