@@ -283,7 +283,21 @@ def _build_train_loader(cfg: DictConfig, task: Task) -> Iterable:
     if keypoints and keypoints.flip == "horizontal" and keypoints.flip_indices is None:
         indices = create_keypoint_hflip_indices(list(_names(cfg, "train")))
         OmegaConf.update(cfg, _FLIP_INDICES, indices, force_add=True)
-    return _build_loader(cfg.dataloader.train)
+    loader = _build_loader(cfg.dataloader.train)
+    if _classifies(cfg):
+        _check_class_count(cfg)
+    return loader
+
+
+def _check_class_count(cfg: DictConfig) -> None:
+    """Now, not at the first evaluation; the loader has read which classes there are."""
+    count = select_lazy(cfg, "model.num_classes")
+    for name in _names(cfg, "train"):
+        classes = MetadataCatalog.get(name).get("classes")
+        if classes is not None and count is not None and len(classes) != count:
+            raise UsageError(
+                f"model.num_classes is {count}, and dataset {name} has {len(classes)} classes"
+            )
 
 
 def _build_loader(node: DictConfig) -> Iterable:

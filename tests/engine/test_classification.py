@@ -20,6 +20,7 @@ from torch import nn
 
 from dnl_d2.engine import multi_step, run
 from dnl_d2.engine.from_lazy import from_lazy
+from dnl_d2.errors import UsageError
 from dnl_d2.evaluation import build_evaluator
 from tests.engine.runs import environment  # noqa: F401
 
@@ -101,6 +102,17 @@ def config(folder):
 
 def parameters(model):
     return model.parameters()
+
+
+def test_another_number_of_classes_is_refused_before_training(
+    classified,
+    tmp_path,
+    environment,  # noqa: F811
+):
+    cfg = config(tmp_path / "out")
+    cfg.model.num_classes = 3
+    with pytest.raises(UsageError, match=r"num_classes is 3, and dataset classified_train has 2"):
+        run(cfg, Namespace(resume=False, eval_only=False))
 
 
 def test_it_trains_evaluates_and_keeps_the_best(classified, tmp_path, environment):  # noqa: F811
