@@ -16,6 +16,7 @@ from dnl_d2.layers.common import (
     check_count,
     init_normal,
     init_output,
+    map_product,
     to_tokens,
 )
 from dnl_d2.layers.context_block import (
@@ -27,10 +28,10 @@ from dnl_d2.layers.context_block import (
     evaluating,
     flat_index,
 )
-from dnl_d2.layers.functional import full_precision, pairwise_weights
+from dnl_d2.layers.functional import autocast_off, convolved_dtype, full_precision, pairwise_weights
 from dnl_d2.layers.non_local import resolve_inter_channels
 from dnl_d2.layers.norms import Norm
-from dnl_d2.layers.pyramid import pyramid_pool, spread_over_positions
+from dnl_d2.layers.pyramid import pyramid_means, spread_over_positions
 
 
 class _Context(NamedTuple):
@@ -38,13 +39,13 @@ class _Context(NamedTuple):
 
     Attributes:
         weights: a, ``(N, L, P)``, fp32 or fp64; rows sum to 1, or to 0 where all is padding.
-        value: W_o v, ``(N, P, C)``.
-        bias: b_o, ``(C,)``.
+        value: W_o v, ``(N, P, C)``; with b_o, where all rows sum to 1.
+        bias: b_o, ``(C,)``, unless it is in the values.
     """
 
     weights: Tensor
     value: Tensor
-    bias: Tensor
+    bias: Tensor | None
 
 
 class _PyramidAttention(nn.Module):
@@ -83,10 +84,14 @@ class _PyramidAttention(nn.Module):
     def forward(self, x: Tensor, low: Tensor, mask: Tensor | None) -> _Context:
         weights = self._weights(*self._query_key(x, low, mask))
         # Means are linear: W_v mean(low) + b_v is the mean of the values.
-        pooled, _ = pyramid_pool(low, self.pool_scales, mask)
-        value = _linear(_linear(pooled, self.value.weight, self.value.bias), self.project.weight)
-        assert self.project.bias is not None  # there is no norm
-        return _Context(weights, value, self.project.bias)
+        pooled, _ = pyramid_means(low, self.pool_scales, mask)
+        inside, outside = self.project.bias, None
+        if mask is not None:
+            inside, outside = outside, inside
+        with autocast_off(low):  # of so few samples casts would cost more than products
+            value = _linear(pooled.to(self.value.weight.dtype), self.value.weight, self.value.bias)
+            value = _linear(value, self.project.weight, inside)
+        return _Context(weights, value, outside)
 
     def rows(self, x: Tensor, low: Tensor, mask: Tensor | None) -> MapRows:
         """Weights on the positions of ``low``: ``(N, Q, *S_low)``."""
@@ -104,7 +109,7 @@ class _PyramidAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         key = self.key(low)
         query = key if self.query is None else self.query(x)
-        pooled, empty = pyramid_pool(key, self.pool_scales, mask)
+        pooled, empty = pyramid_means(key, self.pool_scales, mask)
         return to_tokens(query), pooled, empty
 
     def _weights(self, query: Tensor, key: Tensor, empty: Tensor | None) -> Tensor:
@@ -129,17 +134,23 @@ class _Fusion(PointwiseConv):
 
     def fuse(self, context: _Context, x: Tensor) -> Tensor:
         """What ``self(torch.cat([context, x], 1))`` is, ``(N, C, *S)``."""
-        return apply_2d(lambda x: self._fuse_2d(context, x), x)
-
-    def _fuse_2d(self, context: _Context, x: Tensor) -> Tensor:
-        of_context, of_x = self.weight.chunk(2, 1)
-        constant = _linear(context.bias, of_context, self.bias)
-        out = F.conv2d(x, of_x, constant)
-        value = _linear(context.value, of_context).to(out.dtype)
-        # In place, on a tensor that is ours; L stays the inner axis, as in the map.
-        weights = context.weights.to(out.dtype)
-        fused = out.flatten(2).baddbmm_(value.transpose(1, 2), weights.transpose(1, 2))
-        return self._finish(fused.unflatten(2, x.shape[2:]))
+        of_context, of_x = self.weight.flatten(1).chunk(2, 1)
+        with autocast_off(x):
+            value, bias = _linear(context.value, of_context), self.bias
+            if context.bias is not None:
+                bias = F.linear(context.bias, of_context, bias)
+        out = map_product(of_x, x, bias)
+        value, weights = value.to(out.dtype), context.weights.to(out.dtype)
+        if out.is_contiguous():  # in place: it is ours
+            out = out.baddbmm_(value.transpose(1, 2), weights.transpose(1, 2))
+        else:
+            out = torch.baddbmm(out.transpose(1, 2), weights, value).transpose(1, 2)
+        fused = out.unflatten(2, x.shape[2:])
+        return (
+            fused
+            if self.norm is None and self.activation is None
+            else apply_2d(self._finish, fused)
+        )
 
 
 @CONTEXT_BLOCKS.register("apnb")
@@ -175,6 +186,7 @@ class AsymmetricPyramidNonLocalBlock(ContextBlock):
         self.bottleneck = _Fusion(in_channels, norm=norm, activation=_relu_after(norm))
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x.to(convolved_dtype(x))  # once for all that reads it
         return self.bottleneck.fuse(self.attend(x, x, mask), x)
 
     def attention_maps(
@@ -279,5 +291,6 @@ def _relu_after(norm: Norm) -> Callable[[Tensor], Tensor]:
 
 
 def _linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A 1x1 convolution on tokens ``(..., C)``."""
-    return F.linear(tokens, weight.flatten(1), bias)
+    """A 1x1 convolution on tokens ``(N, P, C)``."""
+    rows = F.linear(tokens.flatten(0, 1), weight.flatten(1), bias)
+    return rows.unflatten(0, tokens.shape[:2])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
@@ -60,6 +61,32 @@ class PointwiseConv(nn.Conv2d):
             out = out.add_(self.bias[:, None])
         out = out.unflatten(2, tuple(spatial))
         return out if self.norm is None and self.activation is None else apply_2d(self._finish, out)
+
+
+def batched(matrix: Tensor, count: int) -> Tensor:
+    """A matrix for each of ``count`` samples, a view; of one its gradient is no sum."""
+    alone = not torch.compiler.is_compiling() and count == 1
+    return matrix[None] if alone else matrix.expand(count, -1, -1)
+
+
+def map_product(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """weight x + bias at every position, in the memory order of ``x``.
+
+    Args:
+        weight: ``(C', C)``.
+        x: ``(N, C, *S)``.
+        bias: ``(C',)`` or None.
+
+    Returns:
+        ``(N, C', L)``.
+    """
+    flat = x.flatten(2)
+    if flat.is_contiguous() or not flat.transpose(1, 2).is_contiguous():
+        weights = batched(weight, x.shape[0])
+        if bias is None:
+            return torch.bmm(weights, flat)
+        return torch.baddbmm(bias[:, None], weights, flat)
+    return F.linear(flat.transpose(1, 2), weight, bias).transpose(1, 2)
 
 
 def add_projected(

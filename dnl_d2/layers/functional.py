@@ -35,6 +35,9 @@ def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def autocast_off(x: Tensor) -> AbstractContextManager[object]:
     """A context without autocast on the device of ``x``."""
+    # To enter one takes as long as a small product. A graph may run under autocast later.
+    if not autocast_is_on(x) and not torch.compiler.is_compiling():
+        return nullcontext()
     kind = x.device.type
     return nullcontext() if kind in _WITHOUT_AUTOCAST else torch.autocast(kind, enabled=False)
 
@@ -43,6 +46,13 @@ def autocast_is_on(x: Tensor) -> bool:
     """Whether operations on ``x`` run under autocast."""
     kind = x.device.type
     return kind not in _WITHOUT_AUTOCAST and torch.is_autocast_enabled(kind)
+
+
+def convolved_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of what a convolution gives of ``x``: that of autocast, where it is on."""
+    if autocast_is_on(x) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
 
 
 # By name: not every version of torch.compile can trace torch.amp.is_autocast_available.
@@ -260,8 +270,9 @@ def unary_attention(
 ) -> Tensor:
     """Sum over j of softmax_j(logits) v_j: ``(N, L)``, ``(N, L, D)`` -> ``(N, 1, D)``."""
     with autocast_off(value):
-        weights = unary_weights(logits, key_padding_mask)
-        return (weights[:, None] @ value.to(weights.dtype)).to(value.dtype)
+        weights = unary_weights(logits, key_padding_mask)[:, None]
+        # Products of half precision are summed in fp32; a map in fp32 would be a copy.
+        return torch.bmm(weights.to(value.dtype), value)
 
 
 def position_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:

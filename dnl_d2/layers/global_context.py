@@ -1,11 +1,14 @@
 """The query-independent blocks of GCNet: simplified non-local and global context."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+import torch
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import (
+    Activation,
     PointwiseConv,
     broadcast_token,
     check_positive,
@@ -14,7 +17,7 @@ from dnl_d2.layers.common import (
     to_tokens,
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows
-from dnl_d2.layers.functional import position_mean, unary_attention, unary_weights
+from dnl_d2.layers.functional import autocast_off, position_mean, unary_attention, unary_weights
 from dnl_d2.layers.norms import Norm
 
 
@@ -32,13 +35,19 @@ class _PoolingBlock(ContextBlock):
         flat_mask = None if mask is None else mask.flatten(1)
         if self.unary is None:
             return position_mean(to_tokens(x), flat_mask)
-        return unary_attention(self.unary(x).flatten(1), to_tokens(x), flat_mask)
+        return unary_attention(self._logits(x), to_tokens(x), flat_mask)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """``(N, L)``, as precise as ``x``: autocast would copy the map for a single channel."""
+        assert self.unary is not None
+        with autocast_off(x) if x.dtype == self.unary.weight.dtype else nullcontext():
+            return self.unary(x).flatten(1)
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
     ) -> dict[str, Tensor]:
         flat = x.new_zeros(x.shape[0], x[0, 0].numel())
-        logits = flat if self.unary is None else self.unary(x).flatten(1)
+        logits = flat if self.unary is None else self._logits(x)
         weights = unary_weights(logits, None if mask is None else mask.flatten(1))
         return {"unary": weights.unflatten(1, tuple(x.shape[2:]))}
 
@@ -112,14 +121,24 @@ class GlobalContextBlock(_PoolingBlock):
         self.channel_mul = _bottleneck(in_channels, planes, zero_init) if "mul" in fusion else None
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        rank = x.dim() - 2
         pooled = broadcast_token(self._pool(x, mask), 2)
         out = x
         if self.channel_mul is not None:
-            out = out * self.channel_mul(pooled).sigmoid().flatten(1)[(...,) + (None,) * rank]
+            out = out * _for_map(self.channel_mul, pooled, x, torch.sigmoid)
         if self.channel_add is not None:
-            out = out + self.channel_add(pooled).flatten(1)[(...,) + (None,) * rank]
+            out = out + _for_map(self.channel_add, pooled, x)
         return out
+
+
+def _for_map(
+    bottleneck: nn.Module, pooled: Tensor, x: Tensor, activation: Activation = None
+) -> Tensor:
+    """``(N, C, 1, ...)`` to join to a map, without the casts of autocast for so few numbers."""
+    with autocast_off(x):
+        weight = next(bottleneck.parameters())
+        out = bottleneck(pooled.to(weight.dtype))
+        out = out if activation is None else activation(out)
+        return out.to(x.dtype).flatten(1)[(...,) + (None,) * (x.dim() - 2)]
 
 
 def _init_kaiming(conv: nn.Conv2d) -> None:

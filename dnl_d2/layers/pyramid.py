@@ -1,6 +1,7 @@
 """Pyramid sampling of keys and values (arXiv 1908.07678, section 3.2) on maps of rank 1 to 3."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,52 @@ def averaging_matrix(size: int, pool_scales: Sequence[int], like: Tensor) -> Ten
     return inside / inside.sum(1, keepdim=True)
 
 
+class _Sampling(NamedTuple):
+    """How a map of some size is sampled.
+
+    Attributes:
+        bins: the averaging matrix of each axis.
+        cells: of the cells that the bins of all axes make, flat, those of one scale: ``(P,)``.
+    """
+
+    bins: tuple[Tensor, ...]
+    cells: Tensor
+
+
+def _sampling(spatial: Sequence[int], pool_scales: Sequence[int], like: Tensor) -> _Sampling:
+    """The sampling of a map, which is kept for the next of its size: it is many small tensors."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # the size may be symbolic
+        return _new_sampling(spatial, pool_scales, like)
+    key = (*spatial, *pool_scales, len(spatial), like.dtype, like.device)
+    found = _KEPT.get(key)
+    if found is None:
+        with torch.inference_mode(False):  # training may use what an evaluation has made
+            found = _new_sampling(spatial, pool_scales, like)
+        if type(found.cells) is not Tensor:  # of a mode that only traces
+            return found
+        if len(_KEPT) >= _MOST_KEPT:
+            _KEPT.clear()
+        _KEPT[key] = found
+    return found
+
+
+_KEPT: dict[tuple[object, ...], _Sampling] = {}
+_MOST_KEPT = 100  # sizes, of some 20 KB each
+
+
+def _new_sampling(spatial: Sequence[int], pool_scales: Sequence[int], like: Tensor) -> _Sampling:
+    bins = tuple(averaging_matrix(size, pool_scales, like) for size in spatial)
+    total, start, cells = sum(pool_scales), 0, []
+    for s in pool_scales:
+        line = torch.arange(start, start + s, device=like.device)
+        flat = line
+        for _ in spatial[1:]:
+            flat = (flat[:, None] * total + line).flatten()
+        cells.append(flat)
+        start += s
+    return _Sampling(bins, torch.cat(cells))
+
+
 def pyramid_pool(
     x: Tensor, pool_scales: Sequence[int], key_padding_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
@@ -46,16 +93,24 @@ def pyramid_pool(
         ``(N, P, C)`` tokens, summed in at least fp32, and, with a mask, ``(N, P)``: True where a
         cell is all padding.
     """
+    cells, empty = pyramid_means(x, pool_scales, key_padding_mask)
+    return cells.to(x.dtype), empty
+
+
+def pyramid_means(
+    x: Tensor, pool_scales: Sequence[int], key_padding_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """As :func:`pyramid_pool`, in fp32 or fp64."""
     with autocast_off(x):
         (full,) = full_precision(x)
-        bins = [averaging_matrix(size, pool_scales, full) for size in x.shape[2:]]
+        sampling = _sampling(x.shape[2:], pool_scales, full)
         if key_padding_mask is None:
-            return _cells(full, bins, pool_scales).to(x.dtype), None
+            return _cells(full, sampling), None
         mask = key_padding_mask[:, None]
-        share = _cells((~mask).to(full.dtype), bins, pool_scales)
-        total = _cells(full.masked_fill(mask, 0.0), bins, pool_scales)
+        share = _cells((~mask).to(full.dtype), sampling)
+        total = _cells(full.masked_fill(mask, 0.0), sampling)
         empty = share == 0
-        return (total / share.masked_fill(empty, 1.0)).to(x.dtype), empty[..., 0]
+        return total / share.masked_fill(empty, 1.0), empty[..., 0]
 
 
 def spread_over_positions(
@@ -80,15 +135,15 @@ def spread_over_positions(
     """
     n, q, _ = weights.shape
     rank = len(spatial)
-    bins = [averaging_matrix(size, pool_scales, weights) for size in spatial]
+    sampling = _sampling(spatial, pool_scales, weights)
     if key_padding_mask is not None:
         keep = (~key_padding_mask)[:, None].to(weights)
-        share = _cells(keep, bins, pool_scales).transpose(1, 2)
+        share = _cells(keep, sampling).transpose(1, 2)
         weights = weights / share.masked_fill(share == 0, 1.0)
     axes = "abc"[:rank]
     terms = ",".join(a + a.upper() for a in axes)
     levels = weights.split([s**rank for s in pool_scales], -1)
-    rows = zip(*(b.split(list(pool_scales)) for b in bins), strict=True)
+    rows = zip(*(b.split(list(pool_scales)) for b in sampling.bins), strict=True)
     spread = (
         torch.einsum(
             f"nq{axes},{terms}->nq{axes.upper()}", level.reshape(n, q, *(s,) * rank), *means
@@ -101,22 +156,21 @@ def spread_over_positions(
     return total
 
 
-def _cells(x: Tensor, bins: Sequence[Tensor], pool_scales: Sequence[int]) -> Tensor:
+def _cells(x: Tensor, sampling: _Sampling) -> Tensor:
     """``(N, C, *S)`` -> ``(N, P, C)`` with the averaging matrix of each axis."""
-    rank = len(bins)
+    rank = len(sampling.bins)
     channels_last = not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
     x = x.movedim(1, -1) if channels_last else x
     first = 1 if channels_last else 2
     # First, on the largest map, the axis that a product reads in the order of memory.
     order = sorted(range(rank), key=lambda a: (first + a != x.dim() - 2, -a))
     for axis in order:
-        means = bins[axis][(None,) * (x.dim() - 2)]  # batched, else matmul copies the map
-        x = (means @ x.movedim(first + axis, -2)).movedim(-2, first + axis)
-    # Every axis now has the bins of all scales. The few cells that mix two scales are dropped.
-    blocks, start = [], 0
-    for s in pool_scales:
-        block = (slice(None),) * first + (slice(start, start + s),) * rank
-        blocks.append(x[block].flatten(first, first + rank - 1))
-        start += s
-    cells = torch.cat(blocks, first)
+        means = sampling.bins[axis]
+        if first + axis == x.dim() - 1:
+            x = x @ means.t()
+        else:
+            means = means[(None,) * (x.dim() - 2)]  # batched, else matmul copies the map
+            x = (means @ x.movedim(first + axis, -2)).movedim(-2, first + axis)
+    # Every axis now has the bins of all scales; cells that mix two scales are left.
+    cells = x.flatten(first, first + rank - 1).index_select(first, sampling.cells)
     return cells if channels_last else cells.transpose(1, 2)
