@@ -24,13 +24,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
-import detectron2.engine
 import torch
 import yaml
 
 import dnl_d2.engine
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.loading import load_config_file
+from dnl_d2.engine import cli
 from dnl_d2.modeling.from_config import build_from_config
 from tests.docs.pages import ROOT
 
@@ -109,10 +109,10 @@ def train(words: list[str]) -> None:
         return main(*args)
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(detectron2.engine, "launch", here))
+        stack.enter_context(patch.object(cli, "launch", here))
         stack.enter_context(patch.object(torch.cuda, "device_count", lambda: 8))
         if heavy:
-            stack.enter_context(patch.object(dnl_d2.engine, "run", _read_and_build))
+            stack.enter_context(patch.object(cli, "run", _read_and_build))
         run_tool([words[0], *arguments])
 
 
