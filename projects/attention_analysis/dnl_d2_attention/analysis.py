@@ -26,6 +26,7 @@ from dnl_d2_attention.watching import Call, watching
 _ADDING = (DisentangledNonLocalBlock, GlobalContextBlock, NonLocalBlock, SimplifiedNonLocalBlock)
 # What is added is known from the difference of output and input: to this share of the input.
 _SMALLEST = 1e-4
+_NO_DIRECTION = "fewer than two positions have a direction, or some are not finite"
 
 
 @dataclass(frozen=True)
@@ -164,15 +165,15 @@ def _of_sample(
         else:
             yield term, "cosine_distance", value
 
-    yield from vectors("input", mean_cosine_distance(tokens), "it has no direction")
+    yield from vectors("input", mean_cosine_distance(tokens), _NO_DIRECTION)
     added = _tokens(call.out[sample, None], mask).double()
     if isinstance(block, _ADDING) and getattr(block, "channel_mul", None) is None:
         added = added - tokens.double()
-        why = "what the block adds is too small beside its input, or nothing"
+        why = "what the block adds is nothing, too small beside its input, or not finite"
         large = float(added.norm()) > _SMALLEST * float(tokens.double().norm())
         yield from vectors("output", mean_cosine_distance(added) if large else None, why)
     else:  # there is no sum of which the input could be taken off
-        yield from vectors("output", mean_cosine_distance(added), "it has no direction")
+        yield from vectors("output", mean_cosine_distance(added), _NO_DIRECTION)
     operands = None if mask is not None else block.query_key(x)
     shares = operands and logit_shares(operands[0][0], operands[1][0])
     if operands is not None and shares is None:

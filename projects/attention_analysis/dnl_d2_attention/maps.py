@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dnl_d2.errors import UsageError
 from dnl_d2.layers import ContextBlock
 from dnl_d2_attention.truth import NONE, boundaries
 from dnl_d2_attention.vectors import CosineDistance
@@ -157,7 +158,7 @@ def map_statistics(
         Figures by term, and those of uniform weights (``reach``) as term ``"uniform"``.
 
     Raises:
-        UsageError: the block shows no maps.
+        UsageError: the block shows no maps, or they are not finite.
     """
     rows = block.attention_rows(x, mask, **(inputs or {}))
     spatial = tuple(x.shape[2:])
@@ -172,6 +173,8 @@ def map_statistics(
     step = max(at_once // len(places[1]), 1)
     for chunk in torch.tensor(wanted).split(step):
         for name, weights in rows([every[i] for i in chunk.tolist()]).items():
+            if not weights.isfinite().all():
+                raise UsageError(f"the {name} map is not finite (inf or nan)")
             if weights.dim() == 1 + len(spatial):  # of all queries
                 shared[name] = weights
                 continue

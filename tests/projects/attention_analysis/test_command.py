@@ -60,7 +60,7 @@ def test_files_hold_the_same_figures_and_a_picture(command, capsys):
     assert found["logits", "pairwise_share"] + found["logits", "unary_share"] == pytest.approx(1)
     # The block starts as an identity: there is nothing that it adds.
     assert ("output", "cosine_distance") not in found
-    assert any("adds is too small" in what for what in content["left_out"])
+    assert any("adds is nothing" in what for what in content["left_out"])
     out = capsys.readouterr().out
     assert "| own region" in out and "left out (2 times)" in out
     assert Image.open(folder / f"{BLOCK}.png").size[0] > 900

@@ -190,3 +190,10 @@ def test_a_block_without_maps_says_so():
 
     with pytest.raises(UsageError, match="cannot show"):
         map_statistics(Blind(1), torch.zeros(1, 1, 2, 2))
+
+
+def test_maps_that_are_not_finite_have_no_figures():
+    block, x = build_context_block("nl", 8).eval(), torch.randn(1, 8, 3, 5)
+    x[0, 0, 1, 1] = torch.nan
+    with pytest.raises(UsageError, match="map is not finite"):
+        map_statistics(block, x)
