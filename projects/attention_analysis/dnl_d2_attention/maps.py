@@ -13,6 +13,7 @@ from dnl_d2_attention.truth import NONE, boundaries
 from dnl_d2_attention.vectors import CosineDistance
 
 _AT_ONCE = 2**22  # weights of a term that are held at a time: 16 MiB
+_GOLDEN = (math.sqrt(5) - 1) / 2
 _SAMPLED = 48  # queries whose maps are compared in pairs
 Statistics = dict[str, float]
 
@@ -224,6 +225,10 @@ def _pairwise_divergence(maps: Tensor) -> float | None:
 
 
 def _spread(values: Sequence[int], count: int) -> list[int]:
-    """Some of the values, at even distances."""
+    """Some of the values, one of each of ``count`` stretches of equal length.
+
+    Places within the stretches follow the multiples of the golden ratio: at even distances, a
+    stretch as wide as a map would take all queries from one column.
+    """
     count = min(count, len(values))
-    return [values[i * len(values) // count] for i in range(count)]
+    return [values[int((i + i * _GOLDEN % 1) * len(values) / count)] for i in range(count)]

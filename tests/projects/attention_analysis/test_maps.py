@@ -150,11 +150,24 @@ def test_padding_is_neither_query_nor_key():
         assert padded[term] == pytest.approx(alone[term], rel=1e-5)
 
 
-def test_some_queries_stand_for_all():
-    weights = random_maps()
-    found = statistics(weights, queries=6)
-    chosen = [entropy(weights[i]) for i in range(0, LENGTH, 4)]
-    assert found["entropy"] == pytest.approx(sum(chosen) / 6)
+@pytest.mark.parametrize("size", [(24, 24), (48, 96), (45, 60)])
+@pytest.mark.parametrize("count", [48, 96, 1024])
+def test_some_queries_are_of_all_rows_and_columns_alike(size, count):
+    seen = []
+
+    class Asked(Planted):
+        def attention_maps(self, x, index, mask):
+            seen.extend(index.tolist())
+            return {"pairwise": torch.ones(1, len(index), *size) / (size[0] * size[1])}
+
+    length = size[0] * size[1]
+    map_statistics(Asked(None), torch.zeros(1, 1, *size), queries=count)
+    asked = seen[-min(count, length) :]  # after those that tell the size of a map
+    assert len(set(asked)) == min(count, length)
+    places = torch.tensor(asked)
+    for place, side in ((places // size[1], size[0]), (places % size[1], size[1])):
+        assert float((place + 0.5).mean() / side) == pytest.approx(0.5, abs=0.04)
+        assert float((place / side).std()) == pytest.approx(1 / math.sqrt(12), rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["nl", "dnl", "gc", "snl", "apnb"])
