@@ -1,7 +1,7 @@
 """Statistics of the context blocks of a model over the pictures, or clips, of a dataset."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ class Analysis:
 
     Attributes:
         figures: of each picture.
-        blocks: class and size of the map, of each block.
+        blocks: class and size of the map, of each block, in the first picture.
         left_out: what there is no figure of, with the reason and in how many pictures.
         unreadable: pictures that could not be read, with the reason.
     """
@@ -110,9 +110,8 @@ def analyze(
             continue
         with watching(model, only) as seen:
             model([inputs])
-        for call in seen.calls:
-            regions = _regions(call, truth, inputs, seen.padded)
-            _describe(found, name, call, regions, queries)
+        regions = [_regions(call, truth, inputs, seen.padded) for call in seen.calls]
+        _describe(found, name, seen.calls, regions, queries)
     if not found.figures:
         reasons = found.unreadable or [*found.left_out]
         why = f", the first because: {reasons[0]}" if reasons else ""
@@ -136,23 +135,36 @@ def _regions(
 
 
 def _describe(
-    found: Analysis, picture: str, call: Call, regions: Tensor | None, queries: int | None
+    found: Analysis,
+    picture: str,
+    calls: Sequence[Call],
+    regions: Sequence[Tensor | None],
+    queries: int | None,
 ) -> None:
-    """Adds the figures of one run of a block, averaged over what it read at once."""
-    size = "x".join(map(str, call.x.shape[2:]))
-    found.blocks.setdefault(call.name, f"{type(call.block).__name__}, {call.x.shape[1]} x {size}")
-    sums: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for sample in range(len(call.x)):
-        for term, statistic, value in _of_sample(found, call, sample, regions, queries):
-            sums[term, statistic].append(value)
-    for (term, statistic), values in sums.items():
-        mean = sum(values) / len(values)
-        found.figures.append(Figure(picture, call.name, term, statistic, mean))
+    """Adds a picture's figures: means over a block's runs and over what it read at once."""
+    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    left_out: dict[str, None] = {}
+    for call, region in zip(calls, regions, strict=True):
+        size = "x".join(map(str, call.x.shape[2:]))
+        what = f"{type(call.block).__name__}, {call.x.shape[1]} x {size}"
+        found.blocks.setdefault(call.name, what)
+        for sample in range(len(call.x)):
+            for term, statistic, value in _of_sample(left_out, call, sample, region, queries):
+                values[call.name, term, statistic].append(value)
+    for key, numbers in values.items():
+        found.figures.append(Figure(picture, *key, sum(numbers) / len(numbers)))
+    for reason in left_out:
+        found.left_out[reason] += 1
 
 
 def _of_sample(
-    found: Analysis, call: Call, sample: int, regions: Tensor | None, queries: int | None
+    left_out: dict[str, None],
+    call: Call,
+    sample: int,
+    regions: Tensor | None,
+    queries: int | None,
 ) -> Iterator[tuple[str, str, float]]:
+    """Terms, statistics and values; ``left_out`` gets what there is no figure of, and why."""
     x, block = call.x[sample, None], call.block
     inputs = {name: value[sample, None] for name, value in call.inputs.items()}
     mask = inputs.pop("key_padding_mask", None)
@@ -161,7 +173,7 @@ def _of_sample(
 
     def vectors(term: str, value: float | None, why: str) -> Iterator[tuple[str, str, float]]:
         if value is None:
-            found.left_out[f"{name}: {term}: {why}"] += 1
+            left_out[f"{name}: {term}: {why}"] = None
         else:
             yield term, "cosine_distance", value
 
@@ -174,10 +186,16 @@ def _of_sample(
         yield from vectors("output", mean_cosine_distance(added) if large else None, why)
     else:  # there is no sum of which the input could be taken off
         yield from vectors("output", mean_cosine_distance(added), _NO_DIRECTION)
-    operands = None if mask is not None else block.query_key(x)
-    shares = operands and logit_shares(operands[0][0], operands[1][0])
-    if operands is not None and shares is None:
-        found.left_out[f"{name}: logits: they are all equal, or not finite"] += 1
+    operands = block.query_key(x)
+    shares = None
+    if operands is not None and mask is not None:
+        left_out[f"{name}: logits: some positions are padding, which has queries and keys too"] = (
+            None
+        )
+    elif operands is not None:
+        shares = logit_shares(operands[0][0], operands[1][0])
+        if shares is None:
+            left_out[f"{name}: logits: they are all equal, or not finite"] = None
     for term, share in (shares or {}).items():
         yield "logits", f"{term}_share", share
     try:
@@ -185,7 +203,7 @@ def _of_sample(
             block, x, mask=mask, inputs=inputs, regions=regions, queries=queries
         )
     except UsageError as error:
-        found.left_out[f"{name}: maps: {error}"] += 1
+        left_out[f"{name}: maps: {error}"] = None
         return
     for term, statistics in by_term.items():
         for statistic, value in statistics.items():

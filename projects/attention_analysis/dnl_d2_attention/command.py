@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         picture = draw(found.figures, block, f"{title}\n{weights}")
         write_bytes(os.path.join(args.output, f"{block}.png"), picture)
     for what, times in found.left_out.items():
-        print(f"left out ({times} times): {what}")
+        print(f"left out (in {times} pictures): {what}")
     for why in found.unreadable:
         print(f"not read: {why}")
     print(f"\ntables and pictures: {args.output}")

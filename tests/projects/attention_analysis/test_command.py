@@ -62,7 +62,7 @@ def test_files_hold_the_same_figures_and_a_picture(command, capsys):
     assert ("output", "cosine_distance") not in found
     assert any("adds is nothing" in what for what in content["left_out"])
     out = capsys.readouterr().out
-    assert "| own region" in out and "left out (2 times)" in out
+    assert "| own region" in out and "left out (in 2 pictures)" in out
     assert Image.open(folder / f"{BLOCK}.png").size[0] > 900
 
 
