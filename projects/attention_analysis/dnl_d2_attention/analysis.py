@@ -56,7 +56,7 @@ class Analysis:
         figures: of each picture.
         blocks: class and size of the map, of each block, in the first picture.
         left_out: what there is no figure of, with the reason and in how many pictures.
-        unreadable: pictures that could not be read, with the reason.
+        unreadable: pictures that could not be read, or on which no block ran, with the reason.
     """
 
     figures: list[Figure] = field(default_factory=list)
@@ -96,9 +96,15 @@ def analyze(
         UsageError: there is no such block, or not one picture could be read.
     """
     blocks = [name for name, m in model.named_modules() if isinstance(m, ContextBlock)]
-    if not blocks or only not in (None, *blocks):
-        asked = "no context block" if only is None else f"no context block {only!r}"
-        raise UsageError(f"the {type(model).__name__} has {asked}; it has: {blocks or 'none'}")
+    if not blocks:
+        raise UsageError(
+            f"the {type(model).__name__} of this config has no context block: take a config with "
+            "one, or name it in an override"
+        )
+    if only not in (None, *blocks):
+        raise UsageError(
+            f"the {type(model).__name__} has no context block {only!r}; it has: {', '.join(blocks)}"
+        )
     found = Analysis()
     for record in source.records:
         name = str(record["file_name"])
@@ -110,6 +116,8 @@ def analyze(
             continue
         with watching(model, only) as seen:
             model([inputs])
+        if not seen.calls:
+            found.unreadable.append(f"{name}: the model runs no context block on it")
         regions = [_regions(call, truth, inputs, seen.padded) for call in seen.calls]
         _describe(found, name, seen.calls, regions, queries)
     if not found.figures:

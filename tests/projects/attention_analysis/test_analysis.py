@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dnl_d2.errors import UsageError
 from dnl_d2.layers import build_context_block
 from dnl_d2_attention.analysis import Source, analyze
 from dnl_d2_attention.report import summarize
@@ -17,6 +18,8 @@ class Twice(nn.Module):
         self.block, self.mask = build_context_block("nl", 3).eval(), mask
 
     def forward(self, inputs):
+        if "image" not in inputs[0]:
+            return
         x = inputs[0]["image"][None]
         self.block(x, self.mask)
         if self.mask is None:
@@ -49,3 +52,13 @@ def test_padding_leaves_out_the_logits_and_says_so():
     found = run(Twice(mask), [torch.randn(3, 4, 6)])
     assert "logits" not in {figure.term for figure in found.figures}
     assert any("logits: some positions are padding" in what for what in found.left_out)
+
+
+def test_what_no_block_ran_on_is_named():
+    records = [{"file_name": "a", "image": torch.randn(3, 4, 6)}, {"file_name": "broken"}]
+    source = Source(records, lambda record: record, lambda record: None)
+    assert analyze(Twice(), source).unreadable == ["broken: the model runs no context block on it"]
+    with pytest.raises(
+        UsageError, match=r"nothing could be analysed, .* broken: the model runs no"
+    ):
+        analyze(Twice(), Source(records[1:], source.mapper, source.truth))

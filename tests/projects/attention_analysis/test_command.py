@@ -107,7 +107,7 @@ def test_a_detector_has_regions_of_objects(root, tmp_path, pictures, monkeypatch
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--untrained", "--block", "nothing"], "no context block 'nothing'; it has"),
         (["--untrained", "--dataset", "nothing"], "'nothing' is not registered"),
-        (["--untrained", "--images", "nowhere"], "nowhere does not exist"),
+        (["--untrained", "--images", "nowhere"], "nowhere does not exist; overrides"),
         (["--untrained", "--max-images", "0"], "--max-images must be 1 or more"),
         (["--untrained", "--dataset", "x", "--images", "y"], "exclude each other"),
     ],
@@ -119,8 +119,15 @@ def test_what_it_refuses(command, options, message):
         command()
 
 
+def test_an_analysis_is_not_overwritten(command, tmp_path):
+    before = (command("--untrained", "--max-images", "1") / "attention.json").read_bytes()
+    with pytest.raises(UsageError, match=r"out holds an analysis .*: name another folder"):
+        command("--untrained")
+    assert (tmp_path / "out/attention.json").read_bytes() == before
+
+
 def test_a_model_without_blocks(tmp_path):
     config = f"{STEM.replace('dnl', 'fcn')}.yaml"
     options = ["--untrained", "--output", str(tmp_path), *as_yaml(YAML_OPTIONS)]
-    with pytest.raises(UsageError, match="has no context block; it has: none"):
+    with pytest.raises(UsageError, match="has no context block: take a config with one"):
         main(["--config-file", config, *options])
