@@ -66,6 +66,13 @@ def test_files_hold_the_same_figures_and_a_picture(command, capsys):
     assert Image.open(folder / f"{BLOCK}.png").size[0] > 900
 
 
+def test_windows_are_left_aside(command):
+    slide = ["TEST.SLIDE.WINDOW", "(32,32)", "TEST.SLIDE.STRIDE", "(16,16)"]
+    content, found = read(command("--untrained", "--max-images", "1", overrides=slide))
+    (size,) = content["blocks"].values()
+    assert size.endswith(" 9x12") and ("unary", "own_region") in found  # windows would be 4x4
+
+
 def test_lazy_configs_weights_and_pictures_of_ones_own(tmp_path, save, capsys):
     options = as_lazy(LAZY_OPTIONS, output=tmp_path)
     weights = save_weights(load_config(f"{STEM}.py", options), tmp_path / "weights.pth")
