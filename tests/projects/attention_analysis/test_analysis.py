@@ -7,6 +7,7 @@ from torch import nn
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import build_context_block
 from dnl_d2_attention.analysis import Source, analyze
+from dnl_d2_attention.drawing import draw
 from dnl_d2_attention.report import summarize
 
 
@@ -62,3 +63,7 @@ def test_what_no_block_ran_on_is_named():
         UsageError, match=r"nothing could be analysed, .* broken: the model runs no"
     ):
         analyze(Twice(), Source(records[1:], source.mapper, source.truth))
+
+
+def test_a_block_without_figures_has_an_empty_picture():
+    assert draw([], "block", "a block").startswith(b"\x89PNG")
