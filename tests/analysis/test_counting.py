@@ -106,8 +106,7 @@ BLOCKS = {
         + L * P * HALF  # the map
         + P * (2 * C * HALF + C * C)  # values, W_o, W_c
         + L * P * C  # times the map
-        + L * C * C  # W_x
-        + C * C,  # the constant W_c b_o
+        + L * C * C,  # W_x; the constant W_c b_o is in the values
     ),
 }
 

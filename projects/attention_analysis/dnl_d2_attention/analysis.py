@@ -1,7 +1,7 @@
 """Statistics of the context blocks of a model over the pictures, or clips, of a dataset."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from dnl_d2_attention.watching import Call, watching
 _ADDING = (DisentangledNonLocalBlock, GlobalContextBlock, NonLocalBlock, SimplifiedNonLocalBlock)
 # What is added is known from the difference of output and input: to this share of the input.
 _SMALLEST = 1e-4
+_NO_DIRECTION = "fewer than two positions have a direction, or some are not finite"
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Analysis:
 
     Attributes:
         figures: of each picture.
-        blocks: class and size of the map, of each block.
+        blocks: class and size of the map, of each block, in the first picture.
         left_out: what there is no figure of, with the reason and in how many pictures.
-        unreadable: pictures that could not be read, with the reason.
+        unreadable: pictures that could not be read, or on which no block ran, with the reason.
     """
 
     figures: list[Figure] = field(default_factory=list)
@@ -95,9 +96,15 @@ def analyze(
         UsageError: there is no such block, or not one picture could be read.
     """
     blocks = [name for name, m in model.named_modules() if isinstance(m, ContextBlock)]
-    if not blocks or only not in (None, *blocks):
-        asked = "no context block" if only is None else f"no context block {only!r}"
-        raise UsageError(f"the {type(model).__name__} has {asked}; it has: {blocks or 'none'}")
+    if not blocks:
+        raise UsageError(
+            f"the {type(model).__name__} of this config has no context block: take a config with "
+            "one, or name it in an override"
+        )
+    if only not in (None, *blocks):
+        raise UsageError(
+            f"the {type(model).__name__} has no context block {only!r}; it has: {', '.join(blocks)}"
+        )
     found = Analysis()
     for record in source.records:
         name = str(record["file_name"])
@@ -109,9 +116,10 @@ def analyze(
             continue
         with watching(model, only) as seen:
             model([inputs])
-        for call in seen.calls:
-            regions = _regions(call, truth, inputs, seen.padded)
-            _describe(found, name, call, regions, queries)
+        if not seen.calls:
+            found.unreadable.append(f"{name}: the model runs no context block on it")
+        regions = [_regions(call, truth, inputs, seen.padded) for call in seen.calls]
+        _describe(found, name, seen.calls, regions, queries)
     if not found.figures:
         reasons = found.unreadable or [*found.left_out]
         why = f", the first because: {reasons[0]}" if reasons else ""
@@ -135,23 +143,36 @@ def _regions(
 
 
 def _describe(
-    found: Analysis, picture: str, call: Call, regions: Tensor | None, queries: int | None
+    found: Analysis,
+    picture: str,
+    calls: Sequence[Call],
+    regions: Sequence[Tensor | None],
+    queries: int | None,
 ) -> None:
-    """Adds the figures of one run of a block, averaged over what it read at once."""
-    size = "x".join(map(str, call.x.shape[2:]))
-    found.blocks.setdefault(call.name, f"{type(call.block).__name__}, {call.x.shape[1]} x {size}")
-    sums: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for sample in range(len(call.x)):
-        for term, statistic, value in _of_sample(found, call, sample, regions, queries):
-            sums[term, statistic].append(value)
-    for (term, statistic), values in sums.items():
-        mean = sum(values) / len(values)
-        found.figures.append(Figure(picture, call.name, term, statistic, mean))
+    """Adds a picture's figures: means over a block's runs and over what it read at once."""
+    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    left_out: dict[str, None] = {}
+    for call, region in zip(calls, regions, strict=True):
+        size = "x".join(map(str, call.x.shape[2:]))
+        what = f"{type(call.block).__name__}, {call.x.shape[1]} x {size}"
+        found.blocks.setdefault(call.name, what)
+        for sample in range(len(call.x)):
+            for term, statistic, value in _of_sample(left_out, call, sample, region, queries):
+                values[call.name, term, statistic].append(value)
+    for key, numbers in values.items():
+        found.figures.append(Figure(picture, *key, sum(numbers) / len(numbers)))
+    for reason in left_out:
+        found.left_out[reason] += 1
 
 
 def _of_sample(
-    found: Analysis, call: Call, sample: int, regions: Tensor | None, queries: int | None
+    left_out: dict[str, None],
+    call: Call,
+    sample: int,
+    regions: Tensor | None,
+    queries: int | None,
 ) -> Iterator[tuple[str, str, float]]:
+    """Terms, statistics and values; ``left_out`` gets what there is no figure of, and why."""
     x, block = call.x[sample, None], call.block
     inputs = {name: value[sample, None] for name, value in call.inputs.items()}
     mask = inputs.pop("key_padding_mask", None)
@@ -160,23 +181,29 @@ def _of_sample(
 
     def vectors(term: str, value: float | None, why: str) -> Iterator[tuple[str, str, float]]:
         if value is None:
-            found.left_out[f"{name}: {term}: {why}"] += 1
+            left_out[f"{name}: {term}: {why}"] = None
         else:
             yield term, "cosine_distance", value
 
-    yield from vectors("input", mean_cosine_distance(tokens), "it has no direction")
+    yield from vectors("input", mean_cosine_distance(tokens), _NO_DIRECTION)
     added = _tokens(call.out[sample, None], mask).double()
     if isinstance(block, _ADDING) and getattr(block, "channel_mul", None) is None:
         added = added - tokens.double()
-        why = "what the block adds is too small beside its input, or nothing"
+        why = "what the block adds is nothing, too small beside its input, or not finite"
         large = float(added.norm()) > _SMALLEST * float(tokens.double().norm())
         yield from vectors("output", mean_cosine_distance(added) if large else None, why)
     else:  # there is no sum of which the input could be taken off
-        yield from vectors("output", mean_cosine_distance(added), "it has no direction")
-    operands = None if mask is not None else block.query_key(x)
-    shares = operands and logit_shares(operands[0][0], operands[1][0])
-    if operands is not None and shares is None:
-        found.left_out[f"{name}: logits: they are all equal, or not finite"] += 1
+        yield from vectors("output", mean_cosine_distance(added), _NO_DIRECTION)
+    operands = block.query_key(x)
+    shares = None
+    if operands is not None and mask is not None:
+        left_out[f"{name}: logits: some positions are padding, which has queries and keys too"] = (
+            None
+        )
+    elif operands is not None:
+        shares = logit_shares(operands[0][0], operands[1][0])
+        if shares is None:
+            left_out[f"{name}: logits: they are all equal, or not finite"] = None
     for term, share in (shares or {}).items():
         yield "logits", f"{term}_share", share
     try:
@@ -184,7 +211,7 @@ def _of_sample(
             block, x, mask=mask, inputs=inputs, regions=regions, queries=queries
         )
     except UsageError as error:
-        found.left_out[f"{name}: maps: {error}"] += 1
+        left_out[f"{name}: maps: {error}"] = None
         return
     for term, statistics in by_term.items():
         for statistic, value in statistics.items():

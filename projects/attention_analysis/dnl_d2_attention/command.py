@@ -20,11 +20,11 @@ from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.imports import add_import_option, import_modules
 from dnl_d2.engine import RunSpec, build_model, load_config, read_config
 from dnl_d2.errors import UsageError
-from dnl_d2.files import write_bytes
+from dnl_d2.files import check_folder, write_bytes
 from dnl_d2.prediction import predicting_once
 from dnl_d2_attention.analysis import Source, analyze
 from dnl_d2_attention.drawing import draw
-from dnl_d2_attention.report import table, write
+from dnl_d2_attention.report import REPORT, table, write
 from dnl_d2_attention.truth import of_labels
 
 
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = path if os.path.exists(path) else model_zoo.get_config_file(path)
     spec = read_config(load_config(path, args.opts), train=False)
     source, name = _source(args, spec)
-    model = _model(args, spec)
     _prepare(args.output)
+    model = _model(args, spec)
     found = analyze(model, source, only=args.block, queries=args.queries)
     settings = {
         "config": args.config_file, "overrides": args.opts, "pictures": name,
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         picture = draw(found.figures, block, f"{title}\n{weights}")
         write_bytes(os.path.join(args.output, f"{block}.png"), picture)
     for what, times in found.left_out.items():
-        print(f"left out ({times} times): {what}")
+        print(f"left out (in {times} pictures): {what}")
     for why in found.unreadable:
         print(f"not read: {why}")
     print(f"\ntables and pictures: {args.output}")
@@ -118,7 +118,10 @@ def _files(paths: Sequence[str]) -> list[str]:
         elif os.path.isfile(path):
             files.append(path)
         else:
-            raise UsageError(f"--images: {path} does not exist")
+            raise UsageError(
+                f"--images: {path} does not exist; overrides of the config come last, "
+                "after another option than this"
+            )
     if not files:
         raise UsageError(f"--images: {', '.join(paths)}: no file in there")
     return files
@@ -140,7 +143,12 @@ def _model(args: argparse.Namespace, spec: RunSpec) -> nn.Module:
 
 
 def _prepare(folder: str) -> None:
+    if os.path.exists(os.path.join(folder, REPORT)):
+        raise UsageError(
+            f"--output {folder} holds an analysis ({REPORT}): name another folder, or delete it"
+        )
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--output {folder}: {error.strerror}") from error
+    check_folder(os.path.join(folder, REPORT))

@@ -27,8 +27,8 @@ def draw(figures: Sequence[Figure], block: str, title: str) -> bytes:
     found = {(s.term, s.statistic): s for s in summarize(figures) if s.block == block}
     panels = [_distances, _divergences, _logits, _entropy, _reach, _overlaps]
     shown = [panel for panel in panels if panel(None, found)]
-    columns = min(3, len(shown))
-    rows = -(-len(shown) // columns)
+    columns = max(1, min(3, len(shown)))
+    rows = max(1, -(-len(shown) // columns))
     picture = Picture(figsize=(4.3 * columns, 3.2 * rows + 0.6), layout="constrained")
     picture.suptitle(title, fontsize=11)
     axes = picture.subplots(rows, columns, squeeze=False).flatten()

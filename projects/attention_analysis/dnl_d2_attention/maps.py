@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dnl_d2.errors import UsageError
 from dnl_d2.layers import ContextBlock
 from dnl_d2_attention.truth import NONE, boundaries
 from dnl_d2_attention.vectors import CosineDistance
 
 _AT_ONCE = 2**22  # weights of a term that are held at a time: 16 MiB
+_GOLDEN = (math.sqrt(5) - 1) / 2
 _SAMPLED = 48  # queries whose maps are compared in pairs
 Statistics = dict[str, float]
 
@@ -44,10 +46,13 @@ class _Term:
         places: ``(L, rank)`` positions of queries, and of keys.
         truth: of the cells, which are queries and keys; or None.
         sampled: numbers of the queries whose maps are compared in pairs.
+        keys: how many there are, without padding.
     """
 
-    def __init__(self, places: tuple[Tensor, Tensor], truth: _Truth | None, sampled: Tensor):
-        self._places, self._truth, self._sampled = places, truth, sampled
+    def __init__(
+        self, places: tuple[Tensor, Tensor], truth: _Truth | None, sampled: Tensor, keys: int
+    ):
+        self._places, self._truth, self._sampled, self._keys = places, truth, sampled, keys
         self._distance, self._kept = CosineDistance(), list[Tensor]()
         self._sum: Tensor | float = 0.0
         self._entropy = self._reach = 0.0
@@ -93,10 +98,10 @@ class _Term:
         if not self._sums_to_one:  # the forms without a softmax
             return found
         assert isinstance(self._sum, Tensor)
-        length, entropy = len(self._places[1]), self._entropy / self._count
+        entropy = self._entropy / self._count
         found |= {"entropy": entropy, "reach": self._reach / self._count}
-        if length > 1:
-            found["entropy_share"] = entropy / math.log(length)
+        if self._keys > 1:
+            found["entropy_share"] = entropy / math.log(self._keys)
         if self._count > 1:
             mixed = float(_entropy(self._sum[None] / self._count))
             found["divergence_from_mean"] = max(0.0, mixed - entropy)
@@ -134,7 +139,7 @@ def map_statistics(
     * ``divergence_from_mean``: Jensen-Shannon divergence of all maps at once, the entropy of their
       mean less the mean of their entropies; ``pair_divergence``: of two maps at a time, averaged
       over the pairs of 48 evenly spread queries; in nats, the latter at most log 2;
-    * ``entropy`` in nats; ``entropy_share``: of log L, which uniform weights have;
+    * ``entropy`` in nats; ``entropy_share``: of log L, which uniform weights on the L keys have;
     * ``reach``: mean distance from a query to what it attends to, in cells;
     * with regions ``own_region``: share of the weights that lies in the query's own region,
       ``boundary``: in cells next to another region; each with ``_chance``, what uniform weights
@@ -157,7 +162,7 @@ def map_statistics(
         Figures by term, and those of uniform weights (``reach``) as term ``"uniform"``.
 
     Raises:
-        UsageError: the block shows no maps.
+        UsageError: the block shows no maps, or they are not finite.
     """
     rows = block.attention_rows(x, mask, **(inputs or {}))
     spatial = tuple(x.shape[2:])
@@ -168,21 +173,24 @@ def map_statistics(
     places = _centres(spatial, spatial), _centres(spatial, size)
     truth = _Truth(regions, (size[0], size[1])) if regions is not None and size == spatial else None
     sampled = torch.tensor(_spread(wanted, _SAMPLED))
+    keys = len(inside) if size == spatial else len(places[1])
     terms, shared = dict[str, _Term](), dict[str, Tensor]()
     step = max(at_once // len(places[1]), 1)
     for chunk in torch.tensor(wanted).split(step):
         for name, weights in rows([every[i] for i in chunk.tolist()]).items():
+            if not weights.isfinite().all():
+                raise UsageError(f"the {name} map is not finite (inf or nan)")
             if weights.dim() == 1 + len(spatial):  # of all queries
                 shared[name] = weights
                 continue
-            term = terms.setdefault(name, _Term(places, truth, sampled))
+            term = terms.setdefault(name, _Term(places, truth, sampled, keys))
             term.add(weights.flatten(2)[0].cpu(), chunk)
     found = {name: term.statistics() for name, term in terms.items()}
     alone = {name: weights.flatten().cpu() for name, weights in shared.items()}
     uniform = torch.zeros(len(places[1]), dtype=torch.float64)
     uniform[inside if size == spatial else slice(None)] = 1.0
     for name, weights in (alone | {"uniform": uniform / uniform.sum()}).items():
-        term = _Term(places, truth, sampled[:1])
+        term = _Term(places, truth, sampled[:1], keys)
         for chunk in torch.tensor(wanted).split(step):
             term.add(weights.expand(len(chunk), -1), chunk)
         found[name] = _without_comparison(term.statistics())
@@ -221,6 +229,10 @@ def _pairwise_divergence(maps: Tensor) -> float | None:
 
 
 def _spread(values: Sequence[int], count: int) -> list[int]:
-    """Some of the values, at even distances."""
+    """Some of the values, one of each of ``count`` stretches of equal length.
+
+    Places within the stretches follow the multiples of the golden ratio: at even distances, a
+    stretch as wide as a map would take all queries from one column.
+    """
     count = min(count, len(values))
-    return [values[i * len(values) // count] for i in range(count)]
+    return [values[int((i + i * _GOLDEN % 1) * len(values) / count)] for i in range(count)]

@@ -7,13 +7,15 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tabulate import tabulate
 
 from dnl_d2.files import write_text
 from dnl_d2_attention.analysis import Analysis, Figure
+
+REPORT = "attention.json"
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ def write(folder: str, analysis: Analysis, settings: Mapping[str, Any]) -> list[
         "left_out": dict(analysis.left_out),
         "unreadable": analysis.unreadable,
     }
-    path = os.path.join(folder, "attention.json")
+    path = os.path.join(folder, REPORT)
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return summaries
 
 
 def _csv(rows: Sequence[Any], kind: type) -> str:
     text = io.StringIO()
-    names = list(kind.__dataclass_fields__)
+    names = [field.name for field in fields(kind)]
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows({n: "" if v is None else v for n, v in asdict(row).items()} for row in rows)

@@ -3,6 +3,8 @@
 All are computed in float64.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,10 +34,12 @@ class CosineDistance:
         self._count += int((length > 0).sum())
 
     def mean(self) -> float | None:
-        """The figure; None where fewer than two vectors have a direction."""
+        """The figure; None where fewer than two vectors have a direction, or one is not finite."""
         if self._count < 2 or not isinstance(self._sum, Tensor):
             return None
         cosine = float((self._sum / self._count).square().sum())
+        if not math.isfinite(cosine):
+            return None
         return max(0.0, (1.0 - cosine) / 2)  # rounding may pass a cosine of 1
 
 

@@ -71,8 +71,9 @@ def watching(model: nn.Module, only: str | None = None) -> Iterator[Watched]:
         for name, module in model.named_modules()
         if isinstance(module, ContextBlock) and only in (None, name)
     ]
-    if isinstance(getattr(model, "backbone", None), nn.Module):
-        handles.append(model.backbone.register_forward_pre_hook(measuring))
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, nn.Module):
+        handles.append(backbone.register_forward_pre_hook(measuring))
     try:
         yield seen
     finally:

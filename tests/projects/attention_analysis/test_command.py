@@ -60,10 +60,17 @@ def test_files_hold_the_same_figures_and_a_picture(command, capsys):
     assert found["logits", "pairwise_share"] + found["logits", "unary_share"] == pytest.approx(1)
     # The block starts as an identity: there is nothing that it adds.
     assert ("output", "cosine_distance") not in found
-    assert any("adds is too small" in what for what in content["left_out"])
+    assert any("adds is nothing" in what for what in content["left_out"])
     out = capsys.readouterr().out
-    assert "| own region" in out and "left out (2 times)" in out
+    assert "| own region" in out and "left out (in 2 pictures)" in out
     assert Image.open(folder / f"{BLOCK}.png").size[0] > 900
+
+
+def test_windows_are_left_aside(command):
+    slide = ["TEST.SLIDE.WINDOW", "(32,32)", "TEST.SLIDE.STRIDE", "(16,16)"]
+    content, found = read(command("--untrained", "--max-images", "1", overrides=slide))
+    (size,) = content["blocks"].values()
+    assert size.endswith(" 9x12") and ("unary", "own_region") in found  # windows would be 4x4
 
 
 def test_lazy_configs_weights_and_pictures_of_ones_own(tmp_path, save, capsys):
@@ -107,7 +114,7 @@ def test_a_detector_has_regions_of_objects(root, tmp_path, pictures, monkeypatch
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--untrained", "--block", "nothing"], "no context block 'nothing'; it has"),
         (["--untrained", "--dataset", "nothing"], "'nothing' is not registered"),
-        (["--untrained", "--images", "nowhere"], "nowhere does not exist"),
+        (["--untrained", "--images", "nowhere"], "nowhere does not exist; overrides"),
         (["--untrained", "--max-images", "0"], "--max-images must be 1 or more"),
         (["--untrained", "--dataset", "x", "--images", "y"], "exclude each other"),
     ],
@@ -119,8 +126,15 @@ def test_what_it_refuses(command, options, message):
         command()
 
 
+def test_an_analysis_is_not_overwritten(command, tmp_path):
+    before = (command("--untrained", "--max-images", "1") / "attention.json").read_bytes()
+    with pytest.raises(UsageError, match=r"out holds an analysis .*: name another folder"):
+        command("--untrained")
+    assert (tmp_path / "out/attention.json").read_bytes() == before
+
+
 def test_a_model_without_blocks(tmp_path):
     config = f"{STEM.replace('dnl', 'fcn')}.yaml"
     options = ["--untrained", "--output", str(tmp_path), *as_yaml(YAML_OPTIONS)]
-    with pytest.raises(UsageError, match="has no context block; it has: none"):
+    with pytest.raises(UsageError, match="has no context block: take a config with one"):
         main(["--config-file", config, *options])

@@ -146,15 +146,27 @@ def test_padding_is_neither_query_nor_key():
     mask[..., 6:] = True
     alone, padded = map_statistics(block, x), map_statistics(block, wide, mask=mask)
     for term in ("pairwise", "whitened", "uniform"):
-        alone[term].pop("entropy_share", None), padded[term].pop("entropy_share", None)
         assert padded[term] == pytest.approx(alone[term], rel=1e-5)
 
 
-def test_some_queries_stand_for_all():
-    weights = random_maps()
-    found = statistics(weights, queries=6)
-    chosen = [entropy(weights[i]) for i in range(0, LENGTH, 4)]
-    assert found["entropy"] == pytest.approx(sum(chosen) / 6)
+@pytest.mark.parametrize("size", [(24, 24), (48, 96), (45, 60)])
+@pytest.mark.parametrize("count", [48, 96, 1024])
+def test_some_queries_are_of_all_rows_and_columns_alike(size, count):
+    seen = []
+
+    class Asked(Planted):
+        def attention_maps(self, x, index, mask):
+            seen.extend(index.tolist())
+            return {"pairwise": torch.ones(1, len(index), *size) / (size[0] * size[1])}
+
+    length = size[0] * size[1]
+    map_statistics(Asked(None), torch.zeros(1, 1, *size), queries=count)
+    asked = seen[-min(count, length) :]  # after those that tell the size of a map
+    assert len(set(asked)) == min(count, length)
+    places = torch.tensor(asked)
+    for place, side in ((places // size[1], size[0]), (places % size[1], size[1])):
+        assert float((place + 0.5).mean() / side) == pytest.approx(0.5, abs=0.04)
+        assert float((place / side).std()) == pytest.approx(1 / math.sqrt(12), rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["nl", "dnl", "gc", "snl", "apnb"])
@@ -190,3 +202,10 @@ def test_a_block_without_maps_says_so():
 
     with pytest.raises(UsageError, match="cannot show"):
         map_statistics(Blind(1), torch.zeros(1, 1, 2, 2))
+
+
+def test_maps_that_are_not_finite_have_no_figures():
+    block, x = build_context_block("nl", 8).eval(), torch.randn(1, 8, 3, 5)
+    x[0, 0, 1, 1] = torch.nan
+    with pytest.raises(UsageError, match="map is not finite"):
+        map_statistics(block, x)

@@ -73,3 +73,10 @@ def test_shares_of_a_block(shape):
     block = build_context_block({"name": "nl", "inter_channels": 4}, 8).eval()
     query, key = block.query_key(torch.randn(shape))
     assert sum(logit_shares(query[0], key[0]).values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_vectors_that_are_not_finite_have_no_distance(value):
+    vectors = torch.randn(5, 3)
+    vectors[1, 1] = value
+    assert mean_cosine_distance(vectors) is None
