@@ -208,7 +208,7 @@ def test_a_wrong_source_or_config_is_named(public, tmp_path):
     config = tmp_path / "other.yaml"
     convert_file(public(), str(tmp_path / "right.pth"), write_config=str(config))
     config.write_text(config.read_text().replace("DEPTH: 18", "DEPTH: 34"))
-    with pytest.raises(UsageError, match="unknown source 'mmcls'; use one of mmseg"):
+    with pytest.raises(UsageError, match=r"unknown source 'mmcls'; use one of .*mmseg"):
         convert_file(public(), str(tmp_path / "out.pth"), source="mmcls")
     with pytest.raises(UsageError, match=r"does not hold the model of .*other.yaml"):
         convert_file(public(), str(tmp_path / "out.pth"), config_file=str(config))

@@ -136,7 +136,13 @@ def test_every_kind_of_file_is_found_out_and_complete(name, tmp_path):
 def test_all_sources_are_tried():
     tried = {source for _, source, _ in FILES.values()}
     elsewhere = {"msra", "torchcv", "paddleseg-backbone", "mmseg-v1d"}  # have tests of their own
-    assert tried | elsewhere == {source.name for source in SOURCES}
+    own = [s for s in SOURCES if "dnl_d2.checkpoint" in _module(s)]  # projects add theirs
+    assert tried | elsewhere == {source.name for source in own}
+
+
+def _module(source):
+    """Where a source's rules are written."""
+    return getattr(source.rules, "func", source.rules).__module__
 
 
 @pytest.mark.parametrize("key", ["", "a", ".", "a.b", "bias", "1.bias", "fusion.bias", "_bn_s"])

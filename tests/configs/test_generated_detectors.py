@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from dnl_d2.engine import load_config, run
-from tests.engine.runs import SMALL_DETECTOR, arguments, as_yaml
+from tests.engine.runs import SMALL_DETECTOR, arguments, as_yaml, pictures  # noqa: F401
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 METHODS = {"": "", "gc_r4_c3-c5_": "gc", "nl_c4_": "nl", "dnl_c4_": "dnl"}
@@ -37,7 +37,7 @@ def test_leaves_differ_in_the_block_alone(method, block):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_trains_and_evaluates(method, pictures, tmp_path, monkeypatch):
+def test_trains_and_evaluates(method, pictures, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setenv("DETECTRON2_DATASETS", str(pictures))
     options = as_yaml(SMALL_DETECTOR, output=tmp_path, MODEL__DEVICE="cpu")
     results = run(load_config(leaf(method), options), arguments())

@@ -20,6 +20,7 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
         names: what the dataset is registered as (LazyConfigs call it so).
         folder: such as ``imagenet/train``; if it is relative, below ``$DETECTRON2_DATASETS``.
         classes_from: the folder whose classes these are, if it is another: that of the training.
+            Where it is not there, for an evaluation alone, ``folder`` has its own.
 
     Returns:
         Records with ``file_name`` and ``category_id``. Files that are no pictures by their
@@ -30,7 +31,11 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
             ``classes_from``, or it has no picture at all.
     """
     folder = below_datasets(folder)
-    classes = list_classes(folder if classes_from is None else below_datasets(classes_from))
+    known = folder if classes_from is None else below_datasets(classes_from)
+    if not os.path.isdir(known) and os.path.isdir(folder):
+        _log.warning(f"dataset {names}: there is no {known}; classes are the folders of {folder}")
+        known = folder
+    classes = list_classes(known)
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = [name for name in list_classes(folder) if name not in numbers]
     if unknown:
