@@ -21,7 +21,8 @@ class ClassificationMapper:
     In training a random part of it (arXiv 1409.4842), mirrored half of the time, its colours
     jittered if asked for; otherwise its middle. A picture that cannot be read is named in a
     warning. In training another one is taken; in evaluation it has no ``image``, for which the
-    model has no favourite class: it counts as not recognised, and no figure is better for it.
+    model has no favourite class: it counts as not recognised, and no figure is better for it. One
+    whose class is not known either is left out of the figures, and named.
 
     Args:
         is_train: whether it is for training.
@@ -57,7 +58,8 @@ class ClassificationMapper:
 
         Returns:
             The record with ``image``, ``(3, size, size)`` uint8. If it cannot be read: in training
-            None, in place of which the loader takes another; in evaluation the record alone.
+            None, in place of which the loader takes another; in evaluation the record alone, or
+            None without a class, which is left out.
 
         Raises:
             UsageError: too many pictures cannot be read.
@@ -69,9 +71,13 @@ class ClassificationMapper:
             self._left -= 1
             if self._left < 0:
                 raise UsageError(f"{error}; too many such: mend the dataset") from error
-            instead = "another one is taken" if self.is_train else "it counts as not recognised"
-            _log.warning(f"{error}; {instead}")
-            return None if self.is_train else rest
+            if self.is_train:
+                _log.warning(f"{error}; another one is taken")
+                return None
+            known = "category_id" in record
+            instead = "counts as not recognised" if known else "is left out: its class is not known"
+            _log.warning(f"{error}; it {instead}")
+            return rest if known else None
         pixels = np.asarray(self.transform(picture)).transpose(2, 0, 1)
         return {**rest, "image": torch.from_numpy(np.ascontiguousarray(pixels))}
 
