@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
+from dnl_d2.data import to_array
 from dnl_d2.errors import UsageError
 
 _log = logging.getLogger(f"dnl_d2.{__name__}")  # a run logs what is under dnl_d2
@@ -83,7 +84,7 @@ class ClassificationMapper:
 
 
 def decode(record: dict[str, Any]) -> Image.Image:
-    """The picture of a record, upright and RGB.
+    """The picture of a record, upright and RGB, 8 bits per channel.
 
     Raises:
         UsageError: it cannot be read.
@@ -94,7 +95,7 @@ def decode(record: dict[str, Any]) -> Image.Image:
     source = io.BytesIO(record["encoded"]) if "encoded" in record else name
     try:
         with Image.open(source) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            return Image.fromarray(to_array(ImageOps.exif_transpose(picture), "RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "it is no picture" if "identify" in str(error) else " ".join(str(error).split())
         raise UsageError(f"image {name} cannot be read ({reason})") from error

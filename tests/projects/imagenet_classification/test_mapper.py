@@ -32,6 +32,12 @@ def test_every_kind_of_picture_becomes_rgb(save, mode):
     assert mapped["image"].shape == (3, 16, 16) and mapped["image"].dtype == torch.uint8
 
 
+def test_grey_of_16_bits_is_scaled_not_clipped_to_white(save):
+    pixels = np.full((8, 8), 100 * 256, np.uint16)
+    image = ClassificationMapper(False, size=8, resize=8)(record(save("a.png", pixels)))["image"]
+    assert image.unique().tolist() == [100]
+
+
 def test_a_tiny_picture_and_a_turned_one(save):
     assert ClassificationMapper(False)(record(save("a.png", np.zeros((1, 3), np.uint8))))
     exif = Image.Exif()
