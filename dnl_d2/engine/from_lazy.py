@@ -285,14 +285,17 @@ def _build_train_loader(cfg: DictConfig, task: Task) -> Iterable:
         OmegaConf.update(cfg, _FLIP_INDICES, indices, force_add=True)
     loader = _build_loader(cfg.dataloader.train)
     if _classifies(cfg):
-        _check_class_count(cfg)
+        _check_classes(cfg)
     return loader
 
 
-def _check_class_count(cfg: DictConfig) -> None:
-    """Now, not at the first evaluation; the loader has read which classes there are."""
+def _check_classes(cfg: DictConfig) -> None:
+    """Now, not at the first evaluation; datasets know their classes once they are read."""
+    if select_lazy(cfg, "dataloader.test.dataset") is not None:
+        with building("dataloader.test.dataset"):
+            instantiate(cfg.dataloader.test.dataset)
     count = select_lazy(cfg, "model.num_classes")
-    for name in _names(cfg, "train"):
+    for name in (*_names(cfg, "train"), *_names(cfg, "test")):
         classes = MetadataCatalog.get(name).get("classes")
         if classes is not None and count is not None and len(classes) != count:
             raise UsageError(
