@@ -30,7 +30,7 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
             ``classes_from``, or it has no picture at all.
     """
     folder = below_datasets(folder)
-    classes = list_classes(folder if classes_from is None else below_datasets(classes_from))
+    classes = list_classes(folder) if classes_from is None else _classes_of(classes_from, folder)
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = [name for name in list_classes(folder) if name not in numbers]
     if unknown:
@@ -55,6 +55,16 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
         )
     register(names, records, classes)
     return records
+
+
+def _classes_of(other: str, folder: str) -> list[str]:
+    try:
+        return list_classes(below_datasets(other))
+    except UsageError as error:
+        raise UsageError(
+            f"{error}. If {folder} has all classes, it can number them itself: "
+            "dataloader.test.dataset.classes_from=null"
+        ) from error
 
 
 def declare(name: str, folder: str, classes_from: str | None = None) -> None:

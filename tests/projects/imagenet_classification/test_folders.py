@@ -52,6 +52,9 @@ def test_what_cannot_be_meant_is_refused(save, tmp_path):
     save("val/zebra/1.png", PIXELS)
     with pytest.raises(UsageError, match="has zebra, which train has not"):
         image_folder(NAME, "val", classes_from="train")
+    with pytest.raises(UsageError, match=r"gone cannot be read .*val has all .*classes_from=null"):
+        image_folder(NAME, "val", classes_from="gone")
+    assert [r["category_id"] for r in image_folder(NAME, "val", classes_from=None)] == [0]
     with pytest.raises(UsageError, match=r"nowhere cannot be read \(No such file"):
         image_folder(NAME, "nowhere")
     (tmp_path / "flat").mkdir()

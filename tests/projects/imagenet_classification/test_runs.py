@@ -53,6 +53,19 @@ def test_trains_goes_on_and_evaluates(root, pairs, tmp_path):
     assert again == results
 
 
+def test_what_another_folder_holds_is_not_counted_in_the_default_one(root, pairs, tmp_path):
+    generate_pairs(str(tmp_path / "mine"), train=2, val=2)
+    path, folder = str(root / CONFIG), tmp_path / "out"
+    run(load_config(path, options(folder, 1)), arguments())
+    mine = [
+        "dataloader.test.dataset.folder=mine/val",
+        f"train.init_checkpoint={folder}/model_final.pth",
+    ]
+    run(load_config(path, [*options(tmp_path / "mine_out", 1), *mine]), arguments(eval_only=True))
+    log = (tmp_path / "mine_out/log.txt").read_text()
+    assert "% of 2" in log and "6 images" not in log
+
+
 def test_detectron2_finds_the_data_by_name(pairs):
     records = DatasetCatalog.get("pairs_val")
     assert [record["category_id"] for record in records] == [0] * 3 + [1] * 3
