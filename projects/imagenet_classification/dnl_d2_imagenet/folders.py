@@ -17,7 +17,8 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
     """The images of a folder with a folder for each class, which are numbered in order of names.
 
     Args:
-        names: what the dataset is registered as (LazyConfigs call it so).
+        names: what the dataset is registered as (LazyConfigs call it so). A run must know it before
+            it reads the images: one of those below, or one given to :func:`declare`.
         folder: such as ``imagenet/train``; if it is relative, below ``$DETECTRON2_DATASETS``.
         classes_from: the folder whose classes these are, if it is another: that of the training.
 

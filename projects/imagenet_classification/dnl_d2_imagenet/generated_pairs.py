@@ -1,7 +1,9 @@
 """Pictures of two shapes, far apart, whose class is whether they are alike.
 
 Neither shape tells the class: each kind is as frequent in both. A network that sees one shape at a
-time, and adds up what it sees, cannot be better than chance.
+time, and adds up what it sees, does not learn it: the cross entropy is convex in what it adds, and
+the classes stay the same if kinds change places, hence it is least where all kinds count alike,
+which is guessing.
 """
 
 import os

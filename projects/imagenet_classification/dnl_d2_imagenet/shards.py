@@ -61,7 +61,7 @@ def tar_shards(
     """The samples of tar files that `webdataset` has written.
 
     Args:
-        names: what the dataset is registered as.
+        names: what the dataset is registered as; see :func:`~dnl_d2_imagenet.image_folder`.
         pattern: paths with braces or wildcards, such as ``imagenet/train-{000000..000146}.tar``;
             if it is relative, below ``$DETECTRON2_DATASETS``. Members of one name are a sample:
             a picture and ``.cls``, its class in digits.
