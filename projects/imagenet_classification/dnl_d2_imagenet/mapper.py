@@ -31,7 +31,8 @@ class ClassificationMapper:
         resize: of the shorter side before the middle is cropped.
         scale: of the random part, as a share of the area.
         jitter: of brightness, contrast and saturation; 0 for none.
-        most_broken: pictures that each process bears; with one more the run ends.
+        most_broken: pictures that each process bears, however often it meets them; with one more
+            the run ends.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class ClassificationMapper:
         most_broken: int = 100,
     ):
         self.is_train = is_train
-        self._left = most_broken
+        self._most_broken = most_broken
+        self._broken: set[str] = set()
         if is_train:
             steps: list[Any] = [v2.RandomResizedCrop(size, tuple(scale), antialias=True)]
             steps += [v2.RandomHorizontalFlip()]
@@ -69,18 +71,20 @@ class ClassificationMapper:
         try:
             picture = decode(record)
         except UsageError as error:
-            self._left -= 1
-            if self._left < 0:
-                raise UsageError(f"{error}; too many such: mend the dataset") from error
-            if self.is_train:
-                _log.warning(f"{error}; another one is taken")
-                return None
-            known = "category_id" in record
-            instead = "counts as not recognised" if known else "is left out: its class is not known"
-            _log.warning(f"{error}; it {instead}")
-            return rest if known else None
+            counts = not self.is_train and "category_id" in record
+            self._bear(error, record["file_name"], counts)
+            return rest if counts else None
         pixels = np.asarray(self.transform(picture)).transpose(2, 0, 1)
         return {**rest, "image": torch.from_numpy(np.ascontiguousarray(pixels))}
+
+    def _bear(self, error: UsageError, name: str, counts: bool) -> None:
+        if name in self._broken:
+            return
+        self._broken.add(name)
+        if len(self._broken) > self._most_broken:
+            raise UsageError(f"{error}; too many such: mend the dataset") from error
+        without = "another one is taken" if self.is_train else "it is left out, having no class"
+        _log.warning(f"{error}; {'it counts as not recognised' if counts else without}")
 
 
 def decode(record: dict[str, Any]) -> Image.Image:

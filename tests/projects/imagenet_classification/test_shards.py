@@ -101,7 +101,7 @@ def test_evaluation_counts_what_has_a_class_and_names_the_rest(write, caplog):
     assert [(r["category_id"], "image" in r) for r in seen] == [(0, True), (1, True), (1, False)]
     for name in ("x cannot be used (it has no cls)", "z cannot be used (its class is b'cat', no"):
         assert name in caplog.text
-    assert caplog.text.count("is left out: its class is not known") == 2
+    assert caplog.text.count("it is left out, having no class") == 2
 
 
 def test_a_shard_that_is_cut_off_ends_the_reading_in_a_line(write, tmp_path):
