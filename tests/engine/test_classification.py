@@ -124,11 +124,18 @@ def test_what_is_to_be_evaluated_is_read_before_training(
     MetadataCatalog.get(NAMES[1]).classes.append("grey")
     with pytest.raises(UsageError, match=r"num_classes is 2, and dataset classified_val has 3"):
         run(cfg, Namespace(resume=False, eval_only=False))
-    DatasetCatalog.remove(NAMES[1])
+    MetadataCatalog.get(NAMES[1]).classes[:] = ["grey"]
+    with pytest.raises(UsageError, match=r"classified_val has no classes to tell apart"):
+        run(cfg, Namespace(resume=False, eval_only=False))
 
     def nowhere():
         raise UsageError("there is no such folder")
 
+    cfg.dataloader.test.mapper = L(nowhere)()
+    with pytest.raises(UsageError, match="there is no such folder"):
+        run(cfg, Namespace(resume=False, eval_only=False))
+    cfg = config(tmp_path / "out")
+    DatasetCatalog.remove(NAMES[1])
     DatasetCatalog.register(NAMES[1], nowhere)
     with pytest.raises(UsageError, match="there is no such folder"):
         run(cfg, Namespace(resume=False, eval_only=False))

@@ -36,8 +36,8 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
     unknown = [name for name in list_classes(folder) if name not in numbers]
     if unknown:
         raise UsageError(
-            f"dataset {names}: {folder} has {_some(unknown)}, which {classes_from} has not: the "
-            "model would not know the class"
+            f"dataset {names}: {folder} has {_some(unknown)}, which "
+            f"{below_datasets(classes_from or '')} has not: the model would not know the class"
         )
     records = [
         {"file_name": path, "category_id": number}

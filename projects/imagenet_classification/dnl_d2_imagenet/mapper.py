@@ -33,6 +33,9 @@ class ClassificationMapper:
         jitter: of brightness, contrast and saturation; 0 for none.
         most_broken: pictures that each process bears, however often it meets them; with one more
             the run ends.
+
+    Raises:
+        UsageError: the middle would be larger than the resized picture.
     """
 
     def __init__(
@@ -53,6 +56,11 @@ class ClassificationMapper:
             steps += [v2.RandomHorizontalFlip()]
             steps += [v2.ColorJitter(jitter, jitter, jitter)] if jitter else []
         else:
+            if resize < size:
+                raise UsageError(
+                    f"a middle of {size} pixels would have black borders in pictures resized to "
+                    f"{resize}: set resize (dataloader.test.mapper.resize) to {size} or more"
+                )
             steps = [v2.Resize(resize, antialias=True), v2.CenterCrop(size)]
         self.transform = v2.Compose(steps)
 

@@ -24,6 +24,11 @@ def test_evaluation_sees_the_middle(save):
     assert torch.equal(mapped["image"], expected)
 
 
+def test_a_crop_larger_than_the_picture_is_refused():
+    with pytest.raises(UsageError, match=r"resized to 256: set resize .* to 384 or more"):
+        ClassificationMapper(False, size=384)
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_every_kind_of_picture_becomes_rgb(save, mode):
     kind = "tif" if mode == "CMYK" else "png"
