@@ -69,8 +69,9 @@ def analyze(model: nn.Module, size: tuple[int, ...], regions: Regions | None = N
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
+        what = "an image" if len(size) == 2 else "a clip"
         raise UsageError(
-            f"{type(model).__name__} cannot be run on an image of {by_x(size)}: {reason}"
+            f"{type(model).__name__} cannot be run on {what} of {by_x(size)}: {reason}"
         ) from error
     return _by_part(model, counter, Analysis(size, padded, [], {}, {}, notes))
 

@@ -167,7 +167,8 @@ def _load_lazy(path: str, overrides: list[str]) -> DictConfig:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals:
-            raise UsageError(f"overrides of a LazyConfig are key=value, got {override!r}")
+            hint = "; options come before them" if override.startswith("-") else ""
+            raise UsageError(f"overrides of a LazyConfig are key=value, got {override!r}{hint}")
         if not key.startswith(("+", "~")):
             _check_key(cfg, key)
     for override in overrides:

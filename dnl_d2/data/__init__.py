@@ -14,7 +14,7 @@ from dnl_d2.data.datasets import (
     register_coco_dataset,
     register_sem_seg_folder,
 )
-from dnl_d2.data.images import read_image
+from dnl_d2.data.images import read_image, to_array
 from dnl_d2.data.labels import evaluation_label_reader, read_label
 from dnl_d2.data.mapper import SemSegMapper
 from dnl_d2.data.resize import MultiScaleFlip, RandomResize
@@ -32,4 +32,5 @@ __all__ = [
     "register_sem_seg_folder",
     "sem_seg_augmentations",
     "test_augmentations",
+    "to_array",
 ]

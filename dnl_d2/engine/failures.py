@@ -12,7 +12,8 @@ _ONE_VALUE = "Expected more than 1 value per channel"  # PyTorch
 def explaining_failures() -> Iterator[None]:
     """Turns a diverged loss, and batch norm of one value, into a :class:`UsageError`.
 
-    It names what failed first: hooks that end a run may fail after it, for the same reason.
+    It names what failed first: hooks that end a run may fail after it, for the same reason. What
+    was raised ``from`` it says the same in other words, and those are taken.
     """
     try:
         yield
@@ -23,7 +24,10 @@ def explaining_failures() -> Iterator[None]:
                 "batch norm has a single value per channel to learn from: train with two images or "
                 "more per process, larger crops, or freeze the norm"
             ) from error
-        known = [e for e in chain if isinstance(e, UsageError | FloatingPointError)]
+        reworded = [e.__cause__ for e in chain if isinstance(e, UsageError)]
+        known = [
+            e for e in chain if isinstance(e, UsageError | FloatingPointError) and e not in reworded
+        ]
         if not known:
             raise
         if isinstance(known[-1], UsageError):

@@ -12,7 +12,7 @@ from detectron2.config import get_cfg, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.data.transforms import RandomFlip
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
@@ -285,14 +285,18 @@ def _build_train_loader(cfg: DictConfig, task: Task) -> Iterable:
         OmegaConf.update(cfg, _FLIP_INDICES, indices, force_add=True)
     loader = _build_loader(cfg.dataloader.train)
     if _classifies(cfg):
-        _check_class_count(cfg)
+        _check_classes(cfg)
     return loader
 
 
-def _check_class_count(cfg: DictConfig) -> None:
-    """Now, not at the first evaluation; the loader has read which classes there are."""
+def _check_classes(cfg: DictConfig) -> None:
+    """Now, not at the first evaluation; datasets know their classes once they are read."""
+    if select_lazy(cfg, "dataloader.test") is not None:
+        with building("test loader and evaluator"):
+            _build_loader(cfg.dataloader.test)
+            _build_evaluators(cfg)
     count = select_lazy(cfg, "model.num_classes")
-    for name in _names(cfg, "train"):
+    for name in (*_names(cfg, "train"), *_names(cfg, "test")):
         classes = MetadataCatalog.get(name).get("classes")
         if classes is not None and count is not None and len(classes) != count:
             raise UsageError(
@@ -323,13 +327,17 @@ def _build_test_mapper(cfg: DictConfig) -> Any:
     )
 
 
+def _build_evaluators(cfg: DictConfig, folder: str | None = None) -> list[DatasetEvaluator]:
+    node = cfg.dataloader.evaluator
+    nodes = node if OmegaConf.is_list(node) else [node]
+    elsewhere = {} if folder is None else {"output_dir": folder}
+    return [instantiate({**each, **elsewhere}) for each in nodes]
+
+
 def _evaluate(cfg: DictConfig, model: nn.Module, folder: str | None = None) -> dict:
     with building("test loader and evaluator"):
         loader = _build_loader(cfg.dataloader.test)
-        node = cfg.dataloader.evaluator
-        nodes = node if OmegaConf.is_list(node) else [node]
-        elsewhere = {} if folder is None else {"output_dir": folder}
-        evaluators = [instantiate({**each, **elsewhere}) for each in nodes]
+        evaluators = _build_evaluators(cfg, folder)
     results = inference_on_dataset(SameSizeBatches(model), loader, evaluators)
     if comm.is_main_process():
         print_csv_format(results)

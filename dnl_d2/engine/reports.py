@@ -20,7 +20,10 @@ from dnl_d2.reporting.pictures import PicturesForgetter, PredictionPictures
 from dnl_d2.reporting.wandb_writer import WandbWriter
 
 _log = logging.getLogger(__name__)
-_SLOWLY_LISTED = ("cityscapes_instance",)  # whose masks are read for the list: minutes
+_NOT_COUNTED = (
+    "cityscapes_instance",  # whose masks are read for the list: minutes
+    "classification",  # a config may have other images read under the same name
+)
 
 
 class TrainingReport(hooks.HookBase):
@@ -137,7 +140,7 @@ def _common(spec: RunSpec, model: nn.Module, weights: str) -> dict[str, str]:
 
 def _with_size(name: str) -> str:
     """A dataset with its number of images, where that is known soon."""
-    if MetadataCatalog.get(name).get("evaluator_type", None) in _SLOWLY_LISTED:
+    if MetadataCatalog.get(name).get("evaluator_type", None) in _NOT_COUNTED:
         return name
     count = None
     if name not in DatasetCatalog.list():  # which its loader may do

@@ -11,7 +11,7 @@ if __name__ == "__main__":
     default = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), "pairs")
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--root", default=default, metavar="FOLDER", help="default: %(default)s")
+    add("--root", default=default, metavar="FOLDER", help="a new folder (default: %(default)s)")
     add("--train", type=int, default=4000, metavar="N", help="pictures (default: %(default)s)")
     add("--val", type=int, default=1000, metavar="N", help="pictures (default: %(default)s)")
     args = parser.parse_args()

@@ -324,5 +324,8 @@ def test_a_model_with_inputs_of_its_own_is_run_whole():
         analyze(model, (5, 4))
     with pytest.raises(UsageError, match="frames must be 1 or more"):
         analyze(model, (0, 5, 4))
+    model.classifier = nn.Linear(3, 5, device="meta")
+    with pytest.raises(UsageError, match="ClipModel cannot be run on a clip of 6x5x4: "):
+        analyze(model, (6, 5, 4))
     with pytest.raises(UsageError, match="reads images, not clips: leave the frames out"):
         analyze(detector(), (3, *SIZE))

@@ -193,6 +193,7 @@ def test_either_kind_takes_any_path(text):
         (DNL + ".py", ["model.sem_seg_head.context_block.temprature=3"], "'temperature'"),
         (DNL + ".py", ["model.head.dropout=3"], "there is no 'model.head'"),
         (DNL + ".py", ["SOLVER.MAX_ITER", "3"], "key=value"),
+        (DNL + ".py", ["train.max_iter=3", "--resume"], "'--resume'; options come before them"),
         (DNL + ".py", ["train.max_iter=[1,2"], r"'train.max_iter=\[1,2' cannot be used: "),
     ],
 )

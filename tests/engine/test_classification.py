@@ -115,6 +115,33 @@ def test_another_number_of_classes_is_refused_before_training(
         run(cfg, Namespace(resume=False, eval_only=False))
 
 
+def test_what_is_to_be_evaluated_is_read_before_training(
+    classified,
+    tmp_path,
+    environment,  # noqa: F811
+):
+    cfg = config(tmp_path / "out")
+    MetadataCatalog.get(NAMES[1]).classes.append("grey")
+    with pytest.raises(UsageError, match=r"num_classes is 2, and dataset classified_val has 3"):
+        run(cfg, Namespace(resume=False, eval_only=False))
+    MetadataCatalog.get(NAMES[1]).classes[:] = ["grey"]
+    with pytest.raises(UsageError, match=r"classified_val has no classes to tell apart"):
+        run(cfg, Namespace(resume=False, eval_only=False))
+
+    def nowhere():
+        raise UsageError("there is no such folder")
+
+    cfg.dataloader.test.mapper = L(nowhere)()
+    with pytest.raises(UsageError, match="there is no such folder"):
+        run(cfg, Namespace(resume=False, eval_only=False))
+    cfg = config(tmp_path / "out")
+    DatasetCatalog.remove(NAMES[1])
+    DatasetCatalog.register(NAMES[1], nowhere)
+    with pytest.raises(UsageError, match="there is no such folder"):
+        run(cfg, Namespace(resume=False, eval_only=False))
+    assert not [*(tmp_path / "out").glob("*.pth")]
+
+
 def test_it_trains_evaluates_and_keeps_the_best(classified, tmp_path, environment):  # noqa: F811
     cfg = config(tmp_path / "out")
     spec = from_lazy(cfg, train=True)

@@ -186,3 +186,11 @@ def test_mistakes_show_no_traceback(tmp_path, capfd):
     for handler in logging.getLogger("dnl_d2").handlers:
         handler.flush()
     assert "Traceback" in (tmp_path / "log.txt").read_text()
+
+
+def test_an_error_in_other_words_is_told_in_these():
+    with pytest.raises(UsageError, match="b; too many such"), explaining_failures():
+        try:
+            raise UsageError("b")
+        except UsageError as error:
+            raise UsageError(f"{error}; too many such") from error

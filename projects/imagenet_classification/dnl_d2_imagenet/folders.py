@@ -17,10 +17,10 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
     """The images of a folder with a folder for each class, which are numbered in order of names.
 
     Args:
-        names: what the dataset is registered as (LazyConfigs call it so).
+        names: what the dataset is registered as (LazyConfigs call it so). A run must know it before
+            it reads the images: one of those below, or one given to :func:`declare`.
         folder: such as ``imagenet/train``; if it is relative, below ``$DETECTRON2_DATASETS``.
         classes_from: the folder whose classes these are, if it is another: that of the training.
-            Where it is not there, for an evaluation alone, ``folder`` has its own.
 
     Returns:
         Records with ``file_name`` and ``category_id``. Files that are no pictures by their
@@ -31,17 +31,13 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
             ``classes_from``, or it has no picture at all.
     """
     folder = below_datasets(folder)
-    known = folder if classes_from is None else below_datasets(classes_from)
-    if not os.path.isdir(known) and os.path.isdir(folder):
-        _log.warning(f"dataset {names}: there is no {known}; classes are the folders of {folder}")
-        known = folder
-    classes = list_classes(known)
+    classes = list_classes(folder) if classes_from is None else _classes_of(classes_from, folder)
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = [name for name in list_classes(folder) if name not in numbers]
     if unknown:
         raise UsageError(
-            f"dataset {names}: {folder} has {_some(unknown)}, which {classes_from} has not: the "
-            "model would not know the class"
+            f"dataset {names}: {folder} has {_some(unknown)}, which "
+            f"{below_datasets(classes_from or '')} has not: the model would not know the class"
         )
     records = [
         {"file_name": path, "category_id": number}
@@ -60,6 +56,16 @@ def image_folder(names: str, folder: str, *, classes_from: str | None = None) ->
         )
     register(names, records, classes)
     return records
+
+
+def _classes_of(other: str, folder: str) -> list[str]:
+    try:
+        return list_classes(below_datasets(other))
+    except UsageError as error:
+        raise UsageError(
+            f"{error}. If {folder} has all classes, it can number them itself: "
+            "dataloader.test.dataset.classes_from=null"
+        ) from error
 
 
 def declare(name: str, folder: str, classes_from: str | None = None) -> None:

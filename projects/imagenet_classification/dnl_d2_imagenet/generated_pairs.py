@@ -1,15 +1,20 @@
 """Pictures of two shapes, far apart, whose class is whether they are alike.
 
 Neither shape tells the class: each kind is as frequent in both. A network that sees one shape at a
-time, and adds up what it sees, cannot be better than chance.
+time, and adds up what it sees, does not learn it: the cross entropy is convex in what it adds, and
+the classes stay the same if kinds change places, hence it is least where all kinds count alike,
+which is guessing.
 """
 
 import os
+import shutil
+import tempfile
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from dnl_d2.errors import UsageError
+from dnl_d2.files import WriteError
 
 CLASSES = ("alike", "unlike")
 KINDS = ("disc", "triangle", "cross")
@@ -44,17 +49,38 @@ def _draw(draw: ImageDraw.ImageDraw, kind: str, x: int, y: int) -> None:
 def generate_pairs(folder: str, *, train: int = 4000, val: int = 1000, seed: int = 0) -> None:
     """Writes ``train`` and ``val`` with a folder for each class, half of the pictures in each.
 
+    Args:
+        folder: must not be there; it is there as a whole or not at all. Pictures of an earlier
+            call, left beside new ones, could be in both splits.
+        train, val: numbers of pictures.
+        seed: other seeds draw other pictures.
+
     Raises:
-        UsageError: the folder cannot be written to.
+        UsageError: the folder exists or cannot be written, or a number is too small.
     """
+    if os.path.exists(folder):
+        raise UsageError(f"{folder}: is there already; delete it, or choose another folder")
+    if min(train, val) < len(CLASSES):
+        raise UsageError(
+            f"generated pairs: train {train} and val {val} must be {len(CLASSES)} or more"
+        )
     rng = np.random.default_rng(seed)
-    for split, count in (("train", train), ("val", val)):
-        for number in range(count):
-            name = CLASSES[number % 2]
-            place = os.path.join(folder, split, name)
-            try:
-                os.makedirs(place, exist_ok=True)
-                picture = draw_pair(rng, alike=name == "alike")
-                picture.save(os.path.join(place, f"{number:05d}.png"))
-            except OSError as error:
-                raise UsageError(f"{place} cannot be written: {error.strerror}") from error
+    parent = os.path.dirname(os.path.abspath(folder))
+    try:
+        os.makedirs(parent, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".generating-", dir=parent) as aside:
+            fresh = os.path.join(aside, "fresh")
+            for split, count in (("train", train), ("val", val)):
+                _write_split(os.path.join(fresh, split), count, rng)
+            shutil.move(fresh, folder)
+    except OSError as error:
+        raise WriteError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _write_split(folder: str, count: int, rng: np.random.Generator) -> None:
+    for name in CLASSES:
+        os.makedirs(os.path.join(folder, name))
+    for number in range(count):
+        name = CLASSES[number % 2]
+        picture = draw_pair(rng, alike=name == "alike")
+        picture.save(os.path.join(folder, name, f"{number:05d}.png"))

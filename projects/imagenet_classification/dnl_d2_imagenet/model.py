@@ -23,6 +23,9 @@ class ImageClassifier(nn.Module):
         num_classes: K.
         pixel_mean, pixel_std: by channel, in the order of the images' channels.
         label_smoothing: share of the target that all classes get (arXiv 1512.00567, section 7).
+
+    Raises:
+        UsageError: the backbone does not have the feature map.
     """
 
     def __init__(
@@ -39,7 +42,13 @@ class ImageClassifier(nn.Module):
         self.backbone = backbone
         self.feature = feature
         self.label_smoothing = label_smoothing
-        self.classifier = nn.Linear(backbone.output_shape()[feature].channels, num_classes)
+        shapes = backbone.output_shape()
+        if feature not in shapes:
+            raise UsageError(
+                f"the backbone has no feature {feature!r}, but {', '.join(shapes)}: set "
+                "model.feature to one of them, or model.backbone.out_features"
+            )
+        self.classifier = nn.Linear(shapes[feature].channels, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
@@ -69,10 +78,11 @@ class ImageClassifier(nn.Module):
         if not self.training:
             return [{"scores": scores} for scores in logits]
         labels = torch.tensor([inputs["category_id"] for inputs in batched_inputs])
-        if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        wrong = [n for n in labels.tolist() if not 0 <= n < logits.shape[1]]
+        if wrong:
             raise UsageError(
-                f"a training image has class {int(labels.max())}, and the model has "
-                f"{logits.shape[1]} classes: set model.num_classes"
+                f"a training image has class {wrong[0]}, and the model has classes 0 to "
+                f"{logits.shape[1] - 1}: set model.num_classes, or number the classes from 0"
             )
         smoothing = self.label_smoothing
         loss = F.cross_entropy(logits, labels.to(logits.device), label_smoothing=smoothing)

@@ -61,7 +61,7 @@ def tar_shards(
     """The samples of tar files that `webdataset` has written.
 
     Args:
-        names: what the dataset is registered as.
+        names: what the dataset is registered as; see :func:`~dnl_d2_imagenet.image_folder`.
         pattern: paths with braces or wildcards, such as ``imagenet/train-{000000..000146}.tar``;
             if it is relative, below ``$DETECTRON2_DATASETS``. Members of one name are a sample:
             a picture and ``.cls``, its class in digits.
@@ -142,19 +142,23 @@ def _count(names: str, path: str) -> int:
 def _record(sample: dict[str, Any]) -> dict[str, Any]:
     """A sample as a record of Detectron2's, the picture still encoded.
 
-    Raises:
-        UsageError: it lacks the picture or the class, or that is no number.
+    Returns:
+        Instead of what it lacks, ``broken``: why it cannot be used.
     """
     name = f"{sample['__url__']}: {sample['__key__']}"
-    ending = next((e for e in _PICTURES if e in sample), None)
-    if ending is None or _CLASS not in sample:
-        return {"file_name": name, "broken": f"it has no {_CLASS if ending else 'picture'}"}
+    if _CLASS not in sample:
+        return {"file_name": name, "broken": f"it has no {_CLASS}"}
     try:
-        label = int(sample[_CLASS])
+        record = {"file_name": name, "category_id": int(sample[_CLASS])}
     except ValueError:
         return {"file_name": name, "broken": f"its class is {sample[_CLASS]!r}, no number"}
-    return {"file_name": f"{name}.{ending}", "encoded": sample[ending], "category_id": label}
+    ending = next((e for e in _PICTURES if e in sample), None)
+    if ending is None:
+        return {**record, "broken": "it has no picture"}
+    return {**record, "file_name": f"{name}.{ending}", "encoded": sample[ending]}
 
 
 def _broken_shard(error: Exception) -> bool:
-    raise UsageError(f"a shard cannot be read: {' '.join(str(error).split())}") from error
+    # webdataset appends the file to what the error has to say.
+    reason = " ".join(str(error.args[0] if error.args else error).split())
+    raise UsageError(f"a shard cannot be read: {reason}") from error

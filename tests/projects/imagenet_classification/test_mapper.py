@@ -24,12 +24,23 @@ def test_evaluation_sees_the_middle(save):
     assert torch.equal(mapped["image"], expected)
 
 
+def test_a_crop_larger_than_the_picture_is_refused():
+    with pytest.raises(UsageError, match=r"resized to 256: set resize .* to 384 or more"):
+        ClassificationMapper(False, size=384)
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_every_kind_of_picture_becomes_rgb(save, mode):
     kind = "tif" if mode == "CMYK" else "png"
     path = save(f"a.{kind}", Image.new("RGB", (40, 50), (200, 200, 200)).convert(mode))
     mapped = ClassificationMapper(True, size=16, jitter=0.4)(record(path))
     assert mapped["image"].shape == (3, 16, 16) and mapped["image"].dtype == torch.uint8
+
+
+def test_grey_of_16_bits_is_scaled_not_clipped_to_white(save):
+    pixels = np.full((8, 8), 100 * 256, np.uint16)
+    image = ClassificationMapper(False, size=8, resize=8)(record(save("a.png", pixels)))["image"]
+    assert image.unique().tolist() == [100]
 
 
 def test_a_tiny_picture_and_a_turned_one(save):
@@ -55,8 +66,11 @@ def test_broken_pictures_are_named_and_borne_up_to_a_number(tmp_path, caplog, is
     assert f"broken.jpg cannot be read (it is no picture); {instead}" in caplog.text
     mapper(record(tmp_path / "nowhere.jpg"))
     assert "nowhere.jpg cannot be read" in caplog.text
-    with pytest.raises(UsageError, match="too many such"):
-        mapper(broken)
+    for _ in range(3):  # in later epochs
+        assert mapper(broken) == (None if is_train else broken)
+    assert caplog.text.count("broken.jpg cannot be read") == 1
+    with pytest.raises(UsageError, match=r"third.jpg .* too many such"):
+        mapper(record(tmp_path / "third.jpg"))
 
 
 def test_a_picture_that_is_cut_off_is_broken(tmp_path, save, caplog):

@@ -109,8 +109,13 @@ def test_what_means_nothing_is_refused():
     model = classifier()
     with pytest.raises(UsageError, match="several sizes"):
         model([*inputs(1), *inputs(1, size=32)])
-    with pytest.raises(UsageError, match="has class 1, and the model has 1 classes"):
+    with pytest.raises(UsageError, match="has class 1, and the model has classes 0 to 0"):
         classifier(classes=1)(inputs())
+    with pytest.raises(UsageError, match="has class -1, and the model has classes 0 to 9"):
+        model([*inputs(1), *inputs(1, category_id=-1)])
+    with pytest.raises(UsageError, match=r"feature 'res9', but res2, res5: set model\.feature"):
+        backbone = build_context_resnet(depth=18, out_features=["res2", "res5"])
+        ImageClassifier(backbone, feature="res9", num_classes=2, pixel_mean=MEAN, pixel_std=STD)
     with pytest.raises(UsageError, match="images, not clips"):
         model.example_inputs((8, 224, 224))
 

@@ -9,6 +9,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from dnl_d2.engine import load_config, run
+from dnl_d2.errors import UsageError
+from dnl_d2_imagenet import generated_pairs
 from dnl_d2_imagenet.folders import declare
 from dnl_d2_imagenet.generated_pairs import CLASSES, SIDE, draw_pair, generate_pairs
 from tests.engine.runs import arguments, environment  # noqa: F401
@@ -49,6 +51,19 @@ def test_trains_goes_on_and_evaluates(root, pairs, tmp_path):
     weights = f"train.init_checkpoint={folder}/model_final.pth"
     again = run(load_config(path, [*options(folder, 4), weights]), arguments(eval_only=True))
     assert again == results
+
+
+def test_what_another_folder_holds_is_not_counted_in_the_default_one(root, pairs, tmp_path):
+    generate_pairs(str(tmp_path / "mine"), train=2, val=2)
+    path, folder = str(root / CONFIG), tmp_path / "out"
+    run(load_config(path, options(folder, 1)), arguments())
+    mine = [
+        "dataloader.test.dataset.folder=mine/val",
+        f"train.init_checkpoint={folder}/model_final.pth",
+    ]
+    run(load_config(path, [*options(tmp_path / "mine_out", 1), *mine]), arguments(eval_only=True))
+    log = (tmp_path / "mine_out/log.txt").read_text()
+    assert "% of 2" in log and "6 images" not in log
 
 
 def test_detectron2_finds_the_data_by_name(pairs):
@@ -98,3 +113,23 @@ def test_half_of_the_pictures_are_of_each_class(pairs):
     counts = {name: len(list((pairs / "train" / name).iterdir())) for name in CLASSES}
     assert counts == {"alike": 8, "unlike": 8}
     assert Image.open(next(Path(pairs / "val/alike").iterdir())).mode == "RGB"
+
+
+def test_pairs_are_written_whole_and_into_a_new_folder_alone(pairs, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="pairs: is there already; delete it"):
+        generate_pairs(str(pairs), train=2, val=2)
+    with pytest.raises(UsageError, match="train 2 and val 1 must be 2 or more"):
+        generate_pairs(str(tmp_path / "few"), train=2, val=1)
+
+    def fails(rng, alike):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(generated_pairs, "draw_pair", fails)
+    with pytest.raises(UsageError, match=r"new: cannot be written \(No space left"):
+        generate_pairs(str(tmp_path / "new"), train=2, val=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs"]
+
+
+def test_no_picture_is_in_both_splits(pairs):
+    seen = [path.read_bytes() for path in pairs.rglob("*.png")]
+    assert len(set(seen)) == len(seen) == 22

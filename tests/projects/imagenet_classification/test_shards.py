@@ -4,12 +4,12 @@ import io
 import tarfile
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from dnl_d2.errors import UsageError
-from dnl_d2_imagenet import tar_shards
+from dnl_d2_imagenet import ClassificationMapper, tar_shards
 
 pytest.importorskip("webdataset")
 NAME = "shards_test"
@@ -81,12 +81,36 @@ def test_samples_that_lack_something_are_told_by_name(write):
     more = {"x.png": picture(), "y.cls": b"1", "z.png": picture(), "z.cls": b"cat"}
     write("s.tar", samples(0, 2) | more)
     shards = tar_shards(NAME, "s.tar", num_classes=5, training=False)
-    broken = {r["file_name"].split(": ")[1]: r["broken"] for r in shards if "broken" in r}
+    records = {r["file_name"].split(": ")[1]: r for r in shards}
+    broken = {name: r["broken"] for name, r in records.items() if "broken" in r}
     assert broken == {
         "x": "it has no cls",
         "y": "it has no picture",
         "z": "its class is b'cat', no number",
     }
+    assert records["y"]["category_id"] == 1
+
+
+def test_evaluation_counts_what_has_a_class_and_names_the_rest(write, caplog):
+    more = {"x.png": picture(), "y.cls": b"1", "z.png": picture(), "z.cls": b"cat"}
+    write("s.tar", samples(0, 2) | more)
+    shards = tar_shards(NAME, "s.tar", num_classes=5, training=False)
+    mapper = ClassificationMapper(False, size=4, resize=4)
+    loader = build_detection_test_loader(shards, mapper=mapper, batch_size=2)
+    seen = [record for batch in loader for record in batch]
+    assert [(r["category_id"], "image" in r) for r in seen] == [(0, True), (1, True), (1, False)]
+    for name in ("x cannot be used (it has no cls)", "z cannot be used (its class is b'cat', no"):
+        assert name in caplog.text
+    assert caplog.text.count("it is left out, having no class") == 2
+
+
+def test_a_shard_that_is_cut_off_ends_the_reading_in_a_line(write, tmp_path):
+    write("s.tar", samples(0, 8))
+    whole = (tmp_path / "s.tar").read_bytes()
+    (tmp_path / "s.tar").write_bytes(whole[:520])  # within the first picture
+    shards = tar_shards(NAME, "s.tar", num_classes=5, training=False, length=8)
+    with pytest.raises(UsageError, match=r"cannot be read: unexpected end of data @ <[^>]*>$"):
+        list(shards)
 
 
 @pytest.mark.parametrize(
