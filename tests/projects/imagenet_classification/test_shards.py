@@ -73,7 +73,7 @@ def test_evaluation_sees_each_sample_once(three, workers):
 def test_training_has_no_end_and_its_workers_draw_differently(three):
     shards = tar_shards(NAME, "s-*.tar", num_classes=5, training=True)
     loader = iter(DataLoader(shards, batch_size=None, num_workers=2))
-    drawn = [next(loader)["file_name"] for _ in range(48)]
+    drawn = [next(loader)["file_name"] for _ in range(600)]
     assert len(set(drawn)) == 12 and drawn[0::2] != drawn[1::2]
 
 
