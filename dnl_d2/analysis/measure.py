@@ -1,13 +1,13 @@
 """The analysis of a model: parameters and operations, by part."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from dnl_d2.analysis.counting import Count, OperationCounter
 from dnl_d2.analysis.parts import Parameters, Part, PartNames, count_parameters
-from dnl_d2.analysis.running import HEADS, Regions, run_parts, run_whole
+from dnl_d2.analysis.running import HEADS, Regions, run_parts
 from dnl_d2.errors import UsageError
 
 
@@ -49,7 +49,8 @@ def analyze(model: nn.Module, size: tuple[int, ...], regions: Regions | None = N
     for name, number in {**sides, **regions._asdict()}.items():
         if number < 1:
             raise UsageError(f"{name} must be 1 or more, got {number}")
-    whole = hasattr(model, "example_inputs")
+    example_inputs: Any = getattr(model, "example_inputs", None)
+    whole = example_inputs is not None
     if not whole and not (hasattr(model, "backbone") and any(hasattr(model, h) for h in HEADS)):
         raise UsageError(
             f"{type(model).__name__}: a model to analyse has a backbone and one of "
@@ -59,10 +60,14 @@ def analyze(model: nn.Module, size: tuple[int, ...], regions: Regions | None = N
         raise UsageError(f"{type(model).__name__} reads images, not clips: leave the frames out")
     model.eval()
     counter = OperationCounter(model)
+    padded: tuple[int, ...] = size
+    notes: list[str] = []
     try:
         with torch.no_grad():
             if whole:
-                padded, notes = run_whole(model, counter, size)
+                inputs = example_inputs(size)
+                with counter:
+                    model(inputs)
             else:
                 padded, notes = run_parts(model, counter, (size[0], size[1]), regions)
     except UsageError:

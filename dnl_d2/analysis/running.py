@@ -48,16 +48,6 @@ class _Run(NamedTuple):
         return instances
 
 
-def run_whole(
-    model: _Model, counter: OperationCounter, size: tuple[int, ...]
-) -> tuple[tuple[int, ...], list[str]]:
-    """Runs a model on its own ``example_inputs(size)``; see :func:`run_parts`."""
-    inputs = model.example_inputs(size)
-    with counter:
-        model(inputs)
-    return size, []
-
-
 def run_parts(
     model: _Model, counter: OperationCounter, size: tuple[int, int], regions: Regions
 ) -> tuple[tuple[int, ...], list[str]]:

@@ -9,7 +9,7 @@ from dnl_d2.checkpoint.convert import (
     get_source,
     register_source,
 )
-from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, State, has
+from dnl_d2.checkpoint.keymap import NORM, PARAM, Rule, State
 from dnl_d2.checkpoint.reading import WeightsFile, read_weights
 from dnl_d2.checkpoint.source import IMAGENET_RGB, InputFormat, Source
 from dnl_d2.checkpoint.sources import SOURCES
@@ -29,7 +29,6 @@ __all__ = [
     "convert_back",
     "detect_source",
     "get_source",
-    "has",
     "read_weights",
     "register_source",
 ]
