@@ -194,18 +194,7 @@ def _of_sample(
         yield from vectors("output", mean_cosine_distance(added) if large else None, why)
     else:  # there is no sum of which the input could be taken off
         yield from vectors("output", mean_cosine_distance(added), _NO_DIRECTION)
-    operands = block.query_key(x)
-    shares = None
-    if operands is not None and mask is not None:
-        left_out[f"{name}: logits: some positions are padding, which has queries and keys too"] = (
-            None
-        )
-    elif operands is not None:
-        shares = logit_shares(operands[0][0], operands[1][0])
-        if shares is None:
-            left_out[f"{name}: logits: they are all equal, or not finite"] = None
-    for term, share in (shares or {}).items():
-        yield "logits", f"{term}_share", share
+    yield from _shares(left_out, call, x, mask)
     try:
         by_term = map_statistics(
             block, x, mask=mask, inputs=inputs, regions=regions, queries=queries
@@ -216,6 +205,24 @@ def _of_sample(
     for term, statistics in by_term.items():
         for statistic, value in statistics.items():
             yield term, statistic, value
+
+
+def _shares(
+    left_out: dict[str, None], call: Call, x: Tensor, mask: Tensor | None
+) -> Iterator[tuple[str, str, float]]:
+    """What of the logits is pairwise and what unary; of a block without such logits nothing."""
+    operands = call.block.query_key(x)
+    if operands is None:
+        return
+    if mask is not None:
+        why = "some positions are padding, which has queries and keys too"
+        left_out[f"{call.name}: logits: {why}"] = None
+        return
+    shares = logit_shares(operands[0][0], operands[1][0])
+    if shares is None:
+        left_out[f"{call.name}: logits: they are all equal, or not finite"] = None
+    for term, share in (shares or {}).items():
+        yield "logits", f"{term}_share", share
 
 
 def _tokens(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -24,6 +24,7 @@ from dnl_d2.files import check_folder, write_bytes
 from dnl_d2.prediction import predicting_once
 from dnl_d2_attention.analysis import Source, analyze
 from dnl_d2_attention.drawing import draw
+from dnl_d2_attention.maps import spread
 from dnl_d2_attention.report import REPORT, table, write
 from dnl_d2_attention.truth import of_labels
 
@@ -90,7 +91,7 @@ def _source(args: argparse.Namespace, spec: RunSpec) -> tuple[Source, str]:
         if args.dataset:
             raise UsageError("--dataset and --images exclude each other: leave one of them out")
         records: list[dict[str, Any]] = [{"file_name": path} for path in _files(args.images)]
-        chosen = _spread(records, args.max_images)
+        chosen = spread(records, args.max_images)
         shown = tqdm(chosen, unit="image", disable=None)
         return Source(shown, mapper, lambda record: None), f"{len(chosen)} pictures"
     name = args.dataset or next(iter(spec.test_sets), None)
@@ -103,7 +104,7 @@ def _source(args: argparse.Namespace, spec: RunSpec) -> tuple[Source, str]:
         records = DatasetCatalog.get(name)
     except (FileNotFoundError, NotADirectoryError, AssertionError) as error:
         raise UsageError(f"dataset {name}: {' '.join(str(error).split())}") from error
-    chosen = _spread(records, args.max_images)
+    chosen = spread(records, args.max_images)
     shown = tqdm(chosen, unit="image", disable=None)
     said = f"{name}, {len(chosen)} of {len(records)}"
     return Source(shown, mapper, lambda record: of_labels(record, metadata)), said
@@ -125,11 +126,6 @@ def _files(paths: Sequence[str]) -> list[str]:
     if not files:
         raise UsageError(f"--images: {', '.join(paths)}: no file in there")
     return files
-
-
-def _spread(records: Sequence[Any], count: int) -> list[Any]:
-    count = min(count, len(records))
-    return [records[i * len(records) // count] for i in range(count)]
 
 
 def _model(args: argparse.Namespace, spec: RunSpec) -> nn.Module:

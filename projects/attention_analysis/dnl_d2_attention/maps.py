@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ _AT_ONCE = 2**22  # weights of a term that are held at a time: 16 MiB
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _SAMPLED = 48  # queries whose maps are compared in pairs
 Statistics = dict[str, float]
+Value = TypeVar("Value")
 
 
 class _Truth:
@@ -168,11 +170,11 @@ def map_statistics(
     spatial = tuple(x.shape[2:])
     every = [*itertools.product(*map(range, spatial))]
     inside = range(len(every)) if mask is None else (~mask.flatten()).nonzero().flatten().tolist()
-    wanted = _spread(inside, len(inside) if queries is None else queries)
+    wanted = spread(inside, len(inside) if queries is None else queries)
     size = tuple(next(iter(rows([every[0]]).values())).shape[-len(spatial) :])
     places = _centres(spatial, spatial), _centres(spatial, size)
     truth = _Truth(regions, (size[0], size[1])) if regions is not None and size == spatial else None
-    sampled = torch.tensor(_spread(wanted, _SAMPLED))
+    sampled = torch.tensor(spread(wanted, _SAMPLED))
     keys = len(inside) if size == spatial else len(places[1])
     terms, shared = dict[str, _Term](), dict[str, Tensor]()
     step = max(at_once // len(places[1]), 1)
@@ -228,7 +230,7 @@ def _pairwise_divergence(maps: Tensor) -> float | None:
     return max(0.0, total / (len(maps) * (len(maps) - 1) / 2))
 
 
-def _spread(values: Sequence[int], count: int) -> list[int]:
+def spread(values: Sequence[Value], count: int) -> list[Value]:
     """Some of the values, one of each of ``count`` stretches of equal length.
 
     Places within the stretches follow the multiples of the golden ratio: at even distances, a

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -74,7 +74,7 @@ def declare(name: str, folder: str, classes_from: str | None = None) -> None:
     MetadataCatalog.get(name).evaluator_type = "classification"
 
 
-def register(name: str, records: list[dict], classes: Sequence[str]) -> None:
+def register(name: str, records: Iterable[dict], classes: Sequence[str]) -> None:
     """Registers a dataset with Detectron2, in place of one of its name."""
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)

@@ -6,12 +6,11 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from torch.utils.data import IterableDataset
 
 from dnl_d2.errors import UsageError
-from dnl_d2_imagenet.folders import below_datasets
+from dnl_d2_imagenet.folders import below_datasets, register
 
 _PICTURES = ("jpg", "jpeg", "png", "webp", "ppm")
 _CLASS = "cls"
@@ -84,12 +83,7 @@ def tar_shards(
             "processes: write more shards"
         )
     shards = TarShards(paths, length=sum(counts), endless=training)
-    if names in DatasetCatalog.list():
-        DatasetCatalog.remove(names)
-    DatasetCatalog.register(names, lambda: shards)
-    MetadataCatalog.pop(names, None)
-    classes = [str(number) for number in range(num_classes)]
-    MetadataCatalog.get(names).set(classes=classes, evaluator_type="classification")
+    register(names, shards, [str(number) for number in range(num_classes)])
     return shards
 
 
