@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
-from dnl_d2.layers.functional import autocast_is_on
+from dnl_d2.layers.functional import autocast_is_on, convolved_dtype
 from dnl_d2.layers.norms import Norm, get_norm
 
 Activation = Callable[[Tensor], Tensor] | None
@@ -51,16 +51,75 @@ class PointwiseConv(nn.Conv2d):
         """
         if self.norm is not None or self.activation is not None:
             return to_tokens(self(x))
-        out = to_tokens(x) @ self.weight.flatten(1).t()
-        return out if self.bias is None else out.add_(self.bias)
+        return _token_product(to_tokens(x), self.weight.flatten(1), self.bias)
 
     def from_tokens(self, tokens: Tensor, spatial: Sequence[int]) -> Tensor:
         """As :meth:`forward`, on ``(N, L, C)`` tokens of a map of size ``spatial``."""
-        out = self.weight.flatten(1) @ tokens.transpose(1, 2)
-        if self.bias is not None:
-            out = out.add_(self.bias[:, None])
-        out = out.unflatten(2, tuple(spatial))
+        bias = None if self.bias is None else self.bias[:, None]
+        weights = batched(self.weight.flatten(1), tokens.shape[0])
+        out = _added_product(bias, weights, tokens.transpose(1, 2)).unflatten(2, tuple(spatial))
         return out if self.norm is None and self.activation is None else apply_2d(self._finish, out)
+
+
+def project_tokens(
+    x: Tensor, *groups: Sequence[PointwiseConv], dtype: torch.dtype | None = None
+) -> list[Tensor]:
+    """1x1 convolutions of one map, all as one product.
+
+    Args:
+        x: ``(N, C, *S)``.
+        groups: convolutions without norm and activation.
+        dtype: what to cast the products to, if that is wider than what they come in.
+
+    Returns:
+        For each group ``(N, L, C')`` tokens, where C' is the sum of its widths: those of its first
+        convolution before those of its second.
+    """
+    if x.device.type == "cpu" and not torch.is_grad_enabled():
+        # The products are large there, and few; to lay weights side by side is a copy.
+        return [_widened(_joint_product(x, group), dtype) for group in groups]
+    packed = _widened(_joint_product(x, [conv for group in groups for conv in group]), dtype)
+    widths = [sum(conv.out_channels for conv in group) for group in groups]
+    return list(packed.split(widths, -1))
+
+
+def _joint_product(x: Tensor, convs: Sequence[PointwiseConv]) -> Tensor:
+    """``(N, L, C')``, C' the sum of the widths."""
+    if len(convs) == 1:
+        return convs[0].tokens(x)
+    weights = [conv.weight for conv in convs]
+    biases = [x.new_zeros(c.out_channels) if c.bias is None else c.bias for c in convs]
+    width = sum(conv.out_channels for conv in convs)
+    missing = -width % _ALIGNED
+    if missing:  # some channel again, whichever: nobody reads it
+        weights.append(weights[0][:missing].detach())
+        biases.append(biases[0][:missing].detach())
+    tokens = _token_product(to_tokens(x), torch.cat(weights).flatten(1), torch.cat(biases))
+    return tokens[..., :width] if missing else tokens
+
+
+_ALIGNED = 8  # GPU kernels want rows of a multiple of this many numbers
+
+
+def _token_product(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """weight t + bias of every token t: ``(N, L, C)`` -> ``(N, L, C')``, contiguous."""
+    if tokens.is_contiguous():
+        return F.linear(tokens, weight, bias)
+    # Of a map whose channels do not lie together; a matmul would copy it.
+    if not torch.compiler.is_compiling() and tokens.shape[0] == 1:
+        return F.linear(tokens.squeeze(0), weight, bias).unsqueeze(0)
+    return _added_product(bias, tokens, weight.t().expand(tokens.shape[0], -1, -1))
+
+
+def _added_product(constant: Tensor | None, first: Tensor, second: Tensor) -> Tensor:
+    """constant + first @ second for each sample."""
+    if constant is None:
+        return torch.bmm(first, second)
+    return torch.baddbmm(constant, first, second)
+
+
+def _widened(tokens: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tokens if dtype is None or dtype.itemsize <= tokens.dtype.itemsize else tokens.to(dtype)
 
 
 def batched(matrix: Tensor, count: int) -> Tensor:
@@ -82,10 +141,8 @@ def map_product(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor
     """
     flat = x.flatten(2)
     if flat.is_contiguous() or not flat.transpose(1, 2).is_contiguous():
-        weights = batched(weight, x.shape[0])
-        if bias is None:
-            return torch.bmm(weights, flat)
-        return torch.baddbmm(bias[:, None], weights, flat)
+        column = None if bias is None else bias[:, None]
+        return _added_product(column, batched(weight, x.shape[0]), flat)
     return F.linear(flat.transpose(1, 2), weight, bias).transpose(1, 2)
 
 
@@ -103,21 +160,20 @@ def add_projected(
     Returns:
         ``(N, C, *S)``.
     """
+    context = context.to(convolved_dtype(x))
+    shared = None if shared is None else shared.to(context.dtype)
     dtypes = {x.dtype, context.dtype, project.weight.dtype}
     simple = project.norm is None and project.activation is None and len(dtypes) == 1
     if not simple or autocast_is_on(x):
         context = context if shared is None else context + shared
         return x + project.from_tokens(context, x.shape[2:])
     # One pass over the map for the residual and all constants, then one product added to it.
-    weight = project.weight.flatten(1)
-    constant = torch.zeros((), dtype=x.dtype, device=x.device)
+    weights, flat = batched(project.weight.flatten(1), x.shape[0]), x.flatten(2)
+    constant = None if project.bias is None else project.bias[:, None]
     if shared is not None:
-        constant = weight @ shared.transpose(1, 2)
-    if project.bias is not None:
-        constant = constant + project.bias[:, None]
-    out = x.flatten(2) + constant
-    out = out.baddbmm_(weight.expand(x.shape[0], -1, -1), context.transpose(1, 2))
-    return out.unflatten(2, x.shape[2:])
+        constant = _added_product(constant, weights, shared.transpose(1, 2))
+    out = flat.clone() if constant is None else flat + constant
+    return out.baddbmm_(weights, context.transpose(1, 2)).unflatten(2, x.shape[2:])
 
 
 def apply_2d(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from dnl_d2.layers.common import (
     check_positive,
     init_normal,
     init_output,
+    project_tokens,
     to_map,
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows, choices
@@ -25,9 +26,11 @@ from dnl_d2.layers.functional import (
     Mean,
     center,
     check_backend,
+    convolved_dtype,
     float_dtype,
     full_precision,
     layer_mean,
+    operand_dtype,
     pairwise_attention,
     pairwise_weights,
     position_mean,
@@ -166,27 +169,43 @@ class DisentangledNonLocalBlock(ContextBlock):
         context, shared = self._context(x, mask)
         if self.project is not None:
             return add_projected(x, context, self.project, shared)
-        context = to_map(context if shared is None else context + shared, x.shape[2:])
+        context = context if shared is None else context + shared
+        context = to_map(context.to(convolved_dtype(x)), x.shape[2:])
         return x + (context if self.norm is None else apply_2d(self.norm, context))
 
     def _context(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The pairwise term ``(N, L, C')`` and the unary one ``(N, 1, C')``."""
-        query, key, source, flat_mask = self._query_key(x, mask)
-        value = self.value.tokens(source)
+        way: dict[str, Any] = {"backend": self.attention_backend, "dtype": self.attention_dtype}
+        dtype = operand_dtype(x, **way)
+        query, key, value, logits, flat_mask = self._operands(x, mask, dtype)
         context = pairwise_attention(
-            query,
-            key,
-            value,
-            scale=self.scale,
-            key_padding_mask=flat_mask,
-            backend=self.attention_backend,
-            dtype=self.attention_dtype,
+            query, key, value, scale=self.scale, key_padding_mask=flat_mask, **way
         )
         if self.gamma is not None:
             context = (self.gamma * context).to(context.dtype)
-        if self.unary is None:
+        if logits is None:
             return context, None
-        return context, unary_attention(self.unary.tokens(source)[..., 0], value, flat_mask)
+        return context, unary_attention(logits, value, flat_mask)
+
+    def _operands(
+        self, x: Tensor, mask: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Query and key (both whitened) and value tokens, unary logits and the keys' mask."""
+        others = [[self.value]] if self.unary is None else [[self.value], [self.unary]]
+        if self.sub_sample:
+            query, key, source, flat_mask = self._query_key(x, mask)
+            value, *logits = project_tokens(source, *others, dtype=dtype)
+        else:
+            flat_mask = None if mask is None else mask.flatten(1)
+            pair, value, *logits = project_tokens(x, [self.query, self.key], *others, dtype=dtype)
+            if self.whitening == "channel":  # of each channel alone, so of both at once
+                pair = center(pair, flat_mask).to(dtype)
+            query, key = pair.split(self.inter_channels, -1)
+            if self.whitening == "layer":
+                query, key = (center(t, flat_mask, mean=layer_mean) for t in (query, key))
+            # A copy, lest the rest of the product is kept for the backward pass.
+            value = value.contiguous()
+        return query, key, value, logits[0].squeeze(-1) if logits else None, flat_mask
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None

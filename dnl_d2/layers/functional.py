@@ -30,16 +30,20 @@ Mean = Callable[[Tensor, Tensor | None], Tensor]
 
 def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in fp32, or as they are in fp64."""
-    return tuple(t if t.dtype == torch.float64 else t.float() for t in tensors)
+    return tuple(t.to(_at_least_fp32(t)) for t in tensors)
+
+
+def _at_least_fp32(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def autocast_off(x: Tensor) -> AbstractContextManager[object]:
     """A context without autocast on the device of ``x``."""
     # To enter one takes as long as a small product. A graph may run under autocast later.
     if not autocast_is_on(x) and not torch.compiler.is_compiling():
-        return nullcontext()
+        return _NOTHING
     kind = x.device.type
-    return nullcontext() if kind in _WITHOUT_AUTOCAST else torch.autocast(kind, enabled=False)
+    return _NOTHING if kind in _WITHOUT_AUTOCAST else torch.autocast(kind, enabled=False)
 
 
 def autocast_is_on(x: Tensor) -> bool:
@@ -57,13 +61,18 @@ def convolved_dtype(x: Tensor) -> torch.dtype:
 
 # By name: not every version of torch.compile can trace torch.amp.is_autocast_available.
 _WITHOUT_AUTOCAST = ("meta",)
+_NOTHING = nullcontext()  # one for all: it has no state
 
 
 def masked_softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax over the last axis; entries where ``mask`` (broadcastable) is True get exactly 0."""
+    """Softmax over the last axis, in fp32 or fp64.
+
+    Entries where ``mask`` (broadcastable) is True get exactly 0.
+    """
+    dtype = _at_least_fp32(logits)
     if mask is None:
-        return logits.softmax(-1)
-    weights = logits.masked_fill(mask, torch.finfo(logits.dtype).min).softmax(-1)
+        return logits.softmax(-1, dtype=dtype)
+    weights = logits.masked_fill(mask, torch.finfo(logits.dtype).min).softmax(-1, dtype=dtype)
     return weights.masked_fill(mask, 0.0)
 
 
@@ -144,13 +153,14 @@ def pairwise_attention(
     """
     check_backend(backend)
     _check_operands(query, key, value, similarity, key_padding_mask)
-    compute = torch.promote_types(torch.promote_types(query.dtype, value.dtype), torch.float32)
+    compute = torch.float64 if torch.float64 in (query.dtype, value.dtype) else torch.float32
     if similarity == "softmax":
         narrow = (value.dtype if query.is_cuda else compute) if dtype is None else dtype
         if backend == "auto":
             backend = fastest(query, key, value, narrow)
         # Only a fused kernel forms fp32 logits from half-precision operands.
-        compute = narrow if backend == "fused" else torch.promote_types(compute, narrow)
+        if backend == "fused" or narrow == torch.float64:
+            compute = narrow
     empty = None  # samples with nothing to attend to
     mask = key_padding_mask
     with autocast_off(query):
@@ -165,6 +175,24 @@ def pairwise_attention(
         if empty is not None:
             out = out.masked_fill(empty, 0.0)
         return out.to(value.dtype)
+
+
+def operand_dtype(
+    x: Tensor,
+    *,
+    similarity: str = "softmax",
+    backend: str = "auto",
+    dtype: torch.dtype | None = None,
+) -> torch.dtype:
+    """The dtype to have queries, keys and values of a map ``x`` in.
+
+    Where several of them are one tensor it is cast once then, before
+    :func:`pairwise_attention` would cast each.
+    """
+    halves = similarity == "softmax" and backend in ("auto", "fused")
+    if halves and dtype is None and x.is_cuda:
+        return convolved_dtype(x)
+    return dtype if halves and dtype is not None else _at_least_fp32(x)
 
 
 def check_backend(name: str) -> str:
@@ -260,9 +288,7 @@ def split_softmax(
 
 def unary_weights(logits: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
     """Softmax over positions of ``(N, L)`` logits: the map that all queries share."""
-    with autocast_off(logits):
-        (logits,) = full_precision(logits)
-        return masked_softmax(logits, key_padding_mask)
+    return masked_softmax(logits, key_padding_mask)
 
 
 def unary_attention(
@@ -276,14 +302,13 @@ def unary_attention(
 
 
 def position_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
-    """Mean over unmasked positions: ``(N, L, D)`` -> ``(N, 1, D)``, in the dtype of ``x``."""
-    with autocast_off(x):
-        (full,) = full_precision(x)
-        if key_padding_mask is None:
-            return full.mean(1, keepdim=True).to(x.dtype)
-        keep = ~key_padding_mask[..., None]
-        total = full.masked_fill(~keep, 0.0).sum(1, keepdim=True)
-        return (total / keep.sum(1, keepdim=True).clamp(min=1)).to(x.dtype)
+    """Mean over unmasked positions: ``(N, L, D)`` -> ``(N, 1, D)``, in fp32 or fp64."""
+    dtype = _at_least_fp32(x)
+    if key_padding_mask is None:
+        return x.mean(1, keepdim=True, dtype=dtype)
+    padding = key_padding_mask[..., None]
+    total = x.masked_fill(padding, 0.0).sum(1, keepdim=True, dtype=dtype)
+    return total / (~padding).sum(1, keepdim=True).clamp(min=1)
 
 
 def layer_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
@@ -295,6 +320,4 @@ def center(
     x: Tensor, key_padding_mask: Tensor | None = None, *, mean: Mean = position_mean
 ) -> Tensor:
     """``x`` minus a mean (arXiv 2006.06668's whitening), in fp32 or fp64."""
-    with autocast_off(x):
-        (full,) = full_precision(x)
-        return full - mean(full, key_padding_mask)
+    return x - mean(x, key_padding_mask)

@@ -14,6 +14,7 @@ from dnl_d2.layers.common import (
     check_positive,
     init_normal,
     init_output,
+    map_product,
     to_tokens,
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows
@@ -41,7 +42,9 @@ class _PoolingBlock(ContextBlock):
         """``(N, L)``, as precise as ``x``: autocast would copy the map for a single channel."""
         assert self.unary is not None
         with autocast_off(x) if x.dtype == self.unary.weight.dtype else nullcontext():
-            return self.unary(x).flatten(1)
+            # For a single channel a product is up to four times as fast as a convolution.
+            weight, bias = self.unary.weight, self.unary.bias
+            return map_product(weight.flatten(1), x, bias).squeeze(1)
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
@@ -131,11 +134,11 @@ class GlobalContextBlock(_PoolingBlock):
 
 
 def _for_map(
-    bottleneck: nn.Module, pooled: Tensor, x: Tensor, activation: Activation = None
+    bottleneck: nn.Sequential, pooled: Tensor, x: Tensor, activation: Activation = None
 ) -> Tensor:
     """``(N, C, 1, ...)`` to join to a map, without the casts of autocast for so few numbers."""
     with autocast_off(x):
-        weight = next(bottleneck.parameters())
+        weight: Tensor = getattr(bottleneck[0], "weight")  # noqa: B009
         out = bottleneck(pooled.to(weight.dtype))
         out = out if activation is None else activation(out)
         return out.to(x.dtype).flatten(1)[(...,) + (None,) * (x.dim() - 2)]

@@ -14,6 +14,7 @@ from dnl_d2.layers.common import (
     check_known,
     init_normal,
     init_output,
+    project_tokens,
     to_tokens,
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows
@@ -22,6 +23,7 @@ from dnl_d2.layers.functional import (
     check_backend,
     float_dtype,
     full_precision,
+    operand_dtype,
     pairwise_attention,
     pairwise_weights,
     position_mean,
@@ -150,22 +152,24 @@ class NonLocalBlock(ContextBlock):
         init_output(self.project, zero=zero_init)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, spatial_mask = self._query_key(x, mask)
-        if self.sub_sample:
-            value = to_tokens(sub_sample(self.value(x), mask)[0])
-        else:
-            value = self.value.tokens(x)
+        query, key, value, spatial_mask = self._operands(x, mask)
         context = pairwise_attention(
             query,
             key,
             value,
-            similarity=_SIMILARITY[self.mode],
             scale=self.scale,
             key_padding_mask=None if spatial_mask is None else spatial_mask.flatten(1),
-            backend=self.attention_backend,
-            dtype=self.attention_dtype,
+            **self._way(),
         )
         return add_projected(x, context, self.project)
+
+    def _way(self) -> dict[str, Any]:
+        """How attention is computed."""
+        return {
+            "similarity": _SIMILARITY[self.mode],
+            "backend": self.attention_backend,
+            "dtype": self.attention_dtype,
+        }
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
@@ -206,6 +210,22 @@ class NonLocalBlock(ContextBlock):
 
     def _softmax_operands(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         return self._query_key(x, None)[:2] if _SIMILARITY[self.mode] == "softmax" else None
+
+    def _operands(
+        self, x: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Query, key and value tokens and the keys' mask as a map."""
+        if self.mode in ("embedded_gaussian", "dot_product") and not self.sub_sample:
+            convs = ([self.query], [self.key], [self.value])
+            dtype = operand_dtype(x, **self._way())
+            query, key, value = project_tokens(x, *convs, dtype=dtype)
+            return query, key, value, mask
+        query, key, spatial_mask = self._query_key(x, mask)
+        if self.sub_sample:
+            value = to_tokens(sub_sample(self.value(x), mask)[0])
+        else:
+            value = self.value.tokens(x)
+        return query, key, value, spatial_mask
 
     def _query_key(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Query and key tokens and the keys' mask as a map."""

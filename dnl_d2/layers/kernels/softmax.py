@@ -107,10 +107,11 @@ def fusible(query: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:
-    logits = (query * scale) @ key.transpose(1, 2)
+    # torch.matmul takes several views more, each of which is a call in both passes.
+    logits = torch.bmm(query * scale, key.transpose(1, 2))
     if mask is not None:
         logits = logits.masked_fill(mask[:, None], -torch.inf)
-    return logits.softmax(-1) @ value
+    return torch.bmm(logits.softmax(-1), value)
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:

@@ -21,8 +21,11 @@ _SIZE = (16, 24)
 class LaunchCounter(TorchDispatchMode):
     """Counts operators in its context that are more than a view.
 
+    The backward pass of a convolution counts once for each gradient that is asked of it, each of
+    which is a kernel; every other operator counts once.
+
     Attributes:
-        operators: how often each was called, by name.
+        operators: the counts, by name.
     """
 
     def __init__(self) -> None:
@@ -38,7 +41,7 @@ class LaunchCounter(TorchDispatchMode):
     ) -> Any:
         name = str(func.overloadpacket).rpartition(".")[2]
         if not func.is_view and name not in _FREE:
-            self.operators[name] += 1
+            self.operators[name] += sum(args[-1]) if name == "convolution_backward" else 1
         return func(*args, **(kwargs or {}))
 
 
