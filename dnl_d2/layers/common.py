@@ -75,7 +75,7 @@ def project_tokens(
         For each group ``(N, L, C')`` tokens, where C' is the sum of its widths: those of its first
         convolution before those of its second.
     """
-    if x.device.type == "cpu" and not torch.is_grad_enabled():
+    if not (x.is_cuda or torch.is_grad_enabled()):
         # The products are large there, and few; to lay weights side by side is a copy.
         return [_widened(_joint_product(x, group), dtype) for group in groups]
     packed = _widened(_joint_product(x, [conv for group in groups for conv in group]), dtype)
@@ -90,7 +90,7 @@ def _joint_product(x: Tensor, convs: Sequence[PointwiseConv]) -> Tensor:
     weights = [conv.weight for conv in convs]
     biases = [x.new_zeros(c.out_channels) if c.bias is None else c.bias for c in convs]
     width = sum(conv.out_channels for conv in convs)
-    missing = -width % _ALIGNED
+    missing = -width % _ALIGNED if x.is_cuda else 0
     if missing:  # some channel again, whichever: nobody reads it
         weights.append(weights[0][:missing].detach())
         biases.append(biases[0][:missing].detach())
