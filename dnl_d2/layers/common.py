@@ -61,15 +61,13 @@ class PointwiseConv(nn.Conv2d):
         return out if self.norm is None and self.activation is None else apply_2d(self._finish, out)
 
 
-def project_tokens(
-    x: Tensor, *groups: Sequence[PointwiseConv], dtype: torch.dtype | None = None
-) -> list[Tensor]:
+def project_tokens(x: Tensor, *groups: Sequence[PointwiseConv], dtype: torch.dtype) -> list[Tensor]:
     """1x1 convolutions of one map, all as one product.
 
     Args:
         x: ``(N, C, *S)``.
         groups: convolutions without norm and activation.
-        dtype: what to cast the products to, if that is wider than what they come in.
+        dtype: what to cast the products to, if they come in a narrower one.
 
     Returns:
         For each group ``(N, L, C')`` tokens, where C' is the sum of its widths: those of its first
@@ -78,24 +76,24 @@ def project_tokens(
     if not (x.is_cuda or torch.is_grad_enabled()):
         # The products are large there, and few; to lay weights side by side is a copy.
         return [_widened(_joint_product(x, group), dtype) for group in groups]
-    packed = _widened(_joint_product(x, [conv for group in groups for conv in group]), dtype)
+    convs = [conv for group in groups for conv in group]
+    packed = _widened(_joint_product(x, convs, aligned=True), dtype)
     widths = [sum(conv.out_channels for conv in group) for group in groups]
-    return list(packed.split(widths, -1))
+    unread = packed.shape[-1] - sum(widths)
+    return list(packed.split([*widths, unread] if unread else widths, -1))[: len(groups)]
 
 
-def _joint_product(x: Tensor, convs: Sequence[PointwiseConv]) -> Tensor:
-    """``(N, L, C')``, C' the sum of the widths."""
+def _joint_product(x: Tensor, convs: Sequence[PointwiseConv], *, aligned: bool = False) -> Tensor:
+    """``(N, L, C')``, C' the sum of the widths or, if ``aligned``, up to seven more."""
     if len(convs) == 1:
         return convs[0].tokens(x)
     weights = [conv.weight for conv in convs]
     biases = [x.new_zeros(c.out_channels) if c.bias is None else c.bias for c in convs]
-    width = sum(conv.out_channels for conv in convs)
-    missing = -width % _ALIGNED if x.is_cuda else 0
-    if missing:  # some channel again, whichever: nobody reads it
+    missing = -sum(conv.out_channels for conv in convs) % _ALIGNED
+    if aligned and missing:  # some channel again, whichever: nobody reads it
         weights.append(weights[0][:missing].detach())
         biases.append(biases[0][:missing].detach())
-    tokens = _token_product(to_tokens(x), torch.cat(weights).flatten(1), torch.cat(biases))
-    return tokens[..., :width] if missing else tokens
+    return _token_product(to_tokens(x), torch.cat(weights).flatten(1), torch.cat(biases))
 
 
 _ALIGNED = 8  # GPU kernels want rows of a multiple of this many numbers
@@ -118,8 +116,8 @@ def _added_product(constant: Tensor | None, first: Tensor, second: Tensor) -> Te
     return torch.baddbmm(constant, first, second)
 
 
-def _widened(tokens: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tokens if dtype is None or dtype.itemsize <= tokens.dtype.itemsize else tokens.to(dtype)
+def _widened(tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    return tokens.to(dtype) if dtype.itemsize > tokens.dtype.itemsize else tokens
 
 
 def batched(matrix: Tensor, count: int) -> Tensor:
