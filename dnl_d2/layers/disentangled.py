@@ -199,7 +199,7 @@ class DisentangledNonLocalBlock(ContextBlock):
             flat_mask = None if mask is None else mask.flatten(1)
             pair, value, *logits = project_tokens(x, [self.query, self.key], *others, dtype=dtype)
             if self.whitening == "channel":  # of each channel alone, so of both at once
-                pair = center(pair, flat_mask).to(dtype)
+                pair = center(pair, flat_mask)
             query, key = pair.split(self.inter_channels, -1)
             if self.whitening == "layer":
                 query, key = (center(t, flat_mask, mean=layer_mean) for t in (query, key))
