@@ -110,13 +110,17 @@ def add_projected(
         return x + project.from_tokens(context, x.shape[2:])
     # One pass over the map for the residual and all constants, then one product added to it.
     weight = project.weight.flatten(1)
-    constant = torch.zeros((), dtype=x.dtype, device=x.device)
+    constant = torch.zeros(1, 1, 1, dtype=x.dtype, device=x.device)
     if shared is not None:
         constant = weight @ shared.transpose(1, 2)
     if project.bias is not None:
         constant = constant + project.bias[:, None]
-    out = x.flatten(2) + constant
-    out = out.baddbmm_(weight.expand(x.shape[0], -1, -1), context.transpose(1, 2))
+    flat, weights = x.flatten(2), weight.expand(x.shape[0], -1, -1)
+    if flat.is_contiguous() or not flat.transpose(1, 2).is_contiguous():
+        out = (flat + constant).baddbmm_(weights, context.transpose(1, 2))
+    else:  # in bfloat16 a result that is not contiguous takes a thousand times as long on a CPU
+        out = to_tokens(x) + constant.transpose(1, 2)
+        out = out.baddbmm_(context, weights.transpose(1, 2)).transpose(1, 2)
     return out.unflatten(2, x.shape[2:])
 
 
