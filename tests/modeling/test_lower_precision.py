@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.modeling.poolers import ROIPooler
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dnl_d2 import optimize_for_inference
 from dnl_d2.errors import UsageError
@@ -208,3 +209,29 @@ def test_what_linux_knows_of_the_processor(flags, expected, monkeypatch, tmp_pat
     assert lower_precision.processor_has_bfloat16() is False  # there is no such file
     file.write_text(f"processor : 0\n{flags}\n")
     assert lower_precision.processor_has_bfloat16() is expected
+
+
+class _SumsOfProducts(TorchDispatchMode):
+    """Notes which results of sums with products are contiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.contiguous = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator is torch.ops.aten.baddbmm_.default:
+            self.contiguous.append(args[0].is_contiguous())
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["nl", "dnl", "apnb", "afnb"])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_sums_with_products_are_contiguous(name, memory):
+    """In bfloat16 PyTorch adds to others a number at a time on a CPU: thousands of times slower."""
+    block = randomised(build_context_block(name, 8)).eval()
+    x = torch.randn(2, 8, 5, 7, dtype=torch.bfloat16).to(memory_format=memory)
+    fast = optimize_for_inference(block, precision="bfloat16")
+    with torch.no_grad(), _SumsOfProducts() as sums:
+        fast(x)
+    assert all(sums.contiguous)
+    assert sums.contiguous or name in ("apnb", "afnb")  # which add to a new tensor

@@ -26,8 +26,9 @@ from dnl_d2.files import write_text
 from dnl_d2.layers.common import check_count
 from dnl_d2_parity.benchmarks.model_runs import measure, report
 
-# Largest relative difference between outputs of the same model: TF32 on GPUs, bfloat16.
-_BARS = {"cpu": 1e-3, "cuda": 1e-2, "autocast": 1e-1}
+# Largest relative difference between outputs of the same model: TF32 on GPUs, bfloat16 on both
+# sides, and on one of them, which random weights amplify.
+_BARS = {"cpu": 1e-3, "cuda": 1e-2, "autocast": 1e-1, "precision": 5e-1}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -104,8 +105,8 @@ def main(argv: list[str] | None = None) -> None:
     print(report(found))
     if args.output:
         write_text(args.output, json.dumps(found, indent=1))
-    rounded = args.autocast or args.precision != "float32"
-    bar = _BARS["autocast" if rounded else args.device]
+    rounds = "precision" if args.precision != "float32" else "autocast" if args.autocast else ""
+    bar = _BARS[rounds or args.device]
     if not found["difference"] <= bar:
         why = "the config's model is another one than the reference"
         if args.reference != "mmseg":
