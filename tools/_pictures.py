@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from tqdm import tqdm
 
 from dnl_d2.config.imports import add_import_option, import_modules
+from dnl_d2.config.rules import PRECISIONS
 from dnl_d2.errors import UsageError, one_line
 from dnl_d2.files import WriteError
 from dnl_d2.prediction import Predictor
@@ -23,6 +24,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="DIR", help="folder of the results")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="default: the config's, as a rule float32"
+    )
     parser.add_argument("--min-score", type=float, default=0.5, help="of objects; default: 0.5")
     add_import_option(parser)
     parser.add_argument(
@@ -63,6 +67,7 @@ def open_predictor(args: argparse.Namespace) -> Predictor:
         device=args.device,
         overrides=args.opts,
         min_score=args.min_score,
+        precision=args.precision,
     )
 
 

@@ -165,6 +165,9 @@ def _add_test(test: CfgNode) -> None:
     # Of this many images of each test set, the same ones each time, an evaluation during training
     # shows the prediction beside the truth in TensorBoard; 0: none.
     test.EVAL_PICTURES = 4
+    # What --eval-only and predictions compute in: float32; bfloat16, where processor or GPU have
+    # it; float16, on GPUs. See dnl_d2.optimize_for_inference.
+    test.PRECISION = "float32"
     # ContextSegmentor slides a window of (height, width) over the image; empty: the whole image at
     # once. Published: 769 and 513 for the 769x769 rows, 480 and 320 for PASCAL Context.
     # BATCH_SIZE is how many windows are predicted together. SUM_ON_CPU keeps the logits of the

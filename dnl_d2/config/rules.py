@@ -77,6 +77,8 @@ TEXT: Rule = (lambda v: isinstance(v, str), "a text")
 MAPPING: Rule = (OmegaConf.is_dict, "keys with values")
 FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
 OPTIMIZER: Rule = (lambda v: str(v).upper() in ("SGD", "ADAM", "ADAMW"), "SGD, Adam or AdamW")
+PRECISIONS = ("float32", "bfloat16", "float16")  # that a model can predict in
+PRECISION: Rule = (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
 MASK_FORMAT: Rule = (lambda v: v in ("polygon", "bitmask"), "polygon or bitmask")
 
 _AUGMENTATIONS = "dataloader.train.mapper.augmentations"
@@ -131,6 +133,7 @@ _RULES: tuple[tuple[str | None, str | None, Rule], ...] = (
     (None, "train.check_labels", COUNT),
     ("TEST.EVAL_PERIOD", "train.eval_period", COUNT),
     ("TEST.EVAL_PICTURES", "train.eval_pictures", COUNT),
+    ("TEST.PRECISION", "train.eval_precision", PRECISION),
     ("WANDB.PROJECT", "train.wandb.project", TEXT),
     ("WANDB.NAME", "train.wandb.name", TEXT),
     ("TEST.AUG.SCALES", "dataloader.test.mapper.multi_scale_flip.scales", POSITIVES),

@@ -25,6 +25,7 @@ TRAIN: dict[str, Any] = dict(
     # Images of each test set, the same ones each time, of which an evaluation shows the prediction
     # beside the truth in TensorBoard; 0: none.
     eval_pictures=4,
+    eval_precision="float32",  # of --eval-only and predictions: bfloat16, or float16 on GPUs
     log_period=20,
     check_labels=2000,  # labels per split to read and check before training; 0 for none
     device="cuda",

@@ -102,6 +102,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         build_test_mapper=lambda: _build_test_mapper(cfg),
         evaluate=partial(_evaluate, cfg) if select_lazy(cfg, "dataloader.test") else None,
         multi_scale=_multi_scale(fitted),
+        eval_precision=settings.eval_precision,
         batch_size=batch_size or 0,
         scaled=bool(settings.reference_batch_size),
         accumulate=settings.accumulate,

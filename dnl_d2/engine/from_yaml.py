@@ -99,6 +99,7 @@ def from_yaml(
         build_test_mapper=lambda: mapper_of_yaml(cfg, cfg.DATASETS.TEST, train=False),
         evaluate=partial(_evaluate, cfg, builder),
         multi_scale=_multi_scale(fitted),
+        eval_precision=cfg.TEST.PRECISION,
         verify=lambda results: verify_results(cfg, results),
         batch_size=solver.IMS_PER_BATCH,
         scaled=bool(solver.REFERENCE_BATCH_SIZE),

@@ -71,6 +71,8 @@ def report_evaluation(spec: RunSpec, model: nn.Module, weights: str) -> RunHisto
     if comm.is_main_process():
         tested = ", ".join(map(_with_size, spec.test_sets))
         lines = {**_common(spec, model, weights), "evaluation": tested}
+        if spec.eval_precision != "float32":
+            lines["precision"] = spec.eval_precision
         _log.info(_table("evaluation", lines))
         history.begin(kind="evaluation", weights=weights)
     return history

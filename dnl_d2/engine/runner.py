@@ -29,6 +29,7 @@ from dnl_d2.engine.spec import RunSpec
 from dnl_d2.engine.trainer import Trainer
 from dnl_d2.engine.training import build_model, build_training
 from dnl_d2.errors import UsageError
+from dnl_d2.modeling.optimize import optimize_for_inference
 from dnl_d2.validation.splits import check_splits
 
 _log = logging.getLogger(__name__)
@@ -125,6 +126,8 @@ def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
     checkpointer.load_whole(spec.weights, resume=resume)
     resumed = resume and checkpointer.has_checkpoint()
     weights = checkpointer.get_checkpoint_file() if resumed else spec.weights
+    if spec.eval_precision != "float32":
+        model = optimize_for_inference(model, precision=spec.eval_precision)
     history = report_evaluation(spec, model, weights)
     results = spec.evaluate(model)
     if spec.multi_scale and spec.multi_scale.detectors and isinstance(model, GeneralizedRCNN):

@@ -100,6 +100,8 @@ class RunSpec:
             its files. Returns figures by task, or by dataset where there are several. None where
             the config has nothing to test on.
         multi_scale: the test at several scales; None if the config does not ask for it.
+        eval_precision: what a model that does not train computes in, see
+            :func:`dnl_d2.optimize_for_inference`.
         verify: raises where figures of an evaluation are not those that the config expects.
 
         batch_size: images per iteration, of all processes together.
@@ -158,5 +160,6 @@ class RunSpec:
     eval_pictures: int = 0
     wandb: WandbOptions = field(default_factory=WandbOptions)
     precise_bn: int = 0
+    eval_precision: str = "float32"
     ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})
     verify: Callable[[dict], None] = lambda results: None

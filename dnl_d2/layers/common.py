@@ -171,7 +171,13 @@ def add_projected(
     if shared is not None:
         constant = _added_product(constant, weights, shared.transpose(1, 2))
     out = flat.clone() if constant is None else flat + constant
-    return out.baddbmm_(weights, context.transpose(1, 2)).unflatten(2, x.shape[2:])
+    if out.transpose(1, 2).is_contiguous():  # of a channels-last map
+        # A bfloat16 product into a result that is not contiguous takes a thousand times as long
+        # on a CPU, so that both sides of it are transposed.
+        out = out.transpose(1, 2).baddbmm_(context, weights.transpose(1, 2)).transpose(1, 2)
+    else:
+        out.baddbmm_(weights, context.transpose(1, 2))
+    return out.unflatten(2, x.shape[2:])
 
 
 def apply_2d(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from dnl_d2.layers.common import PointwiseConv
 from dnl_d2.layers.functional import full_precision
 from dnl_d2.layers.norms import FixedBatchNorm2d
 from dnl_d2.modeling.heads.segmentation_head import SegmentationHead
+from dnl_d2.modeling.lower_precision import lower_precision, require_precision
 
 # Exactly these: a subclass may compute something else.
 _NORMS = (
@@ -25,7 +26,7 @@ _CONVOLUTIONS = (Conv2d.forward, PointwiseConv.forward)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-def optimize_for_inference(model: nn.Module) -> nn.Module:
+def optimize_for_inference(model: nn.Module, *, precision: str = "float32") -> nn.Module:
     """A copy of ``model`` that predicts the same up to rounding, in less time and memory.
 
     Norms with running statistics are folded into the convolutions that carry them (Detectron2's
@@ -42,12 +43,16 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     Args:
         model: any model or part of one, such as a segmentor, a detector or a backbone, in either
             mode, also inside DataParallel or DistributedDataParallel. It is not changed.
+        precision: of convolutions, linear layers and attention: ``float32`` leaves the model's own;
+            ``bfloat16``, on processors and GPUs that have it, or ``float16``, on GPUs, take less
+            time and round more; see :func:`~dnl_d2.modeling.lower_precision.lower_precision`.
 
     Returns:
         The copy, in evaluation mode, on the device of the original and without such a wrapper.
 
     Raises:
-        UsageError: ``model`` is no module, or a ScriptModule.
+        UsageError: ``model`` is no module, or a ScriptModule; a precision that is none, that the
+            device lacks, or that a model is to have in place of another such.
     """
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise UsageError(
@@ -57,6 +62,8 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
         )
     while isinstance(model, _WRAPPERS):
         model = model.module
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    require_precision(precision, device)
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in model.modules():
         if isinstance(module, SegmentationHead):
@@ -66,6 +73,8 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
         for name, child in module.named_children():
             if type(child) in _DROPOUTS:
                 setattr(module, name, nn.Identity())
+    if precision != "float32":
+        lower_precision(model, precision)
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

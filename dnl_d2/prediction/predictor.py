@@ -24,6 +24,7 @@ from dnl_d2.engine.multi_scale import check_multi_scale, detector_at_scales
 from dnl_d2.engine.runner import read_config
 from dnl_d2.engine.training import build_model
 from dnl_d2.errors import UsageError
+from dnl_d2.modeling.optimize import optimize_for_inference
 from dnl_d2.prediction.attention import AttentionMaps, look
 from dnl_d2.prediction.results import Detections, Segmentation
 from dnl_d2.prediction.sources import read_upright, upright
@@ -47,6 +48,8 @@ class Predictor:
         device: ``cuda``, ``cpu``, ...; None for CUDA where there is one.
         overrides: for the config, as on the command line.
         min_score: objects below are left out; 0 to 1.
+        precision: ``float32``, ``bfloat16`` or ``float16``, see
+            :func:`dnl_d2.optimize_for_inference`; None for that of the config.
 
     Attributes:
         model: with its weights, in evaluation mode.
@@ -55,8 +58,8 @@ class Predictor:
         metadata: of the dataset, with names and colours of the classes.
 
     Raises:
-        UsageError: no such recipe or file, a value that cannot be meant, or weights that do not
-            fill the model.
+        UsageError: no such recipe or file, a value that cannot be meant, weights that do not
+            fill the model, or a precision that the device lacks.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Predictor:
         device: str | None = None,
         overrides: Sequence[str] = (),
         min_score: float = 0.5,
+        precision: str | None = None,
     ):
         if not 0 <= min_score <= 1:
             raise UsageError(f"a score is 0 to 1, and min_score is {min_score:g}")
@@ -82,6 +86,9 @@ class Predictor:
         key = spec.keys.weights if weights is None else "weights"
         checkpointer = Checkpointer(self.model, key=key, channel_order=spec.channel_order)
         checkpointer.load_whole(path, purpose="a prediction")
+        precision = spec.eval_precision if precision is None else precision
+        if precision != "float32":
+            self.model = optimize_for_inference(self.model, precision=precision)
         self.mapper = spec.build_test_mapper()
         self.multi_scale = spec.multi_scale
         scales = spec.multi_scale.detectors if spec.multi_scale else None

@@ -59,6 +59,8 @@ def test_figures(run_tool, tmp_path, options):
         (f"{DNL}.yaml --batch 2", "--batch is for --training"),
         (f"{DNL}.yaml --training --optimize", "--optimize is for inference"),
         (f"{DNL}.yaml --training --reference plain", "has nothing to compare"),
+        (f"{DNL}.yaml --training --precision bfloat16", "--precision bfloat16 is for inference"),
+        (f"{DNL}.yaml --autocast --precision bfloat16", "takes the place of --autocast"),
         (f"{DNL}.yaml --output no/folder/x.json", "there is no folder"),
         (f"{DNL}.yaml MODEL.NOPE 1", "MODEL.NOPE"),
         (f"{SMALL}.yaml", "mmsegmentation publishes no such model"),
@@ -69,6 +71,16 @@ def test_mistakes_are_named(root, monkeypatch, options, message):
     monkeypatch.chdir(root)
     with pytest.raises(UsageError, match=re.escape(message)):
         prepare("ours", arguments(options))
+
+
+def test_precision_beside_fp32(root, monkeypatch):
+    """The sides of one small model: both optimised, one of them rounded."""
+    monkeypatch.chdir(root)
+    options = f"{SMALL}.yaml --reference optimized --precision bfloat16 --size 65 97"
+    ours, reference = (prepare(side, arguments(options))() for side in ("ours", "reference"))
+    assert 1e-4 < relative(ours, reference) < 0.1
+    same = model_runs._equal_labels(ours, reference)
+    assert 0.8 < same < 1 and model_runs._equal_labels(ours, ours) == 1
 
 
 def test_no_cuda_and_no_mmsegmentation(root, monkeypatch):

@@ -9,6 +9,7 @@ Examples:
     tools/benchmark_model.py --config-file configs/....yaml --size 512 1024 --threads 2
     tools/benchmark_model.py --config-file configs/....yaml --training --batch 2 --device cuda
     tools/benchmark_model.py --config-file configs/....py --reference plain --output speed.json
+    tools/benchmark_model.py --config-file X.yaml --precision bfloat16 --reference optimized
 """
 
 import argparse
@@ -18,14 +19,16 @@ import os
 
 import torch
 
+from dnl_d2.config.rules import PRECISIONS
 from dnl_d2.engine import load_config
 from dnl_d2.errors import UsageError
 from dnl_d2.files import write_text
 from dnl_d2.layers.common import check_count
 from dnl_d2_parity.benchmarks.model_runs import measure, report
 
-# Largest relative difference between outputs of the same model: TF32 on GPUs, bfloat16.
-_BARS = {"cpu": 1e-3, "cuda": 1e-2, "autocast": 1e-1}
+# Largest relative difference between outputs of the same model: TF32 on GPUs, bfloat16 on both
+# sides, and on one of them, which random weights amplify.
+_BARS = {"cpu": 1e-3, "cuda": 1e-2, "autocast": 1e-1, "precision": 5e-1}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -42,14 +45,21 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="optimize_for_inference on the config's model (default: in inference)",
     )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the config's model, in inference (default float32)",
+    )
     parser.add_argument("--training", action="store_true", help="time a training step")
     parser.add_argument("--batch", type=int, help="images per training step (default 2)")
     parser.add_argument("--autocast", action="store_true", help="both models in bfloat16 autocast")
     parser.add_argument(
         "--reference",
-        choices=("mmseg", "plain"),
+        choices=("mmseg", "plain", "optimized"),
         default="mmseg",
-        help="mmsegmentation's published model, or the config's own without --optimize",
+        help="mmsegmentation's published model; or the config's own in float32, as it is built or "
+        "after optimize_for_inference",
     )
     parser.add_argument("--output", metavar="FILE.json", help="also write the figures there")
     parser.add_argument("opts", nargs="*", metavar="OVERRIDE", help="overrides of the config")
@@ -62,9 +72,13 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--optimize is for inference: leave it out, or --training")
     if args.batch is not None and not args.training:
         raise UsageError("--batch is for --training; inference takes one image at a time")
-    if args.training and args.reference == "plain":
-        raise UsageError("--reference plain has nothing to compare in --training")
+    if args.training and args.reference != "mmseg":
+        raise UsageError(f"--reference {args.reference} has nothing to compare in --training")
     args.optimize = not args.training if args.optimize is None else args.optimize
+    if args.precision != "float32" and not args.optimize:
+        raise UsageError(f"--precision {args.precision} is for inference, after --optimize")
+    if args.precision != "float32" and args.autocast:
+        raise UsageError(f"--precision {args.precision} takes the place of --autocast")
     args.batch = 2 if args.batch is None else args.batch
     numbers = {"--runs": args.runs, "--batch": args.batch}
     numbers |= {"--size height": args.size[0], "--size width": args.size[1]}
@@ -91,9 +105,10 @@ def main(argv: list[str] | None = None) -> None:
     print(report(found))
     if args.output:
         write_text(args.output, json.dumps(found, indent=1))
-    bar = _BARS["autocast" if args.autocast else args.device]
+    rounds = "precision" if args.precision != "float32" else "autocast" if args.autocast else ""
+    bar = _BARS[rounds or args.device]
     if not found["difference"] <= bar:
         why = "the config's model is another one than the reference"
-        if args.reference == "plain":
-            why = "more than rounding, unless the model's random weights amplify that of --autocast"
+        if args.reference != "mmseg":
+            why = "more than rounding, unless the model's random weights amplify that of bfloat16"
         raise UsageError(f"the outputs differ by {found['difference']:.1e}, more than {bar}: {why}")

@@ -66,11 +66,12 @@ def measure(args: argparse.Namespace) -> dict:
     seconds = {side: [a["seconds"] for a in found] for side, found in answers.items()}
     memory = {side: found[-1]["mib"] for side, found in answers.items()}
     pairs = zip(seconds["reference"], seconds["ours"], strict=True)
-    outputs = (torch.from_numpy(first[side]["output"]) for side in runs)
+    outputs = [torch.from_numpy(first[side]["output"]) for side in runs]
     return {
         **{k: v for k, v in vars(args).items() if k != "output"},
         "hardware": first["ours"]["hardware"],
         "difference": relative(*outputs),
+        "equal_labels": None if args.training else _equal_labels(*outputs),
         "seconds": {side: measuring.summary(values) for side, values in seconds.items()},
         "extra_mib": memory,
         "ratio": {
@@ -80,9 +81,16 @@ def measure(args: argparse.Namespace) -> dict:
     }
 
 
+def _equal_labels(logits: torch.Tensor, others: torch.Tensor) -> float:
+    """The share of pixels with the same class."""
+    return (logits.argmax(0) == others.argmax(0)).float().mean().item()
+
+
 def report(found: dict) -> str:
     """The table and what it holds for."""
     title = {"ours": "ours, optimised" if found["optimize"] else "ours"}
+    if found["precision"] != "float32":
+        title["ours"] += f", {found['precision']}"
     title["reference"] = found["reference"]
 
     def row(name: str, seconds: dict, mib: float | None, digits: int) -> list[str]:
@@ -94,6 +102,7 @@ def report(found: dict) -> str:
     rows.append(row(f"{found['reference']} / ours", ratio["seconds"], ratio["extra_mib"], 2))
     headers = ["", "min s", "median s", "max s", "extra MiB"]
     what = f"training step of {found['batch']}" if found["training"] else "inference of 1"
+    same = found["equal_labels"]
     hardware = found["hardware"]
     processor = hardware["gpu"] or f"{hardware['cpu']}, {hardware['instructions']}"
     return "\n".join(
@@ -102,7 +111,8 @@ def report(found: dict) -> str:
             f"{', bfloat16 autocast' if found['autocast'] else ''}, {found['runs']} runs each",
             markdown(rows, headers),
             f"relative difference of the {'loss' if found['training'] else 'logits'}: "
-            f"{found['difference']:.1e}",
+            f"{found['difference']:.1e}"
+            + ("" if same is None else f"; equal labels: {100 * same:.2f} %"),
             f"{processor}; {measuring.machine(hardware)}",
         ]
     )

@@ -89,6 +89,8 @@ def prepare(side: str, args: argparse.Namespace) -> Run:
         labels = torch.randint(classes, (args.batch, *args.size), generator=generator)
         return training_step(chosen, published, images, labels)
     if side == "ours" and args.optimize:
+        chosen = optimize_for_inference(chosen, precision=args.precision)
+    if side == "reference" and args.reference == "optimized":
         chosen = optimize_for_inference(chosen)
     return inference(chosen.eval(), published, images[0])
 
