@@ -1,7 +1,6 @@
 """torch.compile for whole models: of the parts that map tensors to tensors, in place."""
 
-import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
@@ -60,6 +59,4 @@ def uncompiled() -> AbstractContextManager[object]:
     For pictures of many sizes, of which each might be compiled anew, and for hooks, which compiled
     modules do not call.
     """
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and to import it takes seconds
-        return nullcontext()
     return torch.compiler.set_stance("force_eager")

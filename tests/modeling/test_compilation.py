@@ -14,6 +14,7 @@ from dnl_d2.modeling import AsymmetricHead, ContextHead, ContextSegmentor, compi
 from dnl_d2.modeling.backbone import ContextResNet
 from dnl_d2.modeling.backbone.residual import ContextBasicBlock
 from dnl_d2.modeling.compilation import compile_parts, require_compiler, uncompiled
+from dnl_d2.modeling.losses import CrossEntropyLoss, HardPixels, LovaszLoss
 from dnl_d2.prediction.attention import look
 from tests.layers.cases import randomize
 
@@ -124,6 +125,19 @@ def test_one_graph_of_a_segmentor_serves_every_size():
             normalised = (images - model.pixel_mean) / model.pixel_std
             torch.testing.assert_close(losses(normalised, labels), model(data))
             model.eval()
+
+
+@pytest.mark.parametrize("loss", [CrossEntropyLoss(ohem=HardPixels(min_kept=9)), LovaszLoss()])
+def test_what_depends_on_labels_stays_out_of_the_graphs(loss):
+    model = head(None, loss=loss, dropout=0.0)
+    features = {"res3": torch.randn(2, 16, 5, 7)}
+    compiled = torch.compile(model, backend="eager")
+    compiled(features, torch.randint(5, (2, 40, 56)))
+    targets = torch.full((2, 40, 56), 255)
+    targets[:, 20:] = 1
+    with torch.compiler.set_stance("fail_on_recompile"):
+        found = compiled(features, targets)
+    torch.testing.assert_close(found, model(features, targets))
 
 
 # ---- parts of models
