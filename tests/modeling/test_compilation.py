@@ -6,10 +6,10 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import BasicStem
-from torch import nn
 
 from dnl_d2 import optimize_for_inference
 from dnl_d2.errors import UsageError
+from dnl_d2.layers import build_context_block
 from dnl_d2.modeling import AsymmetricHead, ContextHead, ContextSegmentor, compilation
 from dnl_d2.modeling.backbone import ContextResNet
 from dnl_d2.modeling.backbone.residual import ContextBasicBlock
@@ -167,10 +167,11 @@ def test_evaluation_may_go_on_uncompiled():
 
 
 def test_a_model_without_known_parts_is_compiled_whole():
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    model = randomize(build_context_block("gc", 8), 0)
+    x = torch.randn(2, 8, 5, 7)
+    wanted = model(x)
     assert compile_parts(model) == []
-    x = torch.randn(2, 3)
-    torch.testing.assert_close(model(x), model[1](model[0](x)))
+    torch.testing.assert_close(model(x), wanted)
     assert graphs() == 1
 
 

@@ -148,7 +148,8 @@ class SegmentationHead(nn.Module, ABC):
         (predictions,) = full_precision(predictions)
         logits = self._resize(predictions, targets.shape[-2:])
         terms = getattr(self.loss, "terms", None)  # modules of others may have none
-        terms = terms(logits, targets) if terms else {"": self.loss(logits, targets)}
+        # Compared with None: PyTorch 2.11 and before cannot compile the truth value of a method.
+        terms = {"": self.loss(logits, targets)} if terms is None else terms(logits, targets)
         return {f"{name}_{k}" if k else name: v * self.loss_weight for k, v in terms.items()}
 
     def forward(
