@@ -170,9 +170,10 @@ class SegmentationHead(nn.Module, ABC):
             assert targets is not None  # training comes with labels
             losses = self.losses(predictions, targets)
             if self.auxiliary is not None:
-                losses |= self.auxiliary.losses(
-                    self.auxiliary.layers(features), targets, name="loss_sem_seg_auxiliary"
-                )
+                predictions = self.auxiliary.layers(features)
+                name = "loss_sem_seg_auxiliary"
+                # Not by |=, which PyTorch 2.6 cannot compile.
+                losses.update(self.auxiliary.losses(predictions, targets, name=name))
             return None, losses
         if "input" in features:
             size: Sequence[int] = features["input"].shape[-2:]
