@@ -152,6 +152,8 @@ def _add_solver(solver: CfgNode) -> None:
     solver.ACCUMULATE = 1
     # "float16" (with loss scaling) or "bfloat16" on CUDA; a CPU always uses bfloat16.
     solver.AMP.DTYPE = "float16"
+    # Training runs a model that torch.compile has compiled; the first iterations then take minutes.
+    solver.COMPILE = False
     # The batch size that this config is meant for. With another IMS_PER_BATCH, learning rates scale
     # along and iterations and periods inversely. 0: nothing scales.
     solver.REFERENCE_BATCH_SIZE = 0

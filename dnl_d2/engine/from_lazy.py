@@ -40,6 +40,7 @@ KEYS = ConfigKeys(
     test_sets="dataloader.test.dataset.names",
     amp_dtype="train.amp.dtype",
     accumulate="train.accumulate",
+    compile="train.compile",
     pixel_mean="model.pixel_mean",
     wandb="train.wandb.project",
 )
@@ -108,6 +109,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         accumulate=settings.accumulate,
         amp=settings.amp.enabled,
         amp_dtype=settings.amp.dtype,
+        compile=settings.compile,
         build_optimizer=lambda model: _build_optimizer(cfg, model),
         build_schedule=lambda _: instantiate(cfg.lr_multiplier),
         rates=tuple(rate for key in _RATES if (rate := select_lazy(cfg, key)) is not None),

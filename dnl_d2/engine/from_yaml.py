@@ -32,6 +32,7 @@ KEYS = ConfigKeys(
     test_sets="DATASETS.TEST",
     amp_dtype="SOLVER.AMP.DTYPE",
     accumulate="SOLVER.ACCUMULATE",
+    compile="SOLVER.COMPILE",
     pixel_mean="MODEL.PIXEL_MEAN",
     wandb="WANDB.PROJECT",
 )
@@ -106,6 +107,7 @@ def from_yaml(
         accumulate=solver.ACCUMULATE,
         amp=solver.AMP.ENABLED,
         amp_dtype=solver.AMP.DTYPE,
+        compile=solver.COMPILE,
         build_optimizer=lambda model: builder.build_optimizer(cfg, model),
         build_schedule=lambda optimizer: builder.build_lr_scheduler(cfg, optimizer),
         rates=(solver.BASE_LR, solver.MIN_LR),

@@ -19,6 +19,7 @@ from dnl_d2.checkpoint.checkpointer import BEST, Checkpointer
 from dnl_d2.engine.reports import TrainingReport, showing_pictures, with_own_writers
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.errors import UsageError
+from dnl_d2.modeling.compilation import uncompiled
 from dnl_d2.reporting.wandb_writer import WandbWriter
 
 _log = logging.getLogger(__name__)
@@ -94,6 +95,14 @@ class BestCheckpointer(hooks.BestCheckpointer):
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
 
 
+class PreciseBN(hooks.PreciseBN):
+    """Detectron2's hook, whose own hooks at the norms a compiled model would not call."""
+
+    def update_stats(self) -> None:
+        with uncompiled():
+            super().update_stats()
+
+
 class ResumeNotes(hooks.HookBase):
     """Says where a resumed run does not do what its config asks for.
 
@@ -162,7 +171,7 @@ def build_hooks(
     precise = None
     if spec.precise_bn and get_bn_modules(model):
         loader = spec.build_train_loader()
-        precise = hooks.PreciseBN(spec.eval_period, model, loader, spec.precise_bn)
+        precise = PreciseBN(spec.eval_period, model, loader, spec.precise_bn)
     shown = showing_pictures(spec, checkpointer.model, evaluate) if evaluate else None
     writers = with_own_writers(spec, build_writers()) if main else []
     return [

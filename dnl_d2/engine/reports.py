@@ -13,6 +13,7 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from dnl_d2.engine.spec import RunSpec
+from dnl_d2.modeling.compilation import uncompiled
 from dnl_d2.reporting.aside import only_warning
 from dnl_d2.reporting.curves import CurvesWriter
 from dnl_d2.reporting.history import RunHistory
@@ -91,9 +92,10 @@ def showing_pictures(
     pictures = PredictionPictures(spec.test_sets, spec.eval_pictures, spec.build_test_mapper)
 
     def evaluate_and_show() -> dict:
-        results = evaluate()
-        if comm.is_main_process():
-            pictures.show(model)
+        with uncompiled():  # also where training is compiled: pictures have many sizes
+            results = evaluate()
+            if comm.is_main_process():
+                pictures.show(model)
         return results
 
     return evaluate_and_show

@@ -23,6 +23,7 @@ class ConfigKeys:
     test_sets: str
     amp_dtype: str
     accumulate: str
+    compile: str
     pixel_mean: str
     wandb: str
 
@@ -108,6 +109,7 @@ class RunSpec:
         scaled: whether the schedule was made for ``batch_size`` (a reference batch size is set).
         accumulate: parts in which each process trains its share of a batch.
         amp, amp_dtype: whether to train in mixed precision; ``float16`` or ``bfloat16`` on CUDA.
+        compile: whether training runs a compiled model; evaluations do not.
         ddp: options of DistributedDataParallel.
         build_optimizer: optimizer of a model's parameters, which clips gradients where asked to.
         build_schedule: the optimizer's learning-rate schedule.
@@ -161,5 +163,6 @@ class RunSpec:
     wandb: WandbOptions = field(default_factory=WandbOptions)
     precise_bn: int = 0
     eval_precision: str = "float32"
+    compile: bool = False
     ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})
     verify: Callable[[dict], None] = lambda results: None

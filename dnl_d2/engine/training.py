@@ -16,6 +16,7 @@ from dnl_d2.engine.spec import RunSpec
 from dnl_d2.engine.step import build_step, check_parts
 from dnl_d2.errors import building
 from dnl_d2.modeling.backbone.padding import mask_only_visible_padding
+from dnl_d2.modeling.compilation import compile_parts, require_compiler
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,12 @@ def build_training(
         )
     dtype = autocast_dtype(spec.amp, spec.amp_dtype, spec.device, spec.keys.amp_dtype)
     check_parts(spec.accumulate, spec.batch_size, spec.keys.accumulate)
+    if spec.compile:
+        require_compiler(spec.device, spec.keys.compile)
     model = build_model(spec)
+    if spec.compile:
+        parts = ", ".join(compile_parts(model)) or type(model).__name__
+        _log.info(f"{spec.keys.compile}: {parts} compiled, which the first iterations wait for")
     with building("optimizer, loader and schedule"):
         optimizer = spec.build_optimizer(model)
         loader = spec.build_train_loader()

@@ -13,6 +13,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import PointwiseConv
 from dnl_d2.layers.functional import full_precision
 from dnl_d2.layers.norms import FixedBatchNorm2d
+from dnl_d2.modeling.compilation import compile_parts, require_compiler
 from dnl_d2.modeling.heads.segmentation_head import SegmentationHead
 from dnl_d2.modeling.lower_precision import lower_precision, require_precision
 
@@ -26,7 +27,9 @@ _CONVOLUTIONS = (Conv2d.forward, PointwiseConv.forward)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-def optimize_for_inference(model: nn.Module, *, precision: str = "float32") -> nn.Module:
+def optimize_for_inference(
+    model: nn.Module, *, precision: str = "float32", compile: bool = False
+) -> nn.Module:
     """A copy of ``model`` that predicts the same up to rounding, in less time and memory.
 
     Norms with running statistics are folded into the convolutions that carry them (Detectron2's
@@ -38,7 +41,7 @@ def optimize_for_inference(model: nn.Module, *, precision: str = "float32") -> n
     Load weights and move the model to its device and dtype first. The copy's parameters differ from
     the model's (biases in place of norms), so what is saved from it does not load into a model that
     a config builds: keep the checkpoint of the original. The copy refuses to run in training mode.
-    Optimising it again returns another copy.
+    Optimising it again returns another copy, compiled if that is asked for again.
 
     Args:
         model: any model or part of one, such as a segmentor, a detector or a backbone, in either
@@ -46,13 +49,16 @@ def optimize_for_inference(model: nn.Module, *, precision: str = "float32") -> n
         precision: of convolutions, linear layers and attention: ``float32`` leaves the model's own;
             ``bfloat16``, on processors and GPUs that have it, or ``float16``, on GPUs, take less
             time and round more; see :func:`~dnl_d2.modeling.lower_precision.lower_precision`.
+        compile: have :func:`torch.compile` compile its backbone and head (of other models the
+            whole), when it first predicts a picture, and once more when another size comes.
 
     Returns:
         The copy, in evaluation mode, on the device of the original and without such a wrapper.
 
     Raises:
         UsageError: ``model`` is no module, or a ScriptModule; a precision that is none, that the
-            device lacks, or that a model is to have in place of another such.
+            device lacks, or that a model is to have in place of another such; or nothing can be
+            compiled here.
     """
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise UsageError(
@@ -64,6 +70,8 @@ def optimize_for_inference(model: nn.Module, *, precision: str = "float32") -> n
         model = model.module
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     require_precision(precision, device)
+    if compile:
+        require_compiler(device, "compile")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in model.modules():
         if isinstance(module, SegmentationHead):
@@ -80,6 +88,8 @@ def optimize_for_inference(model: nn.Module, *, precision: str = "float32") -> n
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     if _refuse_training not in model._forward_pre_hooks.values():
         model.register_forward_pre_hook(_refuse_training)
+    if compile:
+        compile_parts(model)
     return model
 
 

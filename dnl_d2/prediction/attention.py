@@ -19,6 +19,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.layers import ContextBlock
 from dnl_d2.layers.context_block import AttentionRows, choices
 from dnl_d2.modeling import ContextSegmentor
+from dnl_d2.modeling.compilation import uncompiled
 from dnl_d2.prediction.results import Detections, Segmentation
 from dnl_d2.visualization import overlay
 
@@ -217,7 +218,7 @@ def look(
     """
     model = predicting_once(model)
     padded: list[Size] = []
-    with _watching(model, padded) as blocks, torch.inference_mode():
+    with uncompiled(), _watching(model, padded) as blocks, torch.inference_mode():
         (output,) = model([dict(inputs)])
     if not blocks:
         raise UsageError(

@@ -37,9 +37,9 @@ def build(spec):
     return randomize(build_context_block(spec, 32), 0).eval()
 
 
-def inputs(height, width):
+def inputs(height, width, count=2):
     torch.manual_seed(height)
-    return torch.randn(2, 32, height, width, requires_grad=True)
+    return torch.randn(count, 32, height, width, requires_grad=True)
 
 
 def assert_equal(compiled, model, x, *args, tolerance=1e-4):
@@ -79,9 +79,44 @@ def test_under_autocast(name):
         assert_equal(compiled, block, x, tolerance=0.05)
 
 
-@pytest.mark.parametrize("name", ["apnb", "afnb", "pool"])
-def test_pyramids_of_every_size(name):
-    model = Pool() if name == "pool" else build(name)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: "-".join(map(str, spec.values())))
+def test_one_graph_serves_every_size(spec):
+    """Odd sizes: up to PyTorch 2.11 a max-pool (sub_sample) is compiled once more for even ones."""
+    block = build(spec).train()
+    compiled = torch.compile(block, fullgraph=True, dynamic=True, backend="eager")
+    assert_equal(compiled, block, inputs(9, 11))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert_equal(compiled, block, inputs(9, 11, count=3))
+        assert_equal(compiled, block, inputs(7, 15))
+
+
+@pytest.mark.skipif(torch.__version__ < "2.8", reason="sizes are asked for before PyTorch 2.8")
+@pytest.mark.parametrize("name", ["nl", "dnl"])
+def test_one_graph_serves_small_and_large_maps(name, monkeypatch):
+    monkeypatch.setattr(softmax, "_HELD_LOGITS_TRAINING", 2 * 99**2)
+    block = build(name)
+    compiled = torch.compile(block, fullgraph=True, dynamic=True, backend="eager")
+    compiled(inputs(9, 11))
+    x = inputs(10, 13)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        torch.testing.assert_close(compiled(x), block(x), rtol=1e-2, atol=1e-3)
+
+
+def test_a_compiled_block_is_not_taken_for_an_exported_one():
+    """What runs elsewhere has PyTorch's kernel, which training on a CPU does not choose."""
+    found = []
+
+    def graph(module, _):
+        found.extend(str(node.target) for node in module.graph.nodes)
+        return module.forward
+
+    torch.compile(build("nl"), fullgraph=True, backend=graph)(inputs(9, 10))
+    assert any("chunked_attention" in name for name in found)
+    assert not any("scaled_dot_product" in name for name in found)
+
+
+def test_pyramids_of_every_size():
+    model = Pool()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
     for size in ((9, 11), (5, 18)):
         assert_equal(compiled, model.train(), inputs(*size))

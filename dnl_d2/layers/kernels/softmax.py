@@ -66,17 +66,27 @@ def softmax_attention(
     return torch.ops.dnl_d2.chunked_attention(query, key, value, bias, scale)[0]
 
 
-def _traces_without_dynamo() -> bool:
-    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
-
-
-# Since PyTorch 2.7; before it, only non-strict exports can be told.
-_is_torch_export = getattr(torch.compiler, "is_exporting", _traces_without_dynamo)
-
-
 def _is_exporting() -> bool:
     """Whether the graph that is recorded will run elsewhere, at any size."""
-    return _is_torch_export() or torch.jit.is_tracing()
+    if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling():
+        return True
+    # Exports by Dynamo are told by this since PyTorch 2.7, and are not before. What is public,
+    # is_exporting, is true of torch.compile too, in some versions (2.8 and 2.11).
+    return getattr(torch.compiler, "_is_exporting_flag", False) or torch.jit.is_tracing()
+
+
+def _known(condition: bool) -> bool:
+    """Whether a condition on sizes is known to hold.
+
+    A graph that torch.compile makes for all sizes does not know. If it asked, as it does before
+    PyTorch 2.8, it would serve the sizes of one answer alone.
+    """
+    if not torch.compiler.is_dynamo_compiling():
+        return condition
+    from torch.fx.experimental import symbolic_shapes  # which takes most of a second
+
+    asks = not hasattr(symbolic_shapes, "sym_or")
+    return condition if asks else symbolic_shapes.statically_known_true(condition)
 
 
 def fastest(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> str:
@@ -87,8 +97,7 @@ def fastest(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> st
     held = _HELD_LOGITS_TRAINING if training_on_cpu else _HELD_LOGITS
     # No more logits than that, or no more than numbers in the queries. An exported graph serves all
     # sizes and must not ask for one.
-    small = not _is_exporting() and (keys <= width or batch * queries * keys <= held)
-    if small:
+    if not _is_exporting() and (_known(keys <= width) or _known(batch * queries * keys <= held)):
         return "plain"
     # The backward pass of PyTorch's CPU kernel uses one thread for a single head, but for products.
     return "chunked" if training_on_cpu or not fusible(query, value, dtype) else "fused"

@@ -148,7 +148,8 @@ class SegmentationHead(nn.Module, ABC):
         (predictions,) = full_precision(predictions)
         logits = self._resize(predictions, targets.shape[-2:])
         terms = getattr(self.loss, "terms", None)  # modules of others may have none
-        terms = terms(logits, targets) if terms else {"": self.loss(logits, targets)}
+        # Compared with None: PyTorch 2.11 and before cannot compile the truth value of a method.
+        terms = {"": self.loss(logits, targets)} if terms is None else terms(logits, targets)
         return {f"{name}_{k}" if k else name: v * self.loss_weight for k, v in terms.items()}
 
     def forward(
@@ -169,9 +170,10 @@ class SegmentationHead(nn.Module, ABC):
             assert targets is not None  # training comes with labels
             losses = self.losses(predictions, targets)
             if self.auxiliary is not None:
-                losses |= self.auxiliary.losses(
-                    self.auxiliary.layers(features), targets, name="loss_sem_seg_auxiliary"
-                )
+                predictions = self.auxiliary.layers(features)
+                name = "loss_sem_seg_auxiliary"
+                # Not by |=, which PyTorch 2.6 cannot compile.
+                losses.update(self.auxiliary.losses(predictions, targets, name=name))
             return None, losses
         if "input" in features:
             size: Sequence[int] = features["input"].shape[-2:]

@@ -34,6 +34,7 @@ class HardPixels:
         self.threshold = threshold
         self.min_kept = min_kept
 
+    @torch.compiler.disable  # as many values as there are labelled pixels
     @torch.no_grad()
     def __call__(self, logits: Tensor, targets: Tensor, losses: Tensor, valid: Tensor) -> Tensor:
         """A boolean ``(N, H, W)`` mask.

@@ -25,6 +25,7 @@ class Settings:
     runs: int = 5
     threads: int = field(default_factory=cores)
     backend: str = "auto"
+    compile: bool = False
 
     @property
     def reduction(self) -> int:

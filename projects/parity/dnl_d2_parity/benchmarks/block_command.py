@@ -2,7 +2,8 @@
 
 For each block, pass and size: both run in turns in one process; the peak memory of each, beyond
 its weights and input, comes from one run in a process of its own. A reference that needs more
-memory than --memory-limit is left out ("-"). Prints a table and writes benchmark_blocks.json, with
+memory than --memory-limit is left out ("-"). --compile runs both through torch.compile, whose
+compilation is not timed. Prints a table and writes benchmark_blocks.json, with
 every run, and where there are several sizes benchmark_blocks.png: time and memory over the number
 of positions L, with fitted exponents. Needs requirements/parity.txt, which `make test` installs.
 
@@ -55,6 +56,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--runs", type=int, default=5, help="timed runs of each (default 5)")
     add("--threads", type=int, default=measuring.cores(), help="of the CPU (default: all cores)")
     add("--backend", default="auto", help="attention_backend of nl, gaussian and dnl")
+    add("--compile", action="store_true", help="both through torch.compile")
     add("--memory-limit", type=float, metavar="GIB", help="default: 70%% of what is available")
     add("--output", default=f"output/{NAME}", metavar="DIR", help=f"default output/{NAME}")
     return parser.parse_args(argv)
@@ -81,7 +83,8 @@ def check(args: argparse.Namespace) -> tuple[list[Case], Settings]:
         if args.blocks or args.passes or args.sizes:
             raise UsageError("--preset has its own --blocks, --passes and --sizes: leave them out")
         preset, lines = PRESETS[known(args.preset, PRESETS, "--preset")]
-    asked = {name: getattr(args, name) for name in ("device", "dtype", "backend", *names)}
+    names = ("device", "dtype", "backend", "compile", *names)
+    asked = {name: getattr(args, name) for name in names}
     settings = Settings(**preset | {k: v for k, v in asked.items() if v is not None})
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device here, which --device cuda and bars-cuda need")

@@ -98,7 +98,8 @@ def remarks(report: dict[str, Any]) -> Iterator[str]:
     found = next((r["hardware"] for r in results if "hardware" in r), None)
     if found:
         yield (
-            f"C = {s['channels']}, C' = {s['inter_channels']}, batch {s['batch']}, {s['dtype']}; "
+            f"C = {s['channels']}, C' = {s['inter_channels']}, batch {s['batch']}, {s['dtype']}"
+            f"{', compiled' if s['compile'] else ''}; "
             f"{found['gpu'] or found['cpu']}, {machine(found)}; median of {s['runs']} runs "
             "(min to max)"
         )

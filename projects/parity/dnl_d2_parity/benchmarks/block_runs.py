@@ -30,6 +30,8 @@ def ready(
 ) -> Callable[[], tuple[Tensor, ...]]:
     """Builds a side and its input x; a call is one pass: the output and, in training, dx."""
     module = build(block, side, settings).to(settings.device).train(training)
+    if settings.compile:
+        module.compile()
     generator = torch.Generator().manual_seed(0)
     shape = (settings.batch, settings.channels, *size)
     x, upstream = (torch.randn(shape, generator=generator) for _ in range(2))
@@ -55,17 +57,24 @@ def ready(
 def peak_memory(case: Case, side: str, settings: Settings) -> float | None:
     """MiB of one pass beyond weights and input."""
     torch.set_num_threads(settings.threads)
-    # What libraries keep from their first call is not counted: a small map, but for ours one with
-    # more positions than channels, which is computed in the way of large ones.
-    most = 8 if side == "reference" else math.isqrt(2 * settings.channels) + 1
-    small = min(case.height, most), min(case.width, most)
-    ready(case.block, side, case.training, small, settings)()
     run = ready(case.block, side, case.training, (case.height, case.width), settings)
+    # What libraries keep from their first call is not counted, and no compilation.
+    if settings.compile:
+        run()
+    else:
+        _small(case, side, settings)()
     memory = measuring.PeakMemory(settings.device)
     result = run()
     mib = memory.mib()
     del result
     return mib
+
+
+def _small(case: Case, side: str, settings: Settings) -> Callable[[], tuple[Tensor, ...]]:
+    """A small map, but for ours with more positions than channels, as large ones are computed."""
+    most = 8 if side == "reference" else math.isqrt(2 * settings.channels) + 1
+    size = min(case.height, most), min(case.width, most)
+    return ready(case.block, side, case.training, size, settings)
 
 
 def times(case: Case, sides: Sequence[str], settings: Settings) -> dict[str, Any]:
