@@ -115,19 +115,17 @@ class SemSegMapper(DatasetMapper):
                 a class nor ignored; the message names file and value.
         """
         record = copy.deepcopy(dataset_dict)
-        image = read_image(record["file_name"], self.image_format)
-        self._set_size(record, image)
+        image = self.read_image(record)
         if not self.is_train and self.multi_scale_flip and self.multi_scale_flip.enabled:
             return record | self.multi_scale_flip.model_inputs(image)
-        label = self._label(record, image) if self.is_train else None
+        label = self.read_label(record, image) if self.is_train else None
         inputs = T.AugInput(image, sem_seg=label)
         self.augmentations(inputs)
-        record["image"] = image_tensor(inputs.image)
-        if label is not None:
-            record["sem_seg"] = torch.as_tensor(inputs.sem_seg.astype(np.int64))
-        return record
+        return record | tensors(inputs)
 
-    def _set_size(self, record: dict, image: np.ndarray) -> None:
+    def read_image(self, record: dict) -> np.ndarray:
+        """The (H, W, C) image of a record, whose "height" and "width" are set or compared."""
+        image = read_image(record["file_name"], self.image_format)
         height, width = image.shape[:2]
         stated = record.setdefault("height", height), record.setdefault("width", width)
         if stated != (height, width):
@@ -135,8 +133,10 @@ class SemSegMapper(DatasetMapper):
                 f"image {record['file_name']} is {height}x{width} (height x width), its dataset "
                 f"record says {stated[0]}x{stated[1]}: the file changed or the record is wrong"
             )
+        return image
 
-    def _label(self, record: dict, image: np.ndarray) -> np.ndarray:
+    def read_label(self, record: dict, image: np.ndarray) -> np.ndarray:
+        """The (H, W) label map of a record and its image, ignored values as the model's."""
         path = record.get("sem_seg_file_name")
         if path is None:
             raise UsageError(
@@ -147,6 +147,14 @@ class SemSegMapper(DatasetMapper):
         label = checked_label(path, **values)
         require_same_size(record["file_name"], image.shape[:2], path, label.shape)
         return remap_ignored(label, ignore_value=self.ignore_value, **values)
+
+
+def tensors(inputs: T.AugInput) -> dict[str, torch.Tensor]:
+    """What was augmented as a model reads it: "image" and, if there is one, "sem_seg" (int64)."""
+    found = {"image": image_tensor(inputs.image)}
+    if inputs.sem_seg is not None:
+        found["sem_seg"] = torch.as_tensor(inputs.sem_seg.astype(np.int64))
+    return found
 
 
 def require_same_size(
