@@ -58,6 +58,15 @@ def sem_seg_augmentations(
     return augmentations
 
 
+def largest_size(augmentations: Sequence[T.Augmentation | T.Transform]) -> list[int] | None:
+    """(long, short) sides that these augmentations show a picture at, at most; None if any."""
+    first = augmentations[0] if augmentations else None
+    resize = first.resize if isinstance(first, ResizedCrop) else first
+    if not isinstance(resize, RandomResize) or resize.base_size is None:
+        return None
+    return [int(side * resize.ratio_range[1]) for side in resize.base_size]
+
+
 def _crop(crop_size: Sequence[int], max_category_area: float, ignore_value: int) -> CategoryCrop:
     if len(crop_size) != 2 or min(crop_size) < 1:
         raise UsageError(f"crop size {tuple(crop_size)} must be (height, width) in whole pixels")

@@ -125,6 +125,12 @@ def checked_label(path: str, *, num_classes: int, ignore_label: int) -> np.ndarr
         UsageError: see :func:`read_label`; or a value out of range, named with its file.
     """
     label = read_label(path)
+    require_valid(label, path, num_classes=num_classes, ignore_label=ignore_label)
+    return label
+
+
+def require_valid(label: np.ndarray, path: str, *, num_classes: int, ignore_label: int) -> None:
+    """Raises a :class:`UsageError` that names ``path`` unless all are classes or ignored."""
     wrong = invalid_values(label, num_classes=num_classes, ignore_label=ignore_label)
     if wrong:
         raise UsageError(
@@ -132,4 +138,3 @@ def checked_label(path: str, *, num_classes: int, ignore_label: int) -> np.ndarr
             f"and {ignore_label} is ignored: correct the file, the number of classes or the "
             "dataset's ignore_label"
         )
-    return label

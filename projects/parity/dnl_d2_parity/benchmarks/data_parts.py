@@ -53,7 +53,7 @@ def time_ours(mapper: SemSegMapper, record: dict, clock: Clock) -> dict:
     """The steps of a mapper's call, and the tensors of what it returns."""
     record = dict(record)
     image = clock("decode image", mapper.read_image, record)
-    label = clock("decode label", mapper.read_label, record, image)
+    label = clock("decode label", mapper.read_label, record)
     inputs = T.AugInput(image, sem_seg=label)
     for augmentation in mapper.augmentations.augs:
         clock(_OF_AUGMENTATION.get(type(augmentation), "others"), augmentation, inputs)
