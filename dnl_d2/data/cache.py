@@ -1,10 +1,11 @@
 """Pictures as training needs them, kept on a fast disk: neither fetched nor decoded again."""
 
-import contextlib
 import hashlib
 import logging
+import math
 import os
 import shutil
+import struct
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,6 +18,10 @@ from dnl_d2.files import WriteError, renamed_when_whole
 Size = tuple[int, int]
 _READERS = 1  # raise it when read_image or read_label give other arrays of the same files
 _RESERVE = 2 * 2**30  # bytes that stay free, for checkpoints on the same disk
+# An entry: place of its type in _TYPES, (height, width) of the file, shape of the array, which is 0
+# in the end where there are no channels, and the array.
+_HEADER = struct.Struct("<6I")
+_TYPES = (np.dtype(np.uint8), np.dtype("<i4"), np.dtype("<f8"))
 _log = logging.getLogger(__name__)
 
 
@@ -85,7 +90,7 @@ class PictureCache:
             return None
         key = f"{os.path.abspath(path)}\n{state.st_size}\n{state.st_mtime_ns}\n{kind}\n{_READERS}"
         name = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
-        return os.path.join(self.folder, f"{name}.npy")
+        return os.path.join(self.folder, f"{name}.pixels")
 
     def _kept_size(self, size: Size) -> Size:
         fitted = fitted_size(size, self.largest) if self.largest else size
@@ -96,9 +101,9 @@ class PictureCache:
             if shutil.disk_usage(self.folder).free < _RESERVE + array.nbytes:
                 raise WriteError(f"{self.folder}: less than {_RESERVE / 2**30:.0f} GiB are free")
             with renamed_when_whole(entry) as temporary, open(temporary, "wb") as file:
-                np.save(file, np.array(size))
-                np.save(file, np.ascontiguousarray(array))
-        except WriteError as error:
+                kind, shape = _TYPES.index(array.dtype), (*array.shape, 0)[:3]
+                file.write(_HEADER.pack(kind, *size, *shape) + array.tobytes())
+        except (WriteError, OSError) as error:  # the latter if the folder is gone
             self.writes = False
             worker = get_worker_info()
             if worker is None or worker.id == 0:  # the others see the same
@@ -107,11 +112,13 @@ class PictureCache:
 
 def _load(entry: str) -> tuple[np.ndarray, Size] | None:
     """An entry's array, mapped into memory, and its file's size; None if missing or damaged."""
-    with contextlib.suppress(OSError, ValueError, EOFError), open(entry, "rb") as file:
-        height, width = np.load(file).tolist()
-        version = np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        if version == (1, 0) and not dtype.hasobject:
-            array = np.memmap(file, dtype, "r", file.tell(), shape)
+    try:
+        with open(entry, "rb") as file:
+            kind, height, width, *sides = _HEADER.unpack(file.read(_HEADER.size))
+            shape, dtype = tuple(side for side in sides if side), _TYPES[kind]
+            if os.fstat(file.fileno()).st_size != _HEADER.size + math.prod(shape) * dtype.itemsize:
+                return None
+            array = np.memmap(file, dtype, "r", _HEADER.size, shape)
             return array.view(np.ndarray), (height, width)
-    return None
+    except (OSError, struct.error, IndexError):
+        return None

@@ -121,7 +121,7 @@ def full(*_):
 def test_a_full_disk_is_one_warning(tmp_path, records, monkeypatch, caplog, how):
     expected = mapped(mapper(), records)
     if how == "full":
-        monkeypatch.setattr(np, "save", full)
+        monkeypatch.setattr(os, "replace", full)
     else:
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30))
@@ -139,7 +139,7 @@ def test_several_processes_share_a_folder(tmp_path, records):
     loader = DataLoader(_Mapped(records * 4, ours), batch_size=None, num_workers=2)
     assert_same(list(loader), [plain(record) for record in records * 4])
     names = os.listdir(folder)
-    assert len(names) == 8 and all(name.endswith(".npy") for name in names)
+    assert len(names) == 8 and all(name.endswith(".pixels") for name in names)
 
 
 class _Mapped(torch.utils.data.Dataset):

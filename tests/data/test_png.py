@@ -102,6 +102,17 @@ def test_a_cut_file_is_named_in_a_line(decoder, tmp_path, save, rng, keep, capfd
     assert capfd.readouterr().err == ""
 
 
+def test_changed_bytes_are_noticed(decoder, tmp_path, save, colours, capfd):
+    """One byte of a file at a time: what is read then is Pillow's matter."""
+    content = Path(save("a.png", colours)).read_bytes()
+    for place in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[place] ^= 0x10
+        (tmp_path / "changed.png").write_bytes(changed)
+        assert read_plain_png(str(tmp_path / "changed.png"), 3) is None, place
+    assert capfd.readouterr().err == ""
+
+
 def test_broken_pixels_are_named(decoder, tmp_path, save, rng):
     whole = save("a.png", rng.integers(0, 256, (90, 90, 3), dtype=np.uint8))
     content = bytearray(Path(whole).read_bytes())
