@@ -138,6 +138,9 @@ def _add_input(inputs: CfgNode) -> None:
     inputs.COLOR_AUG_SSD = False
     # PaddleSeg's distortion: brightness, contrast and saturation by up to this share, and hue.
     inputs.COLOR_JITTER = 0.0
+    # Segmentors: folder on a fast disk in which training keeps its pictures and labels decoded and,
+    # where they are larger than RESIZE ever shows them, shrunk; empty for none.
+    inputs.CACHE_DIR = ""
 
 
 def _add_solver(solver: CfgNode) -> None:

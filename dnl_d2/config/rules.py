@@ -102,6 +102,7 @@ _RULES: tuple[tuple[str | None, str | None, Rule], ...] = (
         NOT_NEGATIVE,
     ),
     ("INPUT.FORMAT", None, FORMAT),
+    ("INPUT.CACHE_DIR", "dataloader.train.mapper.cache_dir", TEXT),
     ("INPUT.MASK_FORMAT", None, MASK_FORMAT),
     ("INPUT.MIN_SIZE_TRAIN", None, SIDES),
     ("INPUT.RESIZE.BASE_SIZE", f"{_AUGMENTATIONS}.base_size", SIZE),

@@ -11,6 +11,8 @@ from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dnl_d2.compat import allow_large_pictures
+from dnl_d2.data.opencv import cv2
+from dnl_d2.data.png import read_plain_png
 from dnl_d2.errors import UsageError
 
 # What Pillow is known to raise on files that are not, or not completely, a picture.
@@ -96,7 +98,16 @@ def read_image(path: str, image_format: str) -> np.ndarray:
     Raises:
         UsageError: the file is missing, truncated or no picture.
     """
+    if image_format in ("RGB", "BGR"):
+        pixels = read_plain_png(path, 3)
+        if pixels is not None:
+            return pixels if image_format == "RGB" else _reversed_channels(pixels)
     return to_array(load_picture(path), image_format)
+
+
+def _reversed_channels(image: np.ndarray) -> np.ndarray:
+    """An (H, W, 3) image from RGB to BGR; OpenCV makes an array of its own of it."""
+    return image[..., ::-1] if cv2 is None else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
 
 def to_array(picture: Image.Image, image_format: str) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 
 from dnl_d2.data.images import load_picture
+from dnl_d2.data.png import read_plain_png
 from dnl_d2.errors import UsageError
 
 _VOID = 255  # by convention "no label" in an 8-bit label map, whatever else a dataset ignores
@@ -28,6 +29,9 @@ def read_label(path: str) -> np.ndarray:
     Raises:
         UsageError: the file is missing, truncated, no picture, or holds colours instead of ids.
     """
+    plain = read_plain_png(path, 1)
+    if plain is not None:
+        return plain
     picture = load_picture(path, kind="label")
     if picture.mode not in _INDEX_MODES:
         raise UsageError(
@@ -81,12 +85,13 @@ def remap_ignored(
         ignore_value: the value the loss ignores.
 
     Returns:
-        (H, W) copy: uint8 where every value fits, else int32.
+        (H, W): uint8 where every value fits, else int32; ``label`` itself if nothing changes.
     """
-    ignored = np.isin(label, sorted(ignored_values(num_classes, ignore_label)))
+    ignored = ignored_values(num_classes, ignore_label) - {ignore_value}
     fits = 0 <= ignore_value <= 255 and num_classes <= 256
-    mapped = label.astype(np.uint8 if fits else np.int32)
-    mapped[ignored] = ignore_value
+    mapped = label.astype(np.uint8 if fits else np.int32, copy=bool(ignored))
+    if ignored:
+        mapped[np.isin(label, sorted(ignored))] = ignore_value
     return mapped
 
 
@@ -120,6 +125,12 @@ def checked_label(path: str, *, num_classes: int, ignore_label: int) -> np.ndarr
         UsageError: see :func:`read_label`; or a value out of range, named with its file.
     """
     label = read_label(path)
+    require_valid(label, path, num_classes=num_classes, ignore_label=ignore_label)
+    return label
+
+
+def require_valid(label: np.ndarray, path: str, *, num_classes: int, ignore_label: int) -> None:
+    """Raises a :class:`UsageError` that names ``path`` unless all are classes or ignored."""
     wrong = invalid_values(label, num_classes=num_classes, ignore_label=ignore_label)
     if wrong:
         raise UsageError(
@@ -127,4 +138,3 @@ def checked_label(path: str, *, num_classes: int, ignore_label: int) -> np.ndarr
             f"and {ignore_label} is ignored: correct the file, the number of classes or the "
             "dataset's ignore_label"
         )
-    return label

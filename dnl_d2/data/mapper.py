@@ -1,7 +1,8 @@
 """From a dataset record to the model's input, for YAML and LazyConfig alike."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,9 +10,10 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 
-from dnl_d2.data.augmentation import sem_seg_augmentations, test_augmentations
+from dnl_d2.data.augmentation import largest_size, sem_seg_augmentations, test_augmentations
+from dnl_d2.data.cache import PictureCache
 from dnl_d2.data.images import image_tensor, read_image
-from dnl_d2.data.labels import checked_label, remap_ignored
+from dnl_d2.data.labels import read_label, remap_ignored, require_valid
 from dnl_d2.data.resize import MultiScaleFlip
 from dnl_d2.errors import UsageError
 
@@ -36,6 +38,7 @@ class SemSegMapper(DatasetMapper):
         ignore_value: int = 255,
         dataset_ignore_label: int = 255,
         num_classes: int,
+        cache_dir: str = "",
     ) -> None:
         """
         Args:
@@ -46,9 +49,10 @@ class SemSegMapper(DatasetMapper):
             ignore_value: the label value the loss ignores.
             dataset_ignore_label: the label value the dataset ignores; 255 is ignored as well.
             num_classes: number of classes; labels are 0 to num_classes - 1.
+            cache_dir: folder of a :class:`~dnl_d2.data.cache.PictureCache`; empty for none.
 
         Raises:
-            UsageError: ``ignore_value`` is one of the classes.
+            UsageError: ``ignore_value`` is one of the classes, or ``cache_dir`` cannot be made.
         """
         super().__init__(is_train, augmentations=list(augmentations), image_format=image_format)
         if 0 <= ignore_value < num_classes:
@@ -60,6 +64,7 @@ class SemSegMapper(DatasetMapper):
         self.ignore_value = ignore_value
         self.dataset_ignore_label = dataset_ignore_label
         self.num_classes = num_classes
+        self.cache = PictureCache(cache_dir, largest_size(augmentations)) if cache_dir else None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
@@ -96,6 +101,7 @@ class SemSegMapper(DatasetMapper):
             "ignore_value": head.IGNORE_VALUE,
             "dataset_ignore_label": _common_ignore_label(names),
             "num_classes": head.NUM_CLASSES,
+            "cache_dir": inputs.CACHE_DIR if is_train else "",
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -115,28 +121,29 @@ class SemSegMapper(DatasetMapper):
                 a class nor ignored; the message names file and value.
         """
         record = copy.deepcopy(dataset_dict)
-        image = read_image(record["file_name"], self.image_format)
-        self._set_size(record, image)
+        image = self.read_image(record)
         if not self.is_train and self.multi_scale_flip and self.multi_scale_flip.enabled:
             return record | self.multi_scale_flip.model_inputs(image)
-        label = self._label(record, image) if self.is_train else None
+        label = self.read_label(record) if self.is_train else None
         inputs = T.AugInput(image, sem_seg=label)
         self.augmentations(inputs)
-        record["image"] = image_tensor(inputs.image)
-        if label is not None:
-            record["sem_seg"] = torch.as_tensor(inputs.sem_seg.astype(np.int64))
-        return record
+        return record | tensors(inputs)
 
-    def _set_size(self, record: dict, image: np.ndarray) -> None:
-        height, width = image.shape[:2]
+    def read_image(self, record: dict) -> np.ndarray:
+        """The (H, W, C) image of a record, whose "height" and "width" are set or compared."""
+        order = self.image_format
+        read = partial(read_image, image_format=order)
+        image, (height, width) = self._read(record["file_name"], order, read)
         stated = record.setdefault("height", height), record.setdefault("width", width)
         if stated != (height, width):
             raise UsageError(
                 f"image {record['file_name']} is {height}x{width} (height x width), its dataset "
                 f"record says {stated[0]}x{stated[1]}: the file changed or the record is wrong"
             )
+        return image
 
-    def _label(self, record: dict, image: np.ndarray) -> np.ndarray:
+    def read_label(self, record: dict) -> np.ndarray:
+        """The (H, W) label map of a record whose image was read, ignored values as the model's."""
         path = record.get("sem_seg_file_name")
         if path is None:
             raise UsageError(
@@ -144,9 +151,27 @@ class SemSegMapper(DatasetMapper):
                 "record: training needs one for every image"
             )
         values = {"num_classes": self.num_classes, "ignore_label": self.dataset_ignore_label}
-        label = checked_label(path, **values)
-        require_same_size(record["file_name"], image.shape[:2], path, label.shape)
+        label, size = self._read(path, "label", read_label, nearest=True)
+        require_valid(label, path, **values)
+        require_same_size(record["file_name"], (record["height"], record["width"]), path, size)
         return remap_ignored(label, ignore_value=self.ignore_value, **values)
+
+    def _read(
+        self, path: str, kind: str, read: Callable[[str], np.ndarray], *, nearest: bool = False
+    ) -> tuple[np.ndarray, tuple[int, ...]]:
+        """The array of a file, and the (height, width) that the file has."""
+        if self.cache is not None:
+            return self.cache.get(path, kind, read, nearest=nearest)
+        array = read(path)
+        return array, array.shape[:2]
+
+
+def tensors(inputs: T.AugInput) -> dict[str, torch.Tensor]:
+    """What was augmented as a model reads it: "image" and, if there is one, "sem_seg" (int64)."""
+    found = {"image": image_tensor(inputs.image)}
+    if inputs.sem_seg is not None:
+        found["sem_seg"] = torch.as_tensor(inputs.sem_seg.astype(np.int64))
+    return found
 
 
 def require_same_size(

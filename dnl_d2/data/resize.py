@@ -1,5 +1,6 @@
 """Resizing as the published recipes do it: OpenCV, bilinear, without antialiasing."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,21 +10,8 @@ from detectron2.data import transforms as T
 
 from dnl_d2.config.keys import PUBLISHED_SCALES
 from dnl_d2.data.images import image_tensor
+from dnl_d2.data.opencv import cv2, require_opencv
 from dnl_d2.errors import UsageError
-
-try:
-    import cv2
-except ImportError:  # reported by what needs it: models run without
-    cv2 = None  # type: ignore[assignment]
-
-
-def require_opencv() -> None:
-    """Raises a :class:`UsageError` where OpenCV is missing."""
-    if cv2 is None:
-        raise UsageError(
-            "resizing and colour distortion need OpenCV (module cv2), which cannot be imported: "
-            "pip install opencv-python-headless"
-        )
 
 
 def fitted_size(size: Sequence[int], limits: Sequence[int]) -> tuple[int, int]:
@@ -79,6 +67,36 @@ def resized(array: np.ndarray, size: Sequence[int], *, nearest: bool = False) ->
     out = cv2.resize(taken, (size[1], size[0]), interpolation=method)
     # OpenCV drops an axis of one channel.
     return out.reshape(*size, *array.shape[2:]).astype(array.dtype, copy=False)
+
+
+def resized_part(
+    array: np.ndarray, size: Sequence[int], rows: slice, columns: slice, *, nearest: bool = False
+) -> np.ndarray:
+    """``resized(array, size, nearest=nearest)[rows, columns]``, without most of the rest.
+
+    Labels are taken from where OpenCV takes the pixels of their rows and columns. 8-bit images are
+    resized down to the last row and column that are wanted: OpenCV then computes the same integers.
+    It rounds other types by where they stand in the picture, which is therefore resized whole.
+
+    Args:
+        array: as :func:`resized` takes it.
+        size: (height, width) of the whole resized array.
+        rows: which of its rows, with start and stop.
+        columns: which of its columns.
+        nearest: take the nearest pixel instead of interpolating.
+    """
+    require_opencv()
+    height, width = array.shape[:2]
+    if nearest:
+        from_rows = resized(np.arange(height, dtype=np.int32)[:, None], (size[0], 1), nearest=True)
+        from_columns = resized(np.arange(width, dtype=np.int32)[None], (1, size[1]), nearest=True)
+        return array[from_rows[rows, 0]].take(from_columns[0, columns], axis=1)
+    if array.dtype != np.uint8:
+        return resized(array, size)[rows, columns]
+    below = min(height, math.ceil(rows.stop * height / size[0]) + 2)  # 2: neighbour and rounding
+    right = min(width, math.ceil(columns.stop * width / size[1]) + 2)
+    out = cv2.resize(array[:below, :right], None, fx=size[1] / width, fy=size[0] / height)
+    return out.reshape(*out.shape[:2], *array.shape[2:])[rows, columns]
 
 
 class ResizeTransform(T.ResizeTransform):

@@ -100,6 +100,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         test_sets=_names(cfg, "test"),
         max_checked_files=settings.check_labels if task.is_known else None,
         build_train_loader=lambda: _build_train_loader(cfg, task),
+        build_train_mapper=lambda: instantiate(cfg.dataloader.train.mapper),
         build_test_mapper=lambda: _build_test_mapper(cfg),
         evaluate=partial(_evaluate, cfg) if select_lazy(cfg, "dataloader.test") else None,
         multi_scale=_multi_scale(fitted),

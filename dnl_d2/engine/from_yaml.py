@@ -97,6 +97,7 @@ def from_yaml(
         test_sets=tuple(cfg.DATASETS.TEST),
         max_checked_files=cfg.DATASETS.CHECK_LABELS,
         build_train_loader=lambda: builder.build_train_loader(cfg),
+        build_train_mapper=lambda: mapper_of_yaml(cfg, cfg.DATASETS.TRAIN, train=True),
         build_test_mapper=lambda: mapper_of_yaml(cfg, cfg.DATASETS.TEST, train=False),
         evaluate=partial(_evaluate, cfg, builder),
         multi_scale=_multi_scale(fitted),

@@ -96,6 +96,7 @@ class RunSpec:
         max_checked_files: how many files of each dataset are read before the run starts; None
             where nothing is known of what the model reads, and datasets are not looked at.
         build_train_loader: loader of batches.
+        build_train_mapper: from a record to what the model is trained on.
         build_test_mapper: from a record to what the model reads in an evaluation.
         evaluate: evaluates a model on all test sets; a second argument names another folder for
             its files. Returns figures by task, or by dataset where there are several. None where
@@ -141,6 +142,7 @@ class RunSpec:
     test_sets: tuple[str, ...]
     max_checked_files: int | None
     build_train_loader: Callable[[], Iterable]
+    build_train_mapper: Callable[[], Any]
     build_test_mapper: Callable[[], Any]
     evaluate: Callable[..., dict] | None
     multi_scale: MultiScale | None

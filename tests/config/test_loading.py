@@ -113,6 +113,7 @@ def test_twins_train_alike(name):
             scales = mine.multi_scale_flip, other.multi_scale_flip
             assert vars(scales[0]) == vars(scales[1])
         if is_train:
+            assert mine.cache is other.cache is None
             assert mine.dataset_ignore_label == other.dataset_ignore_label
 
 

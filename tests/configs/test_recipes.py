@@ -180,7 +180,7 @@ def test_its_mapper_resizes_and_crops(name):
     train = SemSegMapper(cfg, True).augmentations.augs
     kinds = [type(step).__name__ for step in train]
     colours = "ColorJitter" if "vd-d8" in name else "PhotometricDistortion"
-    assert kinds == ["RandomResize", "CategoryCrop", "RandomFlip", colours]
+    assert kinds == ["ResizedCrop", "RandomFlip", colours]
     test = SemSegMapper(cfg, False).augmentations.augs
     assert all(isinstance(step, RandomResize) for step in test)
 

@@ -8,11 +8,12 @@ from dnl_d2.data import (
     MultiScaleFlip,
     PhotometricDistortion,
     RandomResize,
-    resize,
+    opencv,
     sem_seg_augmentations,
     test_augmentations,
 )
-from dnl_d2.data.augmentation import CategoryCrop, ColorJitter
+from dnl_d2.data.colours import ColorJitter
+from dnl_d2.data.crop import CategoryCrop, RandomFlip, ResizedCrop
 from dnl_d2.errors import UsageError
 
 FIXED = (1.0, 1.0)
@@ -58,7 +59,7 @@ def test_resize_backwards():
     ids=["resize", "multi-scale", "colours"],
 )
 def test_missing_opencv_is_one_line(build, monkeypatch):
-    monkeypatch.setattr(resize, "cv2", None)
+    monkeypatch.setattr(opencv, "cv2", None)
     with pytest.raises(UsageError, match="pip install opencv"):
         build()
 
@@ -123,13 +124,13 @@ def test_bad_crop_size(crop_size):
 
 def test_recipe_order_and_switches():
     full = sem_seg_augmentations(base_size=(64, 32), crop_size=(16, 16))
-    assert [type(a) for a in full] == [
-        RandomResize,
-        CategoryCrop,
-        T.RandomFlip,
-        PhotometricDistortion,
-    ]
-    assert full[1].ignored_category == 255 and full[1].single_category_max_area == 0.75
+    assert [type(a) for a in full] == [ResizedCrop, RandomFlip, PhotometricDistortion]
+    crop = full[0].crop
+    assert crop.ignored_category == 255 and crop.single_category_max_area == 0.75
+    (alone,) = sem_seg_augmentations(
+        base_size=None, ratio_range=FIXED, crop_size=(16, 16), flip=0, photometric=False
+    )
+    assert type(alone) is CategoryCrop
     assert sem_seg_augmentations(base_size=None, ratio_range=FIXED, flip=0, photometric=False) == []
 
 

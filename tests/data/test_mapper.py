@@ -195,7 +195,8 @@ def test_yaml_training_recipe(cfg):
     cfg.INPUT.FORMAT = "RGB"
     cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 254
     mapper = SemSegMapper(cfg, True)
-    resize, crop, flip, distort = mapper.augmentations.augs
+    resized_crop, flip, distort = mapper.augmentations.augs
+    resize, crop = resized_crop.resize, resized_crop.crop
     assert resize.base_size == (64, 48) and resize.ratio_range == (0.75, 1.5)
     assert tuple(crop.crop_aug.crop_size) == (24, 32)
     assert (crop.single_category_max_area, crop.ignored_category) == (0.6, 254)

@@ -9,10 +9,15 @@ import mmcv
 import numpy as np
 import pytest
 from detectron2.data import transforms as T
-from detectron2.projects.point_rend import color_augmentation
 
 from dnl_d2.config.keys import PUBLISHED_SCALES
-from dnl_d2.data import MultiScaleFlip, PhotometricDistortion, RandomResize, sem_seg_augmentations
+from dnl_d2.data import (
+    MultiScaleFlip,
+    PhotometricDistortion,
+    RandomResize,
+    colours,
+    sem_seg_augmentations,
+)
 from dnl_d2_parity.references import mmseg
 
 SIZES = [(1, 1), (5, 7), (48, 64), (33, 47), (37, 100), (100, 37), (500, 375), (281, 500)]
@@ -118,7 +123,7 @@ def test_colours_are_mmsegs(rng, image_format, monkeypatch):
         monkeypatch.setattr(sys.modules[type(distort).__module__], "random", shared)
         expected = distort({"img": image})["img"]
         draws.seed(seed)
-        monkeypatch.setattr(color_augmentation, "random", shared)
+        monkeypatch.setattr(colours, "random", shared)
         order = slice(None) if image_format == "BGR" else slice(None, None, -1)
         got, _ = apply([ours], np.ascontiguousarray(image[..., order]), None)
         np.testing.assert_array_equal(got[..., order], expected)

@@ -194,6 +194,7 @@ RUNNERS = {
         (
             "check_parity.py",
             "benchmark_blocks.py",
+            "benchmark_data.py",
             "benchmark_export.py",
             "benchmark_model.py",
             "generate_videos.py",

@@ -121,7 +121,16 @@ def test_layers_of_an_installed_wheel_need_torch_alone(python, tmp_path):
 
 
 def test_rooms_of_an_installed_wheel_need_no_further_extra(python, tmp_path):
-    others = ("cityscapesscripts", "faster_coco_eval", "lvis", "mmseg", "mmdet", "mmengine", "timm")
+    others = (
+        "cityscapesscripts",
+        "faster_coco_eval",
+        "kornia_rs",
+        "lvis",
+        "mmseg",
+        "mmdet",
+        "mmengine",
+        "timm",
+    )
     rooms = "analysis checkpoint data engine evaluation modeling model_zoo preparation synthetic "
     code = f"import sys\nfor name in {others}: sys.modules[name] = None\n"
     for room in (rooms + "validation visualization export").split():

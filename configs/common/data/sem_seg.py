@@ -28,6 +28,7 @@ dataloader.train = L(build_detection_train_loader)(
         ignore_value=255,
         dataset_ignore_label=255,
         num_classes="${model.sem_seg_head.num_classes}",
+        cache_dir="",  # a folder on a fast disk: pictures are kept there decoded
     ),
     total_batch_size=8,
     aspect_ratio_grouping=False,
