@@ -3,9 +3,11 @@
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.autograd import gradcheck
 from torch.export import Dim, export
 from torch.utils.flop_counter import FlopCounterMode
@@ -130,6 +132,46 @@ def test_auto_holds_small_maps_only(keys, value_width, training, used, monkeypat
     shapes = ((600, 4), (keys, 4), (keys, value_width))
     tensors = [torch.randn(1, *shape, requires_grad=training) for shape in shapes]
     assert softmax.fastest(*tensors, torch.float32) == used
+
+
+@pytest.mark.parametrize(
+    ("dtype", "positions", "training", "used"),
+    [
+        (torch.bfloat16, 8, True, "fused"),
+        (torch.float16, 9409, False, "fused"),
+        (torch.float32, 500, False, "plain"),
+        (torch.float32, 8192, False, "fused"),
+        (torch.float32, 8192, True, "plain"),
+        (torch.float32, 32768, True, "fused"),
+    ],
+)
+def test_auto_on_a_gpu_with_8_gib_free(dtype, positions, training, used, monkeypatch):
+    """A map of 8192 positions is 256 MiB, of 32768 it is 4 GiB."""
+    monkeypatch.undo()
+    monkeypatch.setattr(softmax, "_free_memory", lambda device: 8 * 2**30)
+    with FakeTensorMode():
+        tensor = torch.empty(1, positions, 256, dtype=dtype, device="cuda", requires_grad=training)
+        assert softmax.fastest(tensor, tensor, tensor, dtype) == used
+
+
+def test_bfloat16_on_a_gpu_without_it_holds_no_map(monkeypatch):
+    """scaled_dot_product_attention would, and not say so."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7)
+    )
+    with FakeTensorMode():
+        tensor = torch.empty(1, 8192, 64, device="cuda", dtype=torch.bfloat16)
+        assert softmax.fastest(tensor, tensor, tensor, torch.bfloat16) == "chunked"
+        assert softmax.fastest(tensor, tensor, tensor, torch.float16) == "fused"
+
+
+def test_free_memory_counts_what_pytorch_keeps(monkeypatch):
+    figures = {"mem_get_info": (100, 900), "memory_reserved": 50, "memory_allocated": 20}
+    for name, figure in figures.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, figure=figure: figure)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert softmax._free_memory(torch.device("cuda", 0)) == 130
 
 
 def test_strided_tokens_do_not_bring_the_map_back():

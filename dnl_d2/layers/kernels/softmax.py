@@ -22,9 +22,26 @@ from dnl_d2.errors import UsageError
 
 BACKENDS = ("auto", "plain", "fused", "chunked")
 
-# Logits up to which holding the map is the fastest: measured on two cores, where the backward pass
-# gains most from weights that are at hand. 16 MiB of fp32 at most.
-_HELD_LOGITS, _HELD_LOGITS_TRAINING = 2**18, 2**22
+# What ``auto`` takes, and the figures that decided. A map is small up to so many logits, or with no
+# more keys than a query has numbers.
+#
+# | device | operands | map | backend | measured |
+# | --- | --- | --- | --- | --- |
+# | CPU | any | small | plain | two cores; in training weights at hand save most |
+# | CPU | any, in training | large | chunked | PyTorch's backward kernel: one thread for a head |
+# | CPU | any, otherwise | large | fused | 95 % of the rate of a matrix product |
+# | CUDA | half precision | any | fused | H200: 250 TFLOP/s forward, 260 in training at 8192^2, |
+# |      |                |     |       | 696 and 416 at 32768^2; a held map is fp32, 50 at most |
+# | CUDA | fp32, in training | has room | plain | H200, 8192^2, width 256, both passes: 5.5 ms; |
+# |      |                   |          |       | fused 6.8, chunked 7.0 |
+# | CUDA | fp32, otherwise | large | fused | H200: 39 TFLOP/s; a matrix product 50 |
+#
+# Where fused has no kernel it is chunked. Which of its kernels runs PyTorch decides; where it has
+# one of cuDNN that is right for all sizes (on Hopper and Blackwell) it prefers that by itself.
+_HELD_LOGITS, _HELD_LOGITS_TRAINING = 2**18, 2**22  # 1 and 16 MiB of fp32
+# A map in training is three at the peak, in the backward pass: weights, their gradients and those
+# of the logits. It has room where these take no more than this share of the memory that is free.
+_MAPS_IN_TRAINING, _SHARE_OF_FREE_MEMORY = 3, 1 / 8
 _FUSED_DTYPES = {
     "cpu": (torch.float64, torch.float32, torch.bfloat16, torch.float16),
     "cuda": (torch.float32, torch.bfloat16, torch.float16),
@@ -91,28 +108,56 @@ def _known(condition: bool) -> bool:
 
 def fastest(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> str:
     """The backend that ``auto`` stands for, where a fused kernel would take ``dtype``."""
-    (batch, queries, width), keys = query.shape, key.shape[1]
+    can_fuse = fusible(query, value, dtype)
+    if query.is_cuda and can_fuse and dtype in (torch.bfloat16, torch.float16):
+        return "fused"
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-    training_on_cpu = training and query.device.type == "cpu"
-    held = _HELD_LOGITS_TRAINING if training_on_cpu else _HELD_LOGITS
-    # No more logits than that, or no more than numbers in the queries. An exported graph serves all
-    # sizes and must not ask for one.
-    if not _is_exporting() and (_known(keys <= width) or _known(batch * queries * keys <= held)):
+    # An exported graph serves all sizes and must not ask for one.
+    if not _is_exporting() and _holds_map(query, key, training):
         return "plain"
-    # The backward pass of PyTorch's CPU kernel uses one thread for a single head, but for products.
-    return "chunked" if training_on_cpu or not fusible(query, value, dtype) else "fused"
+    training_on_cpu = training and query.device.type == "cpu"
+    return "fused" if can_fuse and not training_on_cpu else "chunked"
+
+
+def _holds_map(query: Tensor, key: Tensor, training: bool) -> bool:
+    """Whether holding the map is fastest, where a fused kernel takes no half precision."""
+    (batch, queries, width), keys = query.shape, key.shape[1]
+    logits = batch * queries * keys
+    small = _HELD_LOGITS_TRAINING if training else _HELD_LOGITS
+    if _known(keys <= width) or _known(logits <= small):
+        return True
+    # A compiled graph is made once, whatever is free later.
+    if not (training and query.is_cuda) or torch.compiler.is_compiling():
+        return False
+    size = logits * max(query.element_size(), 4)
+    return _MAPS_IN_TRAINING * size <= _SHARE_OF_FREE_MEMORY * _free_memory(query.device)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that PyTorch can hand out, also those that it keeps for itself."""
+    if torch.cuda.is_current_stream_capturing():  # when nothing may be asked
+        return 0
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def fusible(query: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
     """Whether PyTorch has a kernel for these, cast to ``dtype``, that does not hold the map."""
     kind = query.device.type
-    if dtype not in _FUSED_DTYPES.get(kind, ()):
+    if dtype not in _FUSED_DTYPES.get(kind, ()) or _lacks_bfloat16(query.device, dtype):
         return False
     width, value_width = query.shape[2], value.shape[2]
     if kind == "cpu":
         return width == value_width
     # Wide values are split into heads of the keys' width; CUDA kernels want aligned rows.
     return value_width % width == 0 and width % 8 == 0
+
+
+def _lacks_bfloat16(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the GPU is older than Ampere, where PyTorch would hold the map of bfloat16."""
+    if dtype != torch.bfloat16 or device.type != "cuda" or not torch.cuda.is_available():
+        return False
+    return torch.cuda.get_device_properties(device).major < 8
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:
