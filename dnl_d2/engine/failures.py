@@ -3,6 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 
+from detectron2.utils import comm
+
+from dnl_d2.engine.processes import is_loss_of_a_process
 from dnl_d2.errors import UsageError
 
 _ONE_VALUE = "Expected more than 1 value per channel"  # PyTorch
@@ -10,7 +13,7 @@ _ONE_VALUE = "Expected more than 1 value per channel"  # PyTorch
 
 @contextlib.contextmanager
 def explaining_failures() -> Iterator[None]:
-    """Turns a diverged loss, and batch norm of one value, into a :class:`UsageError`.
+    """Turns a diverged loss, batch norm of one value and a lost process into a UsageError.
 
     It names what failed first: hooks that end a run may fail after it, for the same reason. What
     was raised ``from`` it says the same in other words, and those are taken.
@@ -23,6 +26,11 @@ def explaining_failures() -> Iterator[None]:
             raise UsageError(
                 "batch norm has a single value per channel to learn from: train with two images or "
                 "more per process, larger crops, or freeze the norm"
+            ) from error
+        if is_loss_of_a_process(chain[-1]):
+            raise UsageError(
+                f"process {comm.get_rank()} of {comm.get_world_size()} lost another one "
+                f"({' '.join(str(chain[-1]).split())[:150]}): that says why, or what started it"
             ) from error
         reworded = [e.__cause__ for e in chain if isinstance(e, UsageError)]
         known = [

@@ -16,6 +16,7 @@ from torch import nn
 
 from dnl_d2.checkpoint import read_weights
 from dnl_d2.checkpoint.checkpointer import BEST, Checkpointer
+from dnl_d2.engine.interruption import StopRequest, StopWhenAsked
 from dnl_d2.engine.reports import TrainingReport, showing_pictures, with_own_writers
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.errors import UsageError
@@ -155,6 +156,7 @@ def build_hooks(
     schedule: Any,
     evaluate: Callable[[], dict] | None,
     build_writers: Callable[[], list[EventWriter]],
+    stop: StopRequest | None = None,
 ) -> list[hooks.HookBase | None]:
     """Those of Detectron2's DefaultTrainer in its order, with best weights and reports.
 
@@ -166,6 +168,7 @@ def build_hooks(
         schedule: of the learning rate.
         evaluate: returns figures; None for no evaluation.
         build_writers: of figures.
+        stop: asks for an early end of the run; None where nothing does.
     """
     main = comm.is_main_process()
     precise = None
@@ -173,6 +176,9 @@ def build_hooks(
         loader = spec.build_train_loader()
         precise = PreciseBN(spec.eval_period, model, loader, spec.precise_bn)
     shown = showing_pictures(spec, checkpointer.model, evaluate) if evaluate else None
+    stopping = StopWhenAsked(stop, checkpointer) if stop is not None else None
+    if stopping and shown:
+        shown = stopping.abandoning(shown)
     writers = with_own_writers(spec, build_writers()) if main else []
     return [
         hooks.IterationTimer(),
@@ -180,6 +186,7 @@ def build_hooks(
         hooks.LRScheduler(scheduler=schedule),
         precise,
         hooks.PeriodicCheckpointer(checkpointer, **spec.checkpoints) if main else None,
+        stopping,
         hooks.EvalHook(spec.eval_period, shown) if shown else None,
         best_checkpoint_hook(spec.test_sets, spec.eval_period, checkpointer),
         TrainingReport(spec, checkpointer.model, step) if main else None,

@@ -22,6 +22,7 @@ from dnl_d2.engine.failures import explaining_failures
 from dnl_d2.engine.from_lazy import from_lazy
 from dnl_d2.engine.from_yaml import from_yaml
 from dnl_d2.engine.hooks import build_hooks
+from dnl_d2.engine.interruption import Stopped, StopRequest, listening
 from dnl_d2.engine.multi_scale import check_multi_scale, detector_at_scales
 from dnl_d2.engine.output_folder import clear, require_room
 from dnl_d2.engine.reports import report_evaluation
@@ -71,6 +72,9 @@ def read_config(cfg: CfgNode | DictConfig, *, train: bool) -> RunSpec:
 def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
     """Trains, or evaluates with ``args.eval_only``; ``args.resume`` goes on where a run ended.
 
+    A signal (SIGINT, SIGTERM, SIGHUP, SIGUSR1) or ``args.latest_stop``, a :func:`time.time`, ends
+    training early: see :mod:`dnl_d2.engine.interruption`.
+
     A folder that holds the weights of a run is trained in again only with ``args.resume``, or with
     ``args.overwrite``, which deletes them.
 
@@ -81,6 +85,7 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
         UsageError: a value that cannot be meant, weights that do not exist, an output folder that
             cannot be written, what :func:`dnl_d2.validation.splits.check_splits` finds; later
             whatever a file or a value turns out to be.
+        Stopped: training was asked to end, and has saved a checkpoint.
     """
     spec = read_config(cfg, train=not args.eval_only)
     if args.eval_only:
@@ -112,7 +117,8 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
             )
         if args.eval_only:
             return _evaluate(spec, resume=args.resume)
-        return _train(spec, resume=args.resume, overwrite=overwrite)
+        latest = getattr(args, "latest_stop", None)
+        return _train(spec, resume=args.resume, overwrite=overwrite, latest_stop=latest)
 
 
 def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
@@ -140,7 +146,7 @@ def _evaluate(spec: RunSpec, *, resume: bool) -> dict:
     return results
 
 
-def _train(spec: RunSpec, *, resume: bool, overwrite: bool) -> dict:
+def _train(spec: RunSpec, *, resume: bool, overwrite: bool, latest_stop: float | None) -> dict:
     loop, schedule, checkpointer = build_training(spec)
     if not resume:
         checkpointer.resume_or_load(spec.weights, resume=False)
@@ -155,13 +161,18 @@ def _train(spec: RunSpec, *, resume: bool, overwrite: bool) -> dict:
 
     test = partial(evaluate, spec.evaluate) if spec.evaluate else None
     writers = partial(default_writers, spec.output_dir, spec.max_iter)
-    loop.register_hooks(build_hooks(spec, model, checkpointer, loop, schedule, test, writers))
+    stop = StopRequest()
+    loop.register_hooks(build_hooks(spec, model, checkpointer, loop, schedule, test, writers, stop))
     if resume:  # the hooks too
         checkpointer.resume_or_load(spec.weights, resume=True)
     # The checkpoint holds the iteration that it ended.
     start = loop.iter + 1 if resume and checkpointer.has_checkpoint() else 0
-    with explaining_failures():
-        loop.train(start, spec.max_iter)
+    try:
+        with explaining_failures(), listening(stop, latest_stop):
+            loop.train(start, spec.max_iter)
+    except Stopped as stopped:  # behind what hooks have to say at the end
+        _log.warning(stopped.message)
+        raise
     if results:
         spec.verify(results)
     return results

@@ -246,6 +246,13 @@ def clone(arguments: list[str]) -> None:
     assert arguments[0] == "clone"
 
 
+def started_by(arguments: list[str]) -> None:
+    """What torchrun or srun starts is a tool with a config that exists."""
+    (script,) = (word for word in arguments if word.endswith("train_net.py"))
+    config = arguments[arguments.index("--config-file") + 1]
+    assert (ROOT / script).is_file() and (ROOT / config).is_file(), arguments
+
+
 def ci(arguments: list[str]) -> None:
     """The script of CI."""
     assert (ROOT / ".ci/run").is_file() and not arguments
@@ -259,6 +266,8 @@ CHECKED = {
     "cd": change_folder,
     "git": clone,
     "jupyter": notebook,
+    "srun": started_by,
+    "torchrun": started_by,
     ".ci/run": ci,
 }
 

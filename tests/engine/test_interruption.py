@@ -1,0 +1,161 @@
+"""Runs that are asked to end: by signals, by a time limit, while they train or evaluate."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from detectron2.engine import SimpleTrainer
+
+from dnl_d2.engine import interruption, run
+from dnl_d2.engine.interruption import (
+    STOPPED,
+    Stopped,
+    StopRequest,
+    latest_stop,
+    listening,
+    parse_time,
+)
+from dnl_d2.errors import UsageError
+from tests.engine.runs import (
+    YAML_OPTIONS,
+    arguments,
+    as_yaml,
+    environment,  # noqa: F401
+    lazy_config,
+    yaml_config,
+)
+from tests.processes import with_root
+
+CONFIG = "configs/camvid/dnl_r18w32-d8_4k_camvid-240x320.yaml"
+
+
+@pytest.fixture
+def signal_in_step(monkeypatch):
+    """A function that has a signal sent to this process in the step of an iteration."""
+
+    def send(number, iteration):
+        real = SimpleTrainer.run_step
+
+        def run_step(self):
+            if self.iter == iteration:
+                signal.raise_signal(number)
+            real(self)
+
+        monkeypatch.setattr(SimpleTrainer, "run_step", run_step)
+
+    return send
+
+
+@pytest.mark.parametrize("config", [yaml_config, lazy_config])
+@pytest.mark.usefixtures("environment")
+def test_a_signal_ends_a_run_that_resumes(tmp_path, signal_in_step, config):
+    cfg = config(tmp_path, length=5, period=2)
+    signal_in_step(signal.SIGTERM, 2)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped) as ended:
+        run(cfg, arguments())
+    assert ended.value.code == STOPPED
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    signal_in_step(signal.SIGUSR1, 4)  # in the last iteration, after which it is saved anyway
+    with pytest.raises(Stopped):
+        run(config(tmp_path, length=5, period=2), arguments(resume=True))
+    saved = sorted(file.name for file in tmp_path.glob("*.pth"))
+    assert saved == [
+        "model_0000001.pth",
+        "model_0000002.pth",
+        "model_0000003.pth",
+        "model_final.pth",
+    ]
+    assert "SIGUSR1: stopped after iteration 4; " in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_evaluation_is_abandoned(tmp_path, monkeypatch):
+    evaluated = []
+
+    def interrupted(*args, **kwargs):
+        evaluated.append(True)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the evaluation went on")
+
+    monkeypatch.setattr("detectron2.engine.defaults.inference_on_dataset", interrupted)
+    monkeypatch.setattr("detectron2.evaluation.inference_on_dataset", interrupted)
+    with pytest.raises(Stopped):
+        run(yaml_config(tmp_path, length=5, eval_period=2), arguments())
+    assert evaluated == [True]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert "iteration 1, whose evaluation was not finished; " in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_time_limit_leaves_time_to_save(tmp_path):
+    with pytest.raises(Stopped):
+        run(yaml_config(tmp_path, length=5), arguments(latest_stop=time.time()))
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000000.pth"
+    assert "the time limit: stopped" in (tmp_path / "log.txt").read_text()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert latest_stop(100.0, 36000.0) == 100 + 36000 - 120
+    assert latest_stop(100.0, 60.0) == 100 + 60 - 6
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2d", 172800), ("3:30:00", 12600),
+     ("1-02:00:01", 93601)],
+)  # fmt: skip
+def test_time_limits(text, seconds):
+    assert parse_time(text, "--time-limit") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "4", "h", "0s", "-1h", "4 h", "3:30", "1e3s"])
+def test_what_is_no_time_limit(text):
+    with pytest.raises(UsageError, match=r"--time-limit '.*': give a time such as"):
+        parse_time(text, "--time-limit")
+
+
+def test_one_event_is_one_signal_and_a_later_one_ends_at_once(monkeypatch):
+    ended = []
+    monkeypatch.setattr(interruption, "_end_at_once", ended.append)
+    now = [100.0]
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
+    request = StopRequest()
+    with listening(request, time.time() + 1000):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert request.reason == "SIGINT" and not ended
+        now[0] += 5
+        signal.raise_signal(signal.SIGALRM)
+        signal.raise_signal(signal.SIGTERM)
+    assert ended == [signal.SIGTERM]
+
+
+def test_a_real_run_leaves_no_worker(root, tmp_path, datasets):
+    """SIGTERM to all of a process group, as from a batch system: loaders' workers have it too."""
+    options = as_yaml(YAML_OPTIONS, length=100000, output=tmp_path, DATALOADER__NUM_WORKERS=2)
+    command = [sys.executable, "tools/train_net.py", "--config-file", CONFIG, *options]
+    variables = with_root(root, DETECTRON2_DATASETS=str(datasets), OMP_NUM_THREADS="1")
+    with subprocess.Popen(
+        command, cwd=root, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            _wait_for(tmp_path / "metrics.json", process)
+            os.killpg(process.pid, signal.SIGTERM)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == STOPPED, output
+    assert "SIGTERM: stopped after iteration" in output and "Traceback" not in output
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def _wait_for(path, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not (path.is_file() and path.stat().st_size):
+        assert process.poll() is None and time.monotonic() < end, process.stdout.read()
+        time.sleep(0.1)
