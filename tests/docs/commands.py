@@ -196,6 +196,7 @@ RUNNERS = {
             "benchmark_blocks.py",
             "benchmark_data.py",
             "benchmark_export.py",
+            "benchmark_gpu.py",
             "benchmark_model.py",
             "generate_videos.py",
             "train_image_net.py",

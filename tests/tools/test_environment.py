@@ -11,7 +11,7 @@ TOOLS = (
     "generate_dataset", "make_tables", "new_config", "page", "predict", "prepare_dataset",
     "train_net", "visualize_attention",
 )  # fmt: skip
-PARITY = ("benchmark_blocks", "benchmark_data", "benchmark_model", "check_parity")
+PARITY = ("benchmark_blocks", "benchmark_data", "benchmark_gpu", "benchmark_model", "check_parity")
 
 
 def run_bare(folder, *arguments):

@@ -9,7 +9,7 @@ from torch import Tensor
 def relative(ours: Tensor, theirs: Tensor) -> float:
     """max |ours - theirs| / max |theirs|; infinity where that is no number."""
     difference = _largest(ours - theirs) / _largest(theirs)
-    return math.inf if difference.isnan() else difference.item()
+    return math.inf if difference.isnan() else difference.abs().item()
 
 
 def _largest(values: Tensor) -> Tensor:

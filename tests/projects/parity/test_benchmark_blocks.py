@@ -15,6 +15,7 @@ from dnl_d2_parity.benchmarks.block_costs import MAPS, PRODUCTS
 from dnl_d2_parity.benchmarks.block_pairs import PAIRS
 from dnl_d2_parity.benchmarks.block_report import growth, growth_table, table
 from dnl_d2_parity.benchmarks.block_runs import ready, times
+from dnl_d2_parity.benchmarks.launches import count_launches
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
 
@@ -60,6 +61,7 @@ def test_command(run_tool, tmp_path):
         assert r["hardware"]["torch"] == torch.__version__
         assert r["hardware"]["threads"] == 1
         assert r["gflops"]["ours"] > 0
+        assert r["launches"]["ours"] > [0, 0] and "reference" not in r["launches"]
         assert not r["notes"]
     assert "concatenation forward 9x10: " in result.stdout
     assert "times the time of our dot product" in result.stdout
@@ -78,6 +80,7 @@ def test_pairs_are_equal(small, block, phase):
         return
     found = times(Case(block, phase, 17, 18), SIDES, small)
     assert found["difference"] < 1e-4
+    assert all(min(counts) > 0 for counts in found["launches"].values())
     assert all(s["min"] > 0 for s in found["seconds"].values())
 
 
@@ -91,6 +94,11 @@ def test_autocast(small):
     assert (out.dtype, gradient.dtype) == (torch.bfloat16, torch.float32)
     found = times(Case("nl", "training", 8, 9), SIDES, settings)
     assert 1e-5 < found["difference"] < 0.1
+    way = dict(autocast=True, dtype=torch.float32)
+    for side in SIDES:
+        assert found["launches"][side] == count_launches("nl", side, settings, **way)
+    compiled = Settings(**{**vars(small), "compile": True})
+    assert not block_runs._launches("nl", SIDES, compiled)
 
 
 def test_different_outputs_fail(command, monkeypatch, capsys):
@@ -183,9 +191,11 @@ def test_bars():
     assert (settings.channels, settings.inter_channels, settings.runs) == (512, 256, 5)
     ratio = {"seconds": 1.6, "extra_mib": 5.9}
     empty = dict(seconds={}, extra_mib={}, gflops={}, difference=None, ratio=ratio)
+    empty["launches"] = {"ours": (9, 14)}
     row = dict(block="nl", phase="forward", size="64x128", time_bar=1.5, memory_bar=6, **empty)
     cells = [cell.strip() for cell in table([row]).splitlines()[-1].split("|")]
     assert cells[-3:-1] == ["1.5, met", "6, missed"]
+    assert cells[10:12] == ["9+14", "-"]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +205,7 @@ def test_bars():
         ("--sizes 8x8 64", "--sizes: '64' is no size; write it as HxW"),
         ("--sizes 0x8", "--sizes: '0x8' is no size"),
         ("--passes backward", "--passes: unknown 'backward'; use one of forward, training"),
-        ("--preset all", "--preset: unknown 'all'; use one of bars, bars-cuda"),
+        ("--preset all", "--preset: unknown 'all'; use one of bars"),
         ("--preset bars --sizes 8x8", "--preset has its own --blocks, --passes and --sizes"),
         ("--backend flash", "unknown attention_backend 'flash'"),
         ("--runs 0", "--runs must be a positive integer, got 0"),

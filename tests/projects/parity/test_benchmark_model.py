@@ -58,6 +58,7 @@ def test_figures(run_tool, tmp_path, options):
         (f"{DNL}.yaml --runs 0", "--runs must be a positive integer"),
         (f"{DNL}.yaml --batch 2", "--batch is for --training"),
         (f"{DNL}.yaml --training --optimize", "--optimize is for inference"),
+        (f"{DNL}.yaml --tuned", "--tuned is for --training"),
         (f"{DNL}.yaml --training --reference plain", "has nothing to compare"),
         (f"{DNL}.yaml --training --precision bfloat16", "--precision bfloat16 is for inference"),
         (f"{DNL}.yaml --autocast --precision bfloat16", "takes the place of --autocast"),

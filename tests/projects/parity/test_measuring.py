@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from dnl_d2_parity.benchmarks.measuring import PeakMemory, in_turns, timed
+from dnl_d2_parity.benchmarks.measuring import PeakMemory, in_turns, timed, without_tf32
 
 _PEAK = """
 import torch
@@ -44,6 +44,17 @@ def test_turns():
     runs = {name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}
     assert in_turns(runs, 2) == {"a": [1, 3], "b": [2, 4]}
     assert calls == list("abab")
+
+
+def test_tf32_is_back_afterwards():
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    with pytest.raises(KeyError), without_tf32():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+        raise KeyError
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
+    with without_tf32(False):
+        assert torch.backends.cudnn.allow_tf32 == before[0]
 
 
 def test_timed():

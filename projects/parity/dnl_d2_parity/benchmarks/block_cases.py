@@ -72,10 +72,6 @@ PRESETS = {
             (("apnb",), PASSES, ("64x128", "128x256"), 1.2, 1.2),
         ],
     ),
-    "bars-cuda": (
-        {"device": "cuda", "dtype": "bfloat16"},
-        [(("dnl",), ("training",), ("128x256",), 5, 20)],
-    ),
 }
 
 

@@ -10,7 +10,7 @@ of positions L, with fitted exponents. Needs requirements/parity.txt, which `mak
 Examples:
     tools/benchmark_blocks.py --preset bars --output output/bars
     tools/benchmark_blocks.py --blocks nl dnl --sizes 32x64 64x64 64x128 --passes forward training
-    tools/benchmark_blocks.py --preset bars-cuda
+    tools/benchmark_blocks.py --blocks dnl --passes training --device cuda --dtype bfloat16
 """
 
 import argparse
@@ -87,7 +87,7 @@ def check(args: argparse.Namespace) -> tuple[list[Case], Settings]:
     asked = {name: getattr(args, name) for name in names}
     settings = Settings(**preset | {k: v for k, v in asked.items() if v is not None})
     if settings.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no CUDA device here, which --device cuda and bars-cuda need")
+        raise UsageError("--device cuda: there is no CUDA device here")
     return list(cases(lines)), settings
 
 

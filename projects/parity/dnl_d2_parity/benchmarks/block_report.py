@@ -40,7 +40,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """A line for each case; ``-`` where there is no figure."""
     bars = any(r["time_bar"] or r["memory_bar"] for r in results)
     headers = ["block", "pass", "size", "ours (s)", "reference (s)", "ratio"]
-    headers += ["ours (MiB)", "reference (MiB)", "ratio", "difference", "GFLOP/s", "of product"]
+    headers += ["ours (MiB)", "reference (MiB)", "ratio", "ours (launches)", "reference (launches)"]
+    headers += ["difference", "GFLOP/s", "of product"]
     rows = []
     for r in results:
         ratio = r["ratio"]
@@ -49,8 +50,10 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         row += [_range(r["seconds"].get(side)) for side in SIDES]
         row += [_number(ratio["seconds"], ".2f")]
         row += [_number(r["extra_mib"].get(side), ".1f") for side in SIDES]
-        row += [_number(ratio["extra_mib"], ".1f"), _number(r["difference"], ".1e")]
-        row += [_number(rate, ".1f"), _number(rate and rate / product, ".0%")]
+        row += [_number(ratio["extra_mib"], ".1f")]
+        row += ["+".join(map(str, r["launches"].get(side, "-"))) for side in SIDES]
+        row += [_number(r["difference"], ".1e"), _number(rate, ".1f")]
+        row += [_number(rate and rate / product, ".0%")]
         if bars:
             row += [_verdict(ratio["seconds"], r["time_bar"])]
             row += [_verdict(ratio["extra_mib"], r["memory_bar"])]

@@ -13,6 +13,7 @@ from dnl_d2_parity.benchmarks import measuring, processes
 from dnl_d2_parity.benchmarks.block_cases import SIDES, Case, Settings
 from dnl_d2_parity.benchmarks.block_costs import MAPS, PRODUCTS
 from dnl_d2_parity.benchmarks.block_pairs import PAIRS, build
+from dnl_d2_parity.benchmarks.launches import count_launches
 from dnl_d2_parity.differences import relative
 
 GIB = 2**30
@@ -78,7 +79,10 @@ def _small(case: Case, side: str, settings: Settings) -> Callable[[], tuple[Tens
 
 
 def times(case: Case, sides: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """Seconds of each side, of our dot product (for concatenation) and of a matrix product."""
+    """Seconds of each side, of our dot product (for concatenation) and of a matrix product.
+
+    And the kernels that each side launches, forward and backward.
+    """
     torch.set_num_threads(settings.threads)
     blocks = {side: (case.block, side) for side in sides}
     if case.block == "concatenation":
@@ -92,17 +96,22 @@ def times(case: Case, sides: Sequence[str], settings: Settings) -> dict[str, Any
     both = all(side in first for side in SIDES)
     difference = max(map(relative, first["ours"], first["reference"])) if both else None
     del first
-
-    def seconds(run: Callable[[], Any]) -> float:
-        return measuring.timed(run, settings.device)[0]
-
-    turns = {name: partial(seconds, run) for name, run in runs.items()}
-    found = measuring.in_turns(turns, settings.runs)
     return {
-        "seconds": {name: measuring.summary(values) for name, values in found.items()},
+        "seconds": measuring.seconds_in_turns(runs, settings.runs, settings.device),
         "difference": difference,
+        "launches": _launches(case.block, sides, settings),
         "hardware": measuring.hardware(settings.device, torch.get_num_threads()),
     }
+
+
+def _launches(block: str, sides: Sequence[str], settings: Settings) -> dict[str, tuple[int, int]]:
+    """What :func:`count_launches` finds; nothing of compiled blocks, whose kernels are fused."""
+    if settings.compile:
+        return {}
+    half = settings.dtype == "bfloat16"
+    counted = [side for side in sides if side == "ours" or not PAIRS[block].untrainable]
+    count = partial(count_launches, settings=settings, autocast=half, dtype=torch.float32)
+    return {side: count(block, side) for side in counted}
 
 
 # ---- one case
@@ -120,7 +129,8 @@ def measure(case: Case, settings: Settings, limit: float | None) -> dict[str, An
         The figures; ``notes`` says why a side has none, ``failed`` lists sides where that is wrong.
     """
     found = {**asdict(case), "size": case.size, "positions": case.height * case.width}
-    found |= {"extra_mib": {}, "seconds": {}, "difference": None, "notes": {}, "failed": []}
+    found |= {"extra_mib": {}, "seconds": {}, "launches": {}, "difference": None}
+    found |= {"notes": {}, "failed": []}
 
     def fail(side: str, why: object) -> None:
         found["failed"].append(side)

@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +24,31 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+@contextlib.contextmanager
+def without_tf32(wanted: bool = True) -> Iterator[None]:
+    """A context in which a GPU's products and convolutions in fp32 are not rounded to TF32."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    if wanted:
+        products.allow_tf32 = convolutions.allow_tf32 = False
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
 def timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """Seconds of a call, and what it returned."""
+    """Seconds of a call, and what it returned; on CUDA between two events of its stream."""
     synchronize(device)
+    if device == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        result = run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3, result
     start = time.perf_counter()
     result = run()
-    synchronize(device)
     return time.perf_counter() - start, result
 
 
@@ -40,6 +59,14 @@ def in_turns(runs: Mapping[str, Callable[[], Any]], count: int) -> dict[str, lis
         for name, run in runs.items():
             found[name].append(run())
     return found
+
+
+def seconds_in_turns(
+    runs: Mapping[str, Callable[[], Any]], count: int, device: str
+) -> dict[str, dict[str, Any]]:
+    """The :func:`summary` of the seconds that each of ``runs`` takes in ``count`` turns."""
+    turns = {name: lambda run=run: timed(run, device)[0] for name, run in runs.items()}
+    return {name: summary(values) for name, values in in_turns(turns, count).items()}
 
 
 class PeakMemory:

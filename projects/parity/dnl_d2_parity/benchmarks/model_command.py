@@ -8,6 +8,7 @@ held before its first pass: of the GPU, or of the machine (Linux only).
 Examples:
     tools/benchmark_model.py --config-file configs/....yaml --size 512 1024 --threads 2
     tools/benchmark_model.py --config-file configs/....yaml --training --batch 2 --device cuda
+    tools/benchmark_model.py --config-file X.yaml --training --tuned --autocast --device cuda
     tools/benchmark_model.py --config-file configs/....py --reference plain --output speed.json
     tools/benchmark_model.py --config-file X.yaml --precision bfloat16 --reference optimized
 """
@@ -26,8 +27,8 @@ from dnl_d2.files import write_text
 from dnl_d2.layers.common import check_count
 from dnl_d2_parity.benchmarks.model_runs import measure, report
 
-# Largest relative difference between outputs of the same model: TF32 on GPUs, bfloat16 on both
-# sides, and on one of them, which random weights amplify.
+# Largest relative difference between outputs of the same model: in float32, bfloat16 on both sides,
+# and on one of them, which random weights amplify. TF32 is off for the outputs that are compared.
 _BARS = {"cpu": 1e-3, "cuda": 1e-2, "autocast": 1e-1, "precision": 5e-1}
 
 
@@ -52,6 +53,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="of the config's model, in inference (default float32)",
     )
     parser.add_argument("--training", action="store_true", help="time a training step")
+    parser.add_argument(
+        "--tuned",
+        action="store_true",
+        help="train the config's model channels-last, compiled, with cudnn.benchmark, a fused SGD "
+        "and pinned images",
+    )
     parser.add_argument("--batch", type=int, help="images per training step (default 2)")
     parser.add_argument("--autocast", action="store_true", help="both models in bfloat16 autocast")
     parser.add_argument(
@@ -72,6 +79,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--optimize is for inference: leave it out, or --training")
     if args.batch is not None and not args.training:
         raise UsageError("--batch is for --training; inference takes one image at a time")
+    if args.tuned and not args.training:
+        raise UsageError("--tuned is for --training; inference has --optimize")
     if args.training and args.reference != "mmseg":
         raise UsageError(f"--reference {args.reference} has nothing to compare in --training")
     args.optimize = not args.training if args.optimize is None else args.optimize
