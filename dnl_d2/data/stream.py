@@ -8,18 +8,26 @@ batch needs to know nothing but which one.
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 _log = logging.getLogger(__name__)
 # What a random state is for.
 _LOADER, _SAMPLE, _BATCH = range(3)
+_NO_PLACE = (
+    "where the run was in its data cannot be found again, as its loader is none that Detectron2 "
+    "builds from a dataset and a sampler: it begins anew, in another order if it draws one"
+)
+_NO_SIZES = (
+    "the data go on where the run was, but for pictures that waited for others as wide or high as "
+    "they are: for these too, the dataset's records need width and height"
+)
 
 
 class TrainingStream:
@@ -42,8 +50,7 @@ class TrainingStream:
         self.build, self.seed, self.batch_size = build, seed, batch_size
         self.start = 0
         seed_all(seed, _LOADER)
-        self.dataset = build()
-        self._samples = _samples(self.dataset, seed)
+        self.dataset, self._samples, self._caveat = _prepared(build(), seed)
 
     def reseeded(self, seed: int) -> "TrainingStream":
         """The stream of another seed."""
@@ -51,14 +58,11 @@ class TrainingStream:
 
     def __iter__(self) -> Iterator[Any]:
         """Batches, before each of which the random state of this process is set."""
+        if self.start and self._caveat:
+            _log.warning(self._caveat)
         if self._samples is not None:
-            self._samples.go_to(self.start)
+            self._samples.start = self.start
         elif self.start:
-            _log.warning(
-                "where the run was in its data cannot be found again: its loader is none that "
-                "Detectron2 builds from a dataset and a sampler. It begins anew, in another order "
-                "if it draws one"
-            )
             seed_all(self.seed, _LOADER, self.start)
         for number, batch in enumerate(self.dataset, self.start):
             seed_all(self.seed, _BATCH, number, comm.get_rank())
@@ -78,25 +82,52 @@ def _seed_python_and_numpy(*key: int) -> int:
     return int(seeds[2])
 
 
-def _samples(loader: Any, seed: int) -> "_Samples | None":
-    """What gives out the samples of a loader of Detectron2's, which is changed to that end."""
-    batches = sampled = None
-    groups: AspectRatioGroupedDataset | None = None
-    while loader is not None and sampled is None:
-        if isinstance(loader, DataLoader):
-            batches = loader
-        elif isinstance(loader, AspectRatioGroupedDataset):
-            groups = loader
-        elif isinstance(loader, ToIterableDataset) and loader.shard_sampler:
-            sampled = loader
-        # Detectron2 calls it the second where it puts batches together by a function.
-        loader = getattr(loader, "dataset", getattr(loader, "_dataset", None))
-    if batches is None or batches.batch_size is None or sampled is None:
-        return None
-    samples = _Samples(sampled.sampler, sampled.dataset, chunk=batches.batch_size, groups=groups)
-    sampled.sampler, sampled.shard_sampler = samples, False
-    sampled.dataset = _SeededDataset(sampled.dataset, seed)
-    return samples
+def _prepared(loader: Any, seed: int) -> "tuple[Any, _Samples | None, str]":
+    """A loader of Detectron2's that begins where it is told to.
+
+    Returns:
+        The loader; what is to be told; what to say of a beginning that is not quite there.
+    """
+    above, groups, batches, inner = None, None, None, loader
+    while inner is not None and not isinstance(inner, ToIterableDataset):
+        if isinstance(inner, AspectRatioGroupedDataset):
+            groups = inner
+        elif isinstance(inner, DataLoader):
+            batches = inner
+        elif batches is None:
+            above = inner
+        # Detectron2 calls it the second where a function puts batches together.
+        inner = getattr(inner, "dataset", getattr(inner, "_dataset", None))
+    if inner is None or not inner.shard_sampler or batches is None or batches.batch_size is None:
+        return loader, None, _NO_PLACE
+    size = batches.batch_size if groups is None else groups.batch_size
+    is_wide = _is_wide(inner.dataset) if groups is not None else None
+    samples = _Samples(inner.sampler, is_wide, batch_size=size, chunk=batches.batch_size)
+    inner.dataset = _SeededDataset(inner.dataset, seed)
+    inner.sampler, inner.shard_sampler = samples, False
+    if groups is not None and is_wide is not None:
+        in_order = _Batches(groups.dataset, size)
+        if above is None:
+            return in_order, samples, ""
+        above._dataset = in_order
+    return loader, samples, _NO_SIZES if groups is not None and is_wide is None else ""
+
+
+class _Batches(IterableDataset):
+    """As many samples of a loader at a time, in their order.
+
+    Args:
+        dataset: gives single samples.
+        batch_size: how many make a batch.
+    """
+
+    def __init__(self, dataset: Iterable, batch_size: int):
+        self.dataset, self.batch_size = dataset, batch_size
+
+    def __iter__(self) -> Iterator[list]:
+        samples = iter(self.dataset)
+        while len(batch := list(itertools.islice(samples, self.batch_size))) == self.batch_size:
+            yield batch
 
 
 class _Samples(Sampler):
@@ -104,87 +135,71 @@ class _Samples(Sampler):
 
     Args:
         indices: of this process, without an end, such as a TrainingSampler.
-        records: what they are indices of.
+        is_wide: whether the picture of an index is; batches are all wide or all not, as Detectron2
+            makes them. None for batches in the order of the indices.
+        batch_size: samples of this process.
         chunk: samples that a loading process loads before the next one's turn.
-        groups: makes batches of pictures that are all wide or all high, of samples one by one;
-            None for batches of samples in their order.
+
+    Attributes:
+        start: number of the batch to begin with.
     """
 
     def __init__(
         self,
         indices: Iterable[int],
-        records: Dataset,
+        is_wide: Callable[[int], bool] | None,
         *,
+        batch_size: int,
         chunk: int,
-        groups: AspectRatioGroupedDataset | None,
     ):
-        self._indices, self._chunk = indices, chunk
+        self._indices, self._is_wide = indices, is_wide
+        self._batch_size, self._chunk = batch_size, chunk
         self._rank, self._processes = comm.get_rank(), comm.get_world_size()
-        self._waiting: list[tuple[int, int]] = []
-        self._next = 0
-        self._find = _GroupedBatches(indices, records, groups) if groups is not None else None
-
-    def go_to(self, batch: int) -> None:
-        """Has the samples begin with those of a batch, by its number."""
-        if self._find is None:
-            self._next = batch * self._chunk
-        else:
-            self._waiting, self._next = self._find(batch)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Loading processes need not know how batches are found."""
-        return vars(self) | {"_find": None}
+        self.start = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        rest = itertools.islice(enumerate(self._indices), self._next, None)
-        samples = itertools.chain(self._waiting, rest)
+        """Numbers count the samples of all processes."""
+        samples = enumerate(self._indices) if self._is_wide is None else self._grouped()
+        rest = itertools.islice(samples, self.start * self._batch_size, None)
         worker = get_worker_info()
-        for place, (number, index) in enumerate(samples):
+        for place, (number, index) in enumerate(rest):
             if worker is None or place // self._chunk % worker.num_workers == worker.id:
                 yield number * self._processes + self._rank, index
 
+    def _grouped(self) -> Iterator[tuple[int, int]]:
+        """Whichever group is complete first."""
+        assert self._is_wide is not None
+        groups: tuple[list[tuple[int, int]], ...] = ([], [])
+        for sample in enumerate(self._indices):
+            group = groups[self._is_wide(sample[1])]
+            group.append(sample)
+            if len(group) == self._batch_size:
+                yield from group
+                group.clear()
 
-class _GroupedBatches:
-    """Where a batch begins if pictures wait until there are enough as wide or as high as they are.
+
+class _Width:
+    """Tells whether the picture of a record is wider than it is high.
 
     Args:
-        indices, records, groups: see :class:`_Samples`.
+        records: with width and height.
     """
 
-    def __init__(self, indices: Iterable[int], records: Dataset, groups: AspectRatioGroupedDataset):
-        self._indices, self._groups = indices, groups
-        self._records = records._dataset if isinstance(records, MapDataset) else records
-        self._is_wide: dict[int, bool] = {}
+    def __init__(self, records: Dataset):
+        self._records = records
+        self._known: dict[int, bool] = {}
 
-    def __call__(self, batch: int) -> tuple[list[tuple[int, int]], int]:
-        """Numbers and indices of the samples that wait then, and the number of the next one."""
-        for bucket in self._groups._buckets:
-            bucket.clear()  # of an earlier iteration
-        waiting: tuple[list[tuple[int, int]], ...] = ([], [])
-        left, drawn = batch, 0
-        for number, index in enumerate(self._indices):
-            if not left:
-                break
-            try:
-                group = waiting[self._wide(index)]
-            except (KeyError, TypeError):  # a record without size, which its mapper adds
-                _log.warning(
-                    "pictures that waited for others as wide or high as they are when the run "
-                    "ended are not trained on: the dataset's records have no width and height"
-                )
-                return [], batch * self._groups.batch_size
-            group.append((number, index))
-            drawn = number + 1
-            if len(group) == self._groups.batch_size:
-                group.clear()
-                left -= 1
-        return sorted(itertools.chain(*waiting)), drawn
+    def __call__(self, index: int) -> bool:
+        if index not in self._known:
+            record = self._records[index]
+            self._known[index] = record["width"] > record["height"]
+        return self._known[index]
 
-    def _wide(self, index: int) -> bool:
-        if index not in self._is_wide:
-            record: Mapping[str, Any] = self._records[index]
-            self._is_wide[index] = record["width"] > record["height"]
-        return self._is_wide[index]
+
+def _is_wide(dataset: Dataset) -> _Width | None:
+    """Asks the records of a MapDataset, or what there is; None if they do not say."""
+    records = dataset._dataset if isinstance(dataset, MapDataset) else dataset
+    return _Width(records) if {"width", "height"} <= set(records[0]) else None
 
 
 class _SeededDataset(Dataset):
