@@ -104,7 +104,8 @@ class BestCheckpointer(hooks.BestCheckpointer):
 class EvalHook(hooks.EvalHook):
     """Detectron2's hook, which makes up for an evaluation that a run was killed in.
 
-    The checkpoint that the run goes on from was written before it.
+    The checkpoint that the run goes on from was written before it. That of a finished run is
+    evaluated once more, under the same number.
 
     Args:
         eval_period, eval_function: see Detectron2's.
@@ -117,6 +118,8 @@ class EvalHook(hooks.EvalHook):
 
     def before_train(self) -> None:
         start, storage = self.trainer.start_iter, self.trainer.storage
+        if start >= self.trainer.max_iter:  # nothing is left: the loop will count one more
+            self.trainer.iter = start - 1
         if not self._period or start % self._period or not 0 < start < self.trainer.max_iter:
             return
         if comm.all_gather(was_evaluated(self._folder, start - 1))[0]:
