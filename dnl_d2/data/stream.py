@@ -70,16 +70,14 @@ class TrainingStream:
 
 
 def seed_all(*key: int) -> None:
-    """Sets the random states of Python, NumPy and PyTorch, on all devices, by a key."""
-    torch.manual_seed(_seed_python_and_numpy(*key))
-
-
-def _seed_python_and_numpy(*key: int) -> int:
-    """A third seed is returned, for PyTorch."""
-    seeds = np.random.SeedSequence(key).generate_state(3)
-    random.seed(int(seeds[0]))
-    np.random.seed(seeds[1])
-    return int(seeds[2])
+    """Sets the random states of Python, NumPy and PyTorch, on the CPU and on CUDA, by a key."""
+    python, numpy, torch_ = np.random.SeedSequence(key).generate_state(3).tolist()
+    random.seed(python)
+    np.random.seed(numpy)
+    # Unlike torch.manual_seed, which takes ten times as long where there is no CUDA.
+    torch.default_generator.manual_seed(torch_)
+    if torch.cuda.is_initialized() and get_worker_info() is None:  # in a fork it cannot be used
+        torch.cuda.manual_seed_all(torch_)
 
 
 def _prepared(loader: Any, seed: int) -> "tuple[Any, _Samples | None, str]":
@@ -218,8 +216,7 @@ class _SeededDataset(Dataset):
 
     def __getitem__(self, sample: tuple[int, int]) -> Any:
         number, index = sample
-        # Loading runs on the CPU: other devices are left alone, which may not even be usable here.
-        torch.default_generator.manual_seed(_seed_python_and_numpy(self._seed, _SAMPLE, number))
+        seed_all(self._seed, _SAMPLE, number)
         if isinstance(self.dataset, MapDataset):
             _forget_failures(self.dataset, number)
         return self.dataset[index]

@@ -38,7 +38,7 @@ def only_run_in(folder: str, *, key: str) -> Iterator[None]:
         return
     with _opened(folder) as file:
         _lock(file, f"{key} {folder}")
-        for leftover in Path(folder).glob(f"model_*{TEMPORARY}"):
+        for leftover in Path(folder).glob(f"*{TEMPORARY}"):
             with contextlib.suppress(OSError):
                 leftover.unlink()
         yield

@@ -131,12 +131,23 @@ class EvalHook(hooks.EvalHook):
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's hook, which also deletes what is old of the part of a run before it resumed."""
+    """Detectron2's hook, which also does what a run that was killed has left to do.
+
+    It deletes that run's checkpoints in their turn, and writes ``model_final.pth`` if that run did
+    not come to it after its last iteration.
+    """
 
     def before_train(self) -> None:
         super().before_train()
-        earlier = numbered(self.checkpointer.save_dir) if self.trainer.start_iter else []
-        self.recent_checkpoints = [path for n, path in earlier if n < self.trainer.start_iter]
+        start = self.trainer.start_iter
+        if not start:
+            return
+        earlier = numbered(self.checkpointer.save_dir)
+        self.recent_checkpoints = [path for n, path in earlier if n < start]
+        final = f"{self.file_prefix}_final"
+        if start == self.max_iter and final not in self.checkpointer.get_checkpoint_file():
+            self.trainer.iter = start - 1
+            self.checkpointer.save(final, iteration=start - 1)
 
 
 class PreciseBN(hooks.PreciseBN):

@@ -201,6 +201,19 @@ def test_checkpoints_from_before_an_interruption_are_deleted_in_their_turn(tmp_p
     ]
 
 
+def test_a_run_that_was_killed_before_its_final_checkpoint_writes_it(tmp_path):
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
+    hook = PeriodicCheckpointer(checkpointer, period=2)
+    checkpointer.save("model_final", iteration=1)  # of a shorter run
+    checkpointer.save("model_0000003", iteration=3)
+    for written in (True, False):
+        hook.trainer = SimpleNamespace(start_iter=4, max_iter=4, iter=4)
+        hook.before_train()
+        assert torch.load(tmp_path / "model_final.pth")["iteration"] == 3
+        assert hook.trainer.iter == (3 if written else 4)
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_final.pth")
+
+
 def test_a_diverged_model_is_not_saved(tmp_path):
     model = nn.Linear(2, 2)
     checkpointer = Checkpointer(model, str(tmp_path))
