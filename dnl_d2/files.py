@@ -18,10 +18,11 @@ class WriteError(UsageError):
 
 
 @contextlib.contextmanager
-def renamed_when_whole(path: str) -> Iterator[str]:
+def renamed_when_whole(path: str, *, durable: bool = False) -> Iterator[str]:
     """A name in the same folder to write under, which is then renamed to ``path``.
 
-    ``path`` is whole or as it was before, also if the process is killed.
+    ``path`` is whole or as it was before, also if the process is killed; if it is ``durable``, also
+    if the machine fails, for which the disk is waited for.
 
     Raises:
         WriteError: the file cannot be written, with the reason.
@@ -31,7 +32,11 @@ def renamed_when_whole(path: str) -> Iterator[str]:
     temporary = f"{path}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}"
     try:
         yield temporary
+        if durable:
+            _wait_for_disk(temporary)
         os.replace(temporary, path)
+        if durable:
+            _wait_for_disk(os.path.dirname(path) or ".")
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         if getattr(error, "errno", None) in _FULL:
             reason = "no space left on the disk: make room and run again"
@@ -43,15 +48,27 @@ def renamed_when_whole(path: str) -> Iterator[str]:
             os.remove(temporary)
 
 
-def write_bytes(path: str, content: bytes) -> None:
+def _wait_for_disk(path: str) -> None:
+    """Until a file, or the names in a folder, are on it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks' folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: str, content: bytes, *, durable: bool = False) -> None:
     """Writes a file by :func:`renamed_when_whole`."""
-    with renamed_when_whole(path) as temporary, open(temporary, "wb") as file:
+    with renamed_when_whole(path, durable=durable) as temporary, open(temporary, "wb") as file:
         file.write(content)
 
 
-def write_text(path: str, text: str) -> None:
+def write_text(path: str, text: str, *, durable: bool = False) -> None:
     """Writes a UTF-8 file by :func:`renamed_when_whole`."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), durable=durable)
 
 
 def check_folder(path: str) -> None:

@@ -2,20 +2,20 @@
 
 import logging
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import ParseResult, parse_qs
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
-from torch import nn
+from torch import Tensor, nn
 
 from dnl_d2.checkpoint.describe.architecture import describe
 from dnl_d2.checkpoint.detectron2_zoo import cannot_be_fetched, resolve_weights
 from dnl_d2.checkpoint.keymap import strip_prefix
 from dnl_d2.checkpoint.reading import read_weights
+from dnl_d2.checkpoint.run_checkpoints import BEST, newest_first
 from dnl_d2.checkpoint.translate import to_model
 from dnl_d2.checkpoint.unmatched import tell_of_unmatched
 from dnl_d2.errors import UsageError
@@ -23,11 +23,13 @@ from dnl_d2.files import renamed_when_whole, write_text
 
 _log = logging.getLogger(__name__)
 
-# The best checkpoint is for evaluation: its run goes on from the last one.
-BEST = "model_best"
 _ANOTHER_FOLDER = (
     "start the new model in another output folder (OUTPUT_DIR, LazyConfig: train.output_dir)"
 )
+
+
+class UnreadableError(UsageError):
+    """A file that is not there, or cannot be read: another one may do."""
 
 
 class OtherModelError(UsageError):
@@ -70,6 +72,7 @@ class Checkpointer(DetectionCheckpointer):
         self.unfilled: tuple[str, ...] = ()
         self.described = ""
         self._origin: Mapping[str, str] = {}
+        self._resumed_from = ""
         self._resuming = False
         self._needs_all = False  # or loading fails, and its message says what is lacking
         self._parsed_url_during_load: ParseResult | None = None
@@ -79,24 +82,46 @@ class Checkpointer(DetectionCheckpointer):
 
         Raises:
             WriteError: the file cannot be written; an earlier one of that name stays.
+            FloatingPointError: the model holds NaN or infinite values; likewise.
         """
         if not self.save_dir or not self.save_to_disk:
             return
         resumed = {key: part.state_dict() for key, part in self.checkpointables.items()}
         content = {"model": self.model.state_dict(), **resumed, **kwargs}
         path = os.path.join(self.save_dir, f"{name}.pth")
+        _require_finite(content["model"], path)
         self.logger.info(f"Saving checkpoint to {path}")
-        with renamed_when_whole(path) as temporary:
+        with renamed_when_whole(path, durable=True) as temporary:
             torch.save(content, temporary)
         if name != BEST:
             self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Names the checkpoint that ``--resume`` goes on from."""
-        write_text(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        write_text(path, last_filename_basename, durable=True)
+        self._resumed_from = ""
+
+    def has_checkpoint(self) -> bool:
+        """Whether the folder has a checkpoint of a run to go on from."""
+        return bool(self.get_checkpoint_file())
+
+    def get_checkpoint_file(self) -> str:
+        """The checkpoint that a run goes on from, or has gone on from; empty for none."""
+        return self._resumed_from or next(self._to_resume_from(), "")
+
+    def _to_resume_from(self) -> Iterator[str]:
+        """The last checkpoint, and where that is not known or is broken the newest first."""
+        last = super().get_checkpoint_file() if super().has_checkpoint() else ""
+        if last:
+            yield last
+        if self.save_dir:
+            yield from (path for path in newest_first(self.save_dir) if path != last)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Goes on from the last checkpoint of the folder, or loads weights.
+
+        A checkpoint that cannot be read is passed over for the one before, with a warning.
 
         Args:
             path: file, address or zoo name to start from where there is nothing to resume; empty
@@ -109,13 +134,24 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             UsageError: the file is missing, unreadable, or of another model or run.
         """
-        resumed = resume and self.has_checkpoint()
-        source = "--resume" if resumed else self.key
-        path = self.get_checkpoint_file() if resumed else path
-        try:
-            path = resolve_weights(path, source)
-        except UsageError as error:
-            raise UsageError(f"{error}{_other_checkpoints(path)}") from error
+        if not resume or not self.has_checkpoint():
+            return self._load_from(resolve_weights(path, self.key), self.key)
+        broken: UnreadableError | None = None
+        for path in self._to_resume_from():
+            if broken is not None:
+                _log.warning(f"{broken}; going on from {os.path.basename(path)} instead")
+            try:
+                found = self._load_from(_to_resume(path), "--resume")
+            except UnreadableError as error:
+                broken = error
+            else:
+                self._resumed_from = path
+                return found
+        assert broken is not None  # there was one at least
+        raise broken
+
+    def _load_from(self, path: str, source: str) -> dict[str, Any]:
+        resumed = source == "--resume"
         # What is resumed beside the model, such as momenta, fits no other model.
         self._resuming = resumed and bool(self.checkpointables)
         try:
@@ -124,8 +160,7 @@ class Checkpointer(DetectionCheckpointer):
             remedy = f"; {_ANOTHER_FOLDER}" if resumed else ""
             raise UsageError(f"{source}: {path}: {error}{remedy}") from error
         except UsageError as error:
-            others = _other_checkpoints(path) if resumed else ""
-            raise UsageError(f"{source}: {error}{others}") from error
+            raise type(error)(f"{source}: {error}") from error
         except Exception as error:  # the checkpoints' owners raise anything
             raise self._cannot_load(source, path, error) from error
         finally:
@@ -179,7 +214,10 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Reads and, where the names are not the model's, translates a file."""
-        weights = read_weights(filename)
+        try:
+            weights = read_weights(filename)
+        except UsageError as error:
+            raise UnreadableError(str(error)) from error
         assert self._parsed_url_during_load is not None  # load() has set it
         query = parse_qs(self._parsed_url_during_load.query)
         try:
@@ -227,15 +265,21 @@ class Checkpointer(DetectionCheckpointer):
         tell_of_unmatched(incompatible, missing, in_full_only=failing)
 
 
-def _other_checkpoints(path: str) -> str:
-    """What else a run may be resumed from, in words."""
-    folder, name = os.path.split(path)
-    files = os.listdir(folder) if os.path.isdir(folder) else ()
-    unfit = (name, f"{BEST}.pth")
-    others = sorted(f for f in files if re.fullmatch(r"model_.*\.pth", f) and f not in unfit)
-    if not others:
-        return ""
-    return (
-        f"; the folder has {', '.join(others[-3:])} as well: write one of these names into "
-        f"{os.path.join(folder, 'last_checkpoint')}"
-    )
+def _to_resume(path: str) -> str:
+    try:
+        return resolve_weights(path, "--resume")
+    except UsageError as error:
+        raise UnreadableError(str(error)) from error
+
+
+def _require_finite(state: Mapping[str, Any], path: str) -> None:
+    wrong = [
+        key
+        for key, value in state.items()
+        if isinstance(value, Tensor) and not torch.isfinite(value).all()
+    ]
+    if wrong:
+        raise FloatingPointError(
+            f"{path} is not written, as {len(wrong)} of {len(state)} tensors hold NaN or infinite "
+            f"values, such as {wrong[0]!r}"
+        )

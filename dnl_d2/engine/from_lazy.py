@@ -91,6 +91,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
             (_WARMUP, select_lazy(cfg, _WARMUP)),
             (_STEPS, select_lazy(cfg, _STEPS)),
         ),
+        seed=settings.seed,
         model_class=_model_class(cfg),
         build_model=lambda: _build_model(cfg),
         weights=settings.init_checkpoint,

@@ -88,6 +88,7 @@ def from_yaml(
             ("SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS),
             ("SOLVER.STEPS", solver.STEPS if "MultiStep" in solver.LR_SCHEDULER_NAME else ()),
         ),
+        seed=cfg.SEED,
         model_class=_model_class(cfg),
         build_model=lambda: builder.build_model(cfg),
         weights=cfg.MODEL.WEIGHTS,

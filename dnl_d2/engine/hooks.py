@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +16,15 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from dnl_d2.checkpoint import read_weights
-from dnl_d2.checkpoint.checkpointer import BEST, Checkpointer
+from dnl_d2.checkpoint.checkpointer import Checkpointer
+from dnl_d2.checkpoint.run_checkpoints import BEST, numbered
+from dnl_d2.data.stream import TrainingStream
 from dnl_d2.engine.interruption import StopRequest, StopWhenAsked
 from dnl_d2.engine.reports import TrainingReport, showing_pictures, with_own_writers
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling.compilation import uncompiled
+from dnl_d2.reporting.curves import was_evaluated
 from dnl_d2.reporting.wandb_writer import WandbWriter
 
 _log = logging.getLogger(__name__)
@@ -68,6 +72,8 @@ class BestCheckpointer(hooks.BestCheckpointer):
         if best.get("metric") in self._metrics and isinstance(best.get("figure"), float):
             self._decided_by = best["metric"]
             self.best_metric, self.best_iter = best["figure"], best.get("iteration")
+        if any(metric in self.trainer.storage.latest() for metric in self._metrics):
+            self._best_checking()  # an evaluation that was made up for
 
     def _best_checking(self) -> None:
         known = self.trainer.storage.latest()
@@ -96,12 +102,81 @@ class BestCheckpointer(hooks.BestCheckpointer):
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
 
 
+class EvalHook(hooks.EvalHook):
+    """Detectron2's hook, which makes up for an evaluation that a run was killed in.
+
+    The checkpoint that the run goes on from was written before it. That of a finished run is
+    evaluated once more, under the same number.
+
+    Args:
+        eval_period, eval_function: see Detectron2's.
+        folder: of the run.
+    """
+
+    def __init__(self, eval_period: int, eval_function: Callable[[], dict], folder: str):
+        super().__init__(eval_period, eval_function)
+        self._folder = folder
+
+    def before_train(self) -> None:
+        start, storage = self.trainer.start_iter, self.trainer.storage
+        if start >= self.trainer.max_iter:  # nothing is left: the loop will count one more
+            self.trainer.iter = start - 1
+        if not self._period or start % self._period or not 0 < start < self.trainer.max_iter:
+            return
+        if comm.all_gather(was_evaluated(self._folder, start - 1))[0]:
+            return
+        _log.info(f"the evaluation of iteration {start - 1} is made up for")
+        storage.iter = start - 1
+        self._do_eval()
+        storage.iter = start
+
+
+class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
+    """Detectron2's hook, which also does what a run that was killed has left to do.
+
+    It deletes that run's checkpoints in their turn, and writes ``model_final.pth`` if that run did
+    not come to it after its last iteration.
+    """
+
+    def before_train(self) -> None:
+        super().before_train()
+        start = self.trainer.start_iter
+        if not start:
+            return
+        earlier = numbered(self.checkpointer.save_dir)
+        self.recent_checkpoints = [path for n, path in earlier if n < start]
+        final = f"{self.file_prefix}_final"
+        if start == self.max_iter and final not in self.checkpointer.get_checkpoint_file():
+            self.trainer.iter = start - 1
+            self.checkpointer.save(final, iteration=start - 1)
+
+
 class PreciseBN(hooks.PreciseBN):
-    """Detectron2's hook, whose own hooks at the norms a compiled model would not call."""
+    """Detectron2's hook, with the batches that come next in the training.
+
+    So they are the same ones where a run was interrupted before. The hook's own hooks at the norms
+    a compiled model would not call.
+
+    Args:
+        period: iterations between updates.
+        model: has norms in training mode.
+        step: trains on a TrainingStream.
+        num_iter: batches for an update.
+    """
+
+    def __init__(self, period: int, model: nn.Module, step: SimpleTrainer, num_iter: int):
+        super().__init__(period, model, None, num_iter)
+        self._step = weakref.proxy(step)  # which holds its hooks
+        self._stream: TrainingStream | None = None
 
     def update_stats(self) -> None:
+        training = self._step.data_loader
+        self._stream = self._stream or training.reseeded(training.seed)
+        self._stream.start = training.start + self.trainer.iter + 1 - self.trainer.start_iter
+        self._data_iter = iter(self._stream)
         with uncompiled():
             super().update_stats()
+        self._data_iter = None  # and with it the processes that load
 
 
 class ResumeNotes(hooks.HookBase):
@@ -173,8 +248,7 @@ def build_hooks(
     main = comm.is_main_process()
     precise = None
     if spec.precise_bn and get_bn_modules(model):
-        loader = spec.build_train_loader()
-        precise = PreciseBN(spec.eval_period, model, loader, spec.precise_bn)
+        precise = PreciseBN(spec.eval_period, model, step, spec.precise_bn)
     shown = showing_pictures(spec, checkpointer.model, evaluate) if evaluate else None
     stopping = StopWhenAsked(stop, checkpointer) if stop is not None else None
     if stopping and shown:
@@ -185,9 +259,9 @@ def build_hooks(
         ResumeNotes(step.optimizer) if main else None,
         hooks.LRScheduler(scheduler=schedule),
         precise,
-        hooks.PeriodicCheckpointer(checkpointer, **spec.checkpoints) if main else None,
+        PeriodicCheckpointer(checkpointer, **spec.checkpoints) if main else None,
         stopping,
-        hooks.EvalHook(spec.eval_period, shown) if shown else None,
+        EvalHook(spec.eval_period, shown, spec.output_dir) if shown else None,
         best_checkpoint_hook(spec.test_sets, spec.eval_period, checkpointer),
         TrainingReport(spec, checkpointer.model, step) if main else None,
         PeriodicWriter(writers, period=spec.log_period) if main else None,

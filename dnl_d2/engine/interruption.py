@@ -199,6 +199,7 @@ class StopWhenAsked(hooks.HookBase):
         self._request = request
         self._checkpointer = checkpointer
         self._group: Any = None  # of all processes, for what has nothing to do with a GPU
+        self._trained = False  # an iteration
         self._stopped: Stopped | None = None
 
     def before_train(self) -> None:
@@ -206,6 +207,7 @@ class StopWhenAsked(hooks.HookBase):
             self._group = dist.new_group(backend="gloo")
 
     def after_step(self) -> None:
+        self._trained = True
         if self._asked_anywhere():
             self._stop("")
 
@@ -219,7 +221,7 @@ class StopWhenAsked(hooks.HookBase):
                 with self._request.abandoning():
                     return evaluate()
             except _EvaluationAbandoned:
-                self._stop(", whose evaluation was not finished")
+                self._stop(", an evaluation not finished")
 
         return run
 
@@ -232,24 +234,29 @@ class StopWhenAsked(hooks.HookBase):
         return bool(flag)
 
     def _stop(self, note: str) -> NoReturn:
-        iteration, last = self.trainer.iter, self.trainer.max_iter - 1
-        name = "model_final" if iteration >= last else f"model_{iteration:07d}"
-        path = os.path.join(self._checkpointer.save_dir, f"{name}.pth")
-        if comm.is_main_process():
-            known = self._checkpointer.has_checkpoint()
-            if not known or self._checkpointer.get_checkpoint_file() != path:
-                self._checkpointer.save(name, iteration=iteration)
+        if self._trained and comm.is_main_process():
+            self._save()
         _end_children()
         if self._group is not None:
             # The first process that ends has the others ended. None waits for one that is gone.
             with contextlib.suppress(RuntimeError):
                 dist.monitored_barrier(self._group, timeout=_WAIT_FOR_CHECKPOINT)
         reason = self._request.reason or "another process was asked to stop"
+        done = f"after iteration {self.trainer.iter}" if self._trained else "before an iteration"
         self._stopped = Stopped(
-            f"{reason}: stopped after iteration {iteration}{note}; {path} is saved, and --resume "
-            "goes on from it"
+            f"{reason}: stopped {done}{note}; --resume goes on from "
+            f"{self._checkpointer.get_checkpoint_file()}"
         )
         raise self._stopped
+
+    def _save(self) -> None:
+        """Writes the checkpoint of the iteration, unless it has been."""
+        iteration, last = self.trainer.iter, self.trainer.max_iter - 1
+        name = "model_final" if iteration >= last else f"model_{iteration:07d}"
+        path = os.path.join(self._checkpointer.save_dir, f"{name}.pth")
+        known = self._checkpointer.has_checkpoint()
+        if not known or self._checkpointer.get_checkpoint_file() != path:
+            self._checkpointer.save(name, iteration=iteration)
 
 
 def _end_at_once(number: int) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from dnl_d2.checkpoint.run_checkpoints import newest_first
 from dnl_d2.errors import UsageError
 from dnl_d2.reporting.curves import CURVES, METRICS
 from dnl_d2.reporting.wandb_writer import FOLDER as WANDB_FOLDER
@@ -29,12 +30,12 @@ def require_room(folder: str, *, key: str, weights: str, resume: bool, overwrite
     """
     found = _checkpoints(folder)
     names = weights_in(folder)
-    last = os.path.join(folder, "last_checkpoint")
     if resume:
-        if names and not os.path.isfile(last):
+        last = os.path.join(folder, "last_checkpoint")
+        if names and not os.path.isfile(last) and not any(newest_first(folder)):
             raise UsageError(
-                f"--resume: {key} {folder} holds weights ({names}), but no last_checkpoint: write "
-                f"into {last} which of them to go on from, or start anew with --overwrite"
+                f"--resume: {key} {folder} holds weights ({names}), but no checkpoint of a run: "
+                f"write into {last} which of them to go on from, or start anew with --overwrite"
             )
         return
     if not overwrite and names:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,16 +38,15 @@ class TrainingReport(hooks.HookBase):
     """
 
     def __init__(self, spec: RunSpec, model: nn.Module, step: SimpleTrainer):
-        self._spec, self._model, self._optimizer = spec, model, step.optimizer
-        self._images = images_in(step.data_loader)
+        self._spec, self._model, self._step = spec, model, weakref.proxy(step)
         self._history = RunHistory(spec.output_dir)
 
     def before_train(self) -> None:
         spec, start = self._spec, self.trainer.start_iter
         origin = spec.weights or "none, from random numbers"
         weights = f"of iteration {start}, resumed" if start else origin
-        rate = max(g.get("initial_lr", g["lr"]) for g in self._optimizer.param_groups)
-        images = self._images
+        rate = max(g.get("initial_lr", g["lr"]) for g in self._step.optimizer.param_groups)
+        images = images_in(self._step.data_loader)
         passes = f" ({spec.max_iter * spec.batch_size / images:.3g} epochs)" if images else ""
         sets = ", ".join(spec.train_sets)
         period = f"every {spec.eval_period} iterations" if spec.eval_period else "at the end"
@@ -56,10 +56,15 @@ class TrainingReport(hooks.HookBase):
             "training": sets + (f" ({images} images)" if images else ""),
             "evaluation": f"{tested}, {period}" if tested else "none",
             "iterations": f"{start} to {spec.max_iter} of {spec.batch_size} images{passes}",
-            "optimizer": f"{type(self._optimizer).__name__}, learning rate {rate:g}",
+            "optimizer": f"{type(self._step.optimizer).__name__}, learning rate {rate:g}",
         }
         _log.info(_table("training", lines))
-        self._history.begin(kind="training", from_iteration=start, to_iteration=spec.max_iter)
+        self._history.begin(
+            kind="training",
+            seed=getattr(self._step.data_loader, "seed", None),
+            from_iteration=start,
+            to_iteration=spec.max_iter,
+        )
 
     def after_train(self) -> None:
         done = self.trainer.iter

@@ -19,6 +19,7 @@ from dnl_d2.data.datasets.configured import register_configured
 from dnl_d2.data.datasets.registration import listed_once
 from dnl_d2.engine.environment import set_up
 from dnl_d2.engine.failures import explaining_failures
+from dnl_d2.engine.folder_lock import only_run_in
 from dnl_d2.engine.from_lazy import from_lazy
 from dnl_d2.engine.from_yaml import from_yaml
 from dnl_d2.engine.hooks import build_hooks
@@ -92,15 +93,20 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
         check_multi_scale(spec, spec.model_class)
     if not args.resume:
         resolve_weights(spec.weights, spec.keys.weights)
-    overwrite = getattr(args, "overwrite", False)
-    if not args.eval_only:
-        require_room(
-            spec.output_dir,
-            key=spec.keys.output_dir,
-            weights=spec.weights,
-            resume=args.resume,
-            overwrite=overwrite,
-        )
+    if args.eval_only:
+        return _carry_out(spec, args)
+    require_room(
+        spec.output_dir,
+        key=spec.keys.output_dir,
+        weights=spec.weights,
+        resume=args.resume,
+        overwrite=getattr(args, "overwrite", False),
+    )
+    with only_run_in(spec.output_dir, key=spec.keys.output_dir):
+        return _carry_out(spec, args)
+
+
+def _carry_out(spec: RunSpec, args: argparse.Namespace) -> dict:
     set_up(spec.config, args, output_dir=spec.output_dir)
     for note in spec.notes:
         _log.info(note)
@@ -118,7 +124,12 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
         if args.eval_only:
             return _evaluate(spec, resume=args.resume)
         latest = getattr(args, "latest_stop", None)
-        return _train(spec, resume=args.resume, overwrite=overwrite, latest_stop=latest)
+        return _train(
+            spec,
+            resume=args.resume,
+            overwrite=getattr(args, "overwrite", False),
+            latest_stop=latest,
+        )
 
 
 def _evaluate(spec: RunSpec, *, resume: bool) -> dict:

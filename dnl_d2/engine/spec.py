@@ -85,6 +85,7 @@ class RunSpec:
         device: where the model runs.
         notes: lines for the log on how the config was fitted to this run.
         warnings: lines on what of the config may not be meant.
+        seed: of all that is random; negative for another one each run.
 
         model_class: class of the model; None if it cannot be told before the model is built.
         build_model: the model, on its device, with initial weights.
@@ -131,6 +132,7 @@ class RunSpec:
     device: str
     notes: tuple[str, ...]
     warnings: Sequence[str]
+    seed: int
 
     model_class: type | None
     build_model: Callable[[], nn.Module]

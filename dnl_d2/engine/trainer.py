@@ -23,6 +23,7 @@ from dnl_d2.config.keys import FULL_MODEL
 from dnl_d2.data.naming_mapper import NamingMapper
 from dnl_d2.engine.environment import plain_batch_norm_if_alone
 from dnl_d2.engine.failures import explaining_failures
+from dnl_d2.engine.folder_lock import only_run_in
 from dnl_d2.engine.from_yaml import from_yaml, mapper_of_yaml
 from dnl_d2.engine.hooks import build_hooks
 from dnl_d2.engine.multi_scale import check_multi_scale
@@ -64,7 +65,8 @@ class Trainer(DefaultTrainer):
         """Trains from where :meth:`resume_or_load` has left off.
 
         Raises:
-            UsageError: the loss diverged, or a checkpoint cannot be written.
+            UsageError: the loss diverged, a checkpoint cannot be written, or another training
+                writes into the folder.
         """
         earlier = weights_in(self.cfg.OUTPUT_DIR)
         if self.start_iter == 0 and earlier:
@@ -72,7 +74,7 @@ class Trainer(DefaultTrainer):
                 f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} holds the weights of another run ({earlier}), "
                 "which this one overwrites"
             )
-        with explaining_failures():
+        with only_run_in(self.cfg.OUTPUT_DIR, key="OUTPUT_DIR"), explaining_failures():
             return super().train()
 
     def build_hooks(self) -> list[hooks.HookBase | None]:

@@ -5,13 +5,15 @@ import weakref
 from typing import Any
 
 from detectron2.engine import SimpleTrainer, TrainerBase
+from detectron2.utils import comm
 from torch import nn
 
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.batch_size import SameBatchSize
+from dnl_d2.data.stream import TrainingStream
 from dnl_d2.engine.environment import data_parallel, plain_batch_norm_if_alone
 from dnl_d2.engine.precision import autocast_dtype
-from dnl_d2.engine.resume import LoopState
+from dnl_d2.engine.resume import DataState, LoopState
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.engine.step import build_step, check_parts
 from dnl_d2.errors import building
@@ -52,18 +54,23 @@ def build_training(
         _log.info(f"{spec.keys.compile}: {parts} compiled, which the first iterations wait for")
     with building("optimizer, loader and schedule"):
         optimizer = spec.build_optimizer(model)
-        loader = spec.build_train_loader()
+        stream = TrainingStream(
+            spec.build_train_loader,
+            seed=comm.shared_random_seed() if spec.seed < 0 else spec.seed,
+            batch_size=spec.batch_size,
+        )
         schedule = spec.build_schedule(optimizer)
     parallel = data_parallel(model, spec.device, **spec.ddp)
     step = build_step(
-        parallel, loader, optimizer, device=spec.device, dtype=dtype, parts=spec.accumulate
+        parallel, stream, optimizer, device=spec.device, dtype=dtype, parts=spec.accumulate
     )
+    data = DataState(weakref.proxy(step), seeded=spec.seed >= 0)
     checkpointer = Checkpointer(
         parallel,
         spec.output_dir,
         key=spec.keys.weights,
         channel_order=spec.channel_order,
-        trainer=LoopState(weakref.proxy(loop or step), nested=loop is not None),
+        trainer=LoopState(weakref.proxy(loop or step), nested=loop is not None, data=data),
         batch_size=SameBatchSize(spec.batch_size, scaled=spec.scaled),
     )
     return step, schedule, checkpointer

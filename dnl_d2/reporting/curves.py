@@ -100,6 +100,13 @@ def read_metrics(path: str) -> Series:
     return series
 
 
+def was_evaluated(folder: str, iteration: int) -> bool:
+    """Whether ``metrics.json`` in a folder has a figure of an evaluation in an iteration."""
+    path = os.path.join(folder, METRICS)
+    series = read_metrics(path) if os.path.isfile(path) else {}
+    return any(iteration in series[name][0] for name in series if name.endswith(FIGURES))
+
+
 def _figure(series: Series) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

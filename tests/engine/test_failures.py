@@ -93,19 +93,25 @@ def test_other_errors_stay_what_they_are():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_broken_checkpoint_names_the_others(kind, tmp_path):
-    run(kind(tmp_path, length=2, period=1), arguments())
-    final = tmp_path / "model_final.pth"
-    final.write_bytes(final.read_bytes()[:1000])
-    hint = "model_0000000.pth, model_0000001.pth as well: write one of these names into"
-    with pytest.raises(UsageError, match=rf"--resume: .*{hint}"):
-        run(kind(tmp_path, length=3), arguments(resume=True))
-    final.unlink()
-    with pytest.raises(UsageError, match=rf"--resume: there is no weights file.*{hint}"):
-        run(kind(tmp_path, length=3), arguments(resume=True))
-    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+def test_the_checkpoint_before_takes_the_place_of_a_broken_one(kind, tmp_path, caplog):
+    run(kind(tmp_path, length=3, period=1), arguments())
+    for name in ("model_final.pth", "model_0000002.pth", "model_0000001.pth"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1000])
+    (tmp_path / "model_0000001.pth").unlink()
     run(kind(tmp_path, length=3), arguments(resume=True))
-    assert torch.load(final, weights_only=False)["iteration"] == 2
+    log = (tmp_path / "log.txt").read_text()
+    assert "model_final.pth: truncated" in log and "on from model_0000002.pth instead" in log
+    assert "model_0000002.pth: truncated" in log and "on from model_0000000.pth instead" in log
+    assert "iterations  1 to 3" in log
+    (tmp_path / "last_checkpoint").write_text("model_gone.pth")
+    run(kind(tmp_path, length=4), arguments(resume=True))
+    log = (tmp_path / "log.txt").read_text()
+    assert "model_gone.pth'" in log and "on from model_final.pth instead" in log
+    assert "iterations  3 to 4" in log
+    for path in tmp_path.glob("model_*.pth"):
+        path.write_bytes(b"")
+    with pytest.raises(UsageError, match=r"^--resume: .*/model_0000000.pth: an empty file"):
+        run(kind(tmp_path, length=5), arguments(resume=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -88,7 +88,20 @@ def test_an_evaluation_is_abandoned(tmp_path, monkeypatch):
         run(yaml_config(tmp_path, length=5, eval_period=2), arguments())
     assert evaluated == [True]
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
-    assert "iteration 1, whose evaluation was not finished; " in (tmp_path / "log.txt").read_text()
+    assert "iteration 1, an evaluation not finished; " in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_evaluation_that_is_made_up_for_is_abandoned_too(tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("detectron2.engine.defaults.inference_on_dataset", interrupted)
+    for resume in (False, True):
+        with pytest.raises(Stopped) as ended:
+            run(yaml_config(tmp_path, length=5, eval_period=2), arguments(resume=resume))
+        assert [file.name for file in tmp_path.glob("*.pth")] == ["model_0000001.pth"]
+    assert "SIGTERM: stopped before an iteration, an evaluation" in ended.value.message
 
 
 @pytest.mark.usefixtures("environment")

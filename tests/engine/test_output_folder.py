@@ -60,12 +60,18 @@ def test_mistakes_delete_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [yaml_config, lazy_config])
-def test_a_run_is_resumed_only_from_what_it_names(kind, tmp_path):
+def test_a_run_that_does_not_name_its_last_checkpoint_goes_on_from_the_newest(kind, tmp_path):
     """Else it would start at iteration 0, over the weights that are there."""
-    run(kind(tmp_path, **SHORT), arguments())
+    run(kind(tmp_path, length=3, period=2), arguments())
+    (tmp_path / "last_checkpoint").unlink()
+    (tmp_path / "model_0000001.pth").touch()
+    run(kind(tmp_path, length=4, period=3), arguments(resume=True))
+    assert "iterations  3 to 4" in (tmp_path / "log.txt").read_text()
+    for path in tmp_path.glob("model_[0f]*.pth"):
+        path.unlink()
     (tmp_path / "last_checkpoint").unlink()
     before = contents(tmp_path)
-    with pytest.raises(UsageError, match=r"model_final.pth\), but no last_checkpoint: write into"):
+    with pytest.raises(UsageError, match=r"model_best.pth\), but no checkpoint of a run: write"):
         run(kind(tmp_path, **SHORT), arguments(resume=True))
     assert contents(tmp_path) == before
     (tmp_path / "model_gone.pth").symlink_to(tmp_path / "nowhere")

@@ -1,0 +1,67 @@
+"""One training at a time in an output folder."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from detectron2.utils import comm
+
+from dnl_d2.errors import UsageError, building, printable
+from dnl_d2.files import TEMPORARY
+
+LOCK = "run.lock"
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def only_run_in(folder: str, *, key: str) -> Iterator[None]:
+    """Keeps other trainings out of a folder, and removes what killed ones have half written.
+
+    The lock is the operating system's: it ends with the main process, however that ends, and does
+    not pass to processes that it has started. Where a file system has none (some network disks),
+    nothing is kept out.
+
+    Args:
+        folder: made if it is missing.
+        key: the config key of the folder, for the message.
+
+    Raises:
+        UsageError: a training is running there, or the folder cannot be written.
+    """
+    if not comm.is_main_process():
+        yield
+        return
+    with _opened(folder) as file:
+        _lock(file, f"{key} {folder}")
+        for leftover in Path(folder).glob(f"*{TEMPORARY}"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+        yield
+
+
+def _opened(folder: str) -> IO[str]:
+    with building(f"the output folder {folder}"):
+        os.makedirs(folder, exist_ok=True)
+        return open(os.path.join(folder, LOCK), "a+", encoding="utf-8")
+
+
+def _lock(file: IO[str], folder: str) -> None:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        holder = printable(file.read(200).strip()) or "unknown"
+        raise UsageError(
+            f"{folder}: another training writes there ({holder}): wait for its end, end it, or "
+            "name another folder"
+        ) from error
+    except OSError as error:
+        _log.debug(f"{file.name} cannot be locked ({error.strerror})")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
