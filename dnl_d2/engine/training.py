@@ -9,7 +9,7 @@ from torch import nn
 
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.batch_size import SameBatchSize
-from dnl_d2.engine.environment import data_parallel, plain_batch_norm_if_alone
+from dnl_d2.engine.environment import data_parallel, pin_memory, plain_batch_norm_if_alone
 from dnl_d2.engine.precision import autocast_dtype
 from dnl_d2.engine.resume import LoopState
 from dnl_d2.engine.spec import RunSpec
@@ -53,6 +53,7 @@ def build_training(
     with building("optimizer, loader and schedule"):
         optimizer = spec.build_optimizer(model)
         loader = spec.build_train_loader()
+        pin_memory(loader, spec.device)
         schedule = spec.build_schedule(optimizer)
     parallel = data_parallel(model, spec.device, **spec.ddp)
     step = build_step(
