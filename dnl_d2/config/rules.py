@@ -128,6 +128,7 @@ _RULES: tuple[tuple[str | None, str | None, Rule], ...] = (
     ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", None, POSITIVE),
     (None, "train.amp.enabled", FLAG),
     ("SOLVER.COMPILE", "train.compile", FLAG),
+    (None, "train.cudnn_benchmark", FLAG),
     (None, "train.amp.dtype", TEXT),
     (None, "train.ddp", MAPPING),
     (None, "train.init_checkpoint", TEXT),

@@ -1,8 +1,10 @@
 """Fitting a run to the machine: log and seed, device, processes."""
 
 import argparse
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dnl_d2.errors import building
+from dnl_d2.modeling.compilation import uncompiled
 from dnl_d2.reporting.console import show_essentials
 
 _log = logging.getLogger(__name__)
@@ -70,6 +73,18 @@ def pin_memory(loader: Any, device: str) -> None:
         loader = getattr(loader, "dataset", getattr(loader, "_dataset", None))
     if loader is not None and torch.device(device).type == "cuda":
         loader.pin_memory = True
+
+
+@contextlib.contextmanager
+def many_sizes() -> Iterator[None]:
+    """A context for pictures of many sizes: for none of them is anything compiled or tried out."""
+    backend = torch.backends.cudnn
+    before, backend.benchmark = backend.benchmark, False
+    try:
+        with uncompiled():
+            yield
+    finally:
+        backend.benchmark = before
 
 
 def plain_batch_norm_if_alone(model: nn.Module, device: str) -> nn.Module:

@@ -41,6 +41,7 @@ KEYS = ConfigKeys(
     amp_dtype="train.amp.dtype",
     accumulate="train.accumulate",
     compile="train.compile",
+    cudnn="train.cudnn_benchmark",
     pixel_mean="model.pixel_mean",
     wandb="train.wandb.project",
 )

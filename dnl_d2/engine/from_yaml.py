@@ -33,6 +33,7 @@ KEYS = ConfigKeys(
     amp_dtype="SOLVER.AMP.DTYPE",
     accumulate="SOLVER.ACCUMULATE",
     compile="SOLVER.COMPILE",
+    cudnn="CUDNN_BENCHMARK",
     pixel_mean="MODEL.PIXEL_MEAN",
     wandb="WANDB.PROJECT",
 )

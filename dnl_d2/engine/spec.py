@@ -24,6 +24,7 @@ class ConfigKeys:
     amp_dtype: str
     accumulate: str
     compile: str
+    cudnn: str
     pixel_mean: str
     wandb: str
 
