@@ -4,12 +4,14 @@ import logging
 import weakref
 from typing import Any
 
+import torch
 from detectron2.engine import SimpleTrainer, TrainerBase
 from torch import nn
 
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.batch_size import SameBatchSize
 from dnl_d2.engine.environment import data_parallel, pin_memory, plain_batch_norm_if_alone
+from dnl_d2.engine.optimizer import fuse
 from dnl_d2.engine.precision import autocast_dtype
 from dnl_d2.engine.resume import LoopState
 from dnl_d2.engine.spec import RunSpec
@@ -52,6 +54,7 @@ def build_training(
         _log.info(f"{spec.keys.compile}: {parts} compiled, which the first iterations wait for")
     with building("optimizer, loader and schedule"):
         optimizer = spec.build_optimizer(model)
+        fuse(optimizer, scaled=dtype is torch.float16)
         loader = spec.build_train_loader()
         pin_memory(loader, spec.device)
         schedule = spec.build_schedule(optimizer)
