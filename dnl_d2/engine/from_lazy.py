@@ -111,6 +111,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         accumulate=settings.accumulate,
         amp=settings.amp.enabled,
         amp_dtype=settings.amp.dtype,
+        channels_last=settings.channels_last,
         compile=settings.compile,
         build_optimizer=lambda model: _build_optimizer(cfg, model),
         build_schedule=lambda _: instantiate(cfg.lr_multiplier),

@@ -109,6 +109,7 @@ def from_yaml(
         accumulate=solver.ACCUMULATE,
         amp=solver.AMP.ENABLED,
         amp_dtype=solver.AMP.DTYPE,
+        channels_last=solver.CHANNELS_LAST,
         compile=solver.COMPILE,
         build_optimizer=lambda model: builder.build_optimizer(cfg, model),
         build_schedule=lambda optimizer: builder.build_lr_scheduler(cfg, optimizer),

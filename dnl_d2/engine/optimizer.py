@@ -112,6 +112,34 @@ def _keep_own_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
     return state | {"param_groups": groups}
 
 
+def keep_layouts(optimizer: torch.optim.Optimizer) -> None:
+    """Has an optimizer write its state contiguous, and lay what it loads as its parameters lie.
+
+    Checkpoints then do not depend on channels-last training, and a fused step, which takes tensors
+    as they lie in memory, finds momenta as it needs them.
+    """
+
+    def contiguous(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        laid = {
+            number: {
+                name: value.contiguous() if isinstance(value, torch.Tensor) else value
+                for name, value in of_one.items()
+            }
+            for number, of_one in state["state"].items()
+        }
+        return state | {"state": laid}
+
+    def as_parameters(optimizer: torch.optim.Optimizer) -> None:
+        for parameter, of_one in optimizer.state.items():
+            for name, value in of_one.items():
+                alike = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+                if alike and value.stride() != parameter.stride():
+                    of_one[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+    optimizer.register_state_dict_post_hook(contiguous)
+    optimizer.register_load_state_dict_post_hook(as_parameters)
+
+
 def without_decay(
     groups: list[dict[str, Any]], model: nn.Module, patterns: Sequence[str], *, key: str
 ) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from torch import nn
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.batch_size import SameBatchSize
 from dnl_d2.engine.environment import data_parallel, pin_memory, plain_batch_norm_if_alone
-from dnl_d2.engine.optimizer import fuse
+from dnl_d2.engine.optimizer import fuse, keep_layouts
 from dnl_d2.engine.precision import autocast_dtype
 from dnl_d2.engine.resume import LoopState
 from dnl_d2.engine.spec import RunSpec
@@ -19,6 +19,7 @@ from dnl_d2.engine.step import build_step, check_parts
 from dnl_d2.errors import building
 from dnl_d2.modeling.backbone.padding import mask_only_visible_padding
 from dnl_d2.modeling.compilation import compile_parts, require_compiler
+from dnl_d2.modeling.memory_format import weights_channels_last
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +50,15 @@ def build_training(
     if spec.compile:
         require_compiler(spec.device, spec.keys.compile)
     model = build_model(spec)
+    if spec.channels_last:
+        weights_channels_last(model)
     if spec.compile:
         parts = ", ".join(compile_parts(model)) or type(model).__name__
         _log.info(f"{spec.keys.compile}: {parts} compiled, which the first iterations wait for")
     with building("optimizer, loader and schedule"):
         optimizer = spec.build_optimizer(model)
         fuse(optimizer, scaled=dtype is torch.float16)
+        keep_layouts(optimizer)
         loader = spec.build_train_loader()
         pin_memory(loader, spec.device)
         schedule = spec.build_schedule(optimizer)
