@@ -11,6 +11,7 @@ from .train import train
 
 model.sem_seg_head.num_classes = 11
 model.pad_size = "${dataloader.train.mapper.augmentations.crop_size}"
+train.cudnn_benchmark = True  # crops have one size
 
 dataloader.train.dataset.names = "camvid_sem_seg_train"
 dataloader.train.total_batch_size = 4

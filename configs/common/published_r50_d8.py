@@ -8,6 +8,7 @@ from .train import train
 model.sem_seg_head.loss.average = "all"
 model.sem_seg_head.auxiliary.loss.average = "all"
 model.pad_size = "${dataloader.train.mapper.augmentations.crop_size}"
+train.cudnn_benchmark = True  # crops have one size
 train.init_checkpoint = (
     "https://download.openmmlab.com/pretrain/third_party/resnet50_v1c-2cccc1ad.pth"
 )

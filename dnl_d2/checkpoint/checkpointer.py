@@ -87,7 +87,11 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         resumed = {key: part.state_dict() for key, part in self.checkpointables.items()}
-        content = {"model": self.model.state_dict(), **resumed, **kwargs}
+        weights = {
+            key: value.contiguous() if isinstance(value, torch.Tensor) else value
+            for key, value in self.model.state_dict().items()
+        }
+        content = {"model": weights, **resumed, **kwargs}
         path = os.path.join(self.save_dir, f"{name}.pth")
         _require_finite(content["model"], path)
         self.logger.info(f"Saving checkpoint to {path}")

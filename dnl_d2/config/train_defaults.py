@@ -16,6 +16,10 @@ TRAIN: dict[str, Any] = dict(
     # Gradients are scaled down where the norm of all together exceeds this; 0: never.
     clip_norm=0.0,
     accumulate=1,  # parts in which each process trains its share of a batch before it steps
+    channels_last=False,  # whether training keeps feature maps channels-last
+    # On CUDA convolutions are tried in several ways for each new size of pictures, and the fastest
+    # stays: for crops of one size.
+    cudnn_benchmark=False,
     compile=False,  # whether training runs a model that torch.compile has compiled
     # The batch size that a config is meant for. With another total_batch_size the learning rate
     # scales along, and iterations and periods inversely; 0: nothing scales.

@@ -1,8 +1,10 @@
 """Fitting a run to the machine: log and seed, device, processes."""
 
 import argparse
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,8 +14,10 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
+from torch.utils.data import DataLoader
 
 from dnl_d2.errors import building
+from dnl_d2.modeling.compilation import uncompiled
 from dnl_d2.reporting.console import show_essentials
 
 _log = logging.getLogger(__name__)
@@ -55,6 +59,32 @@ def data_parallel(model: nn.Module, device: str, **options: Any) -> nn.Module:
     if torch.device(device).type == "cpu":
         options["device_ids"] = None  # it would name a GPU
     return create_ddp_model(model, **options)
+
+
+def pin_memory(loader: Any, device: str) -> None:
+    """Has a loader of Detectron2's hand out tensors that a GPU can copy while the CPU goes on.
+
+    Args:
+        loader: not iterated yet. One that is none of PyTorch's, with or without Detectron2's
+            grouping by aspect ratio around it, stays as it is.
+        device: where the model is.
+    """
+    while loader is not None and not isinstance(loader, DataLoader):
+        loader = getattr(loader, "dataset", getattr(loader, "_dataset", None))
+    if loader is not None and torch.device(device).type == "cuda":
+        loader.pin_memory = True
+
+
+@contextlib.contextmanager
+def many_sizes() -> Iterator[None]:
+    """A context for pictures of many sizes: for none of them is anything compiled or tried out."""
+    backend = torch.backends.cudnn
+    before, backend.benchmark = backend.benchmark, False
+    try:
+        with uncompiled():
+            yield
+    finally:
+        backend.benchmark = before
 
 
 def plain_batch_norm_if_alone(model: nn.Module, device: str) -> nn.Module:

@@ -41,6 +41,7 @@ KEYS = ConfigKeys(
     amp_dtype="train.amp.dtype",
     accumulate="train.accumulate",
     compile="train.compile",
+    cudnn="train.cudnn_benchmark",
     pixel_mean="model.pixel_mean",
     wandb="train.wandb.project",
 )
@@ -111,6 +112,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         accumulate=settings.accumulate,
         amp=settings.amp.enabled,
         amp_dtype=settings.amp.dtype,
+        channels_last=settings.channels_last,
         compile=settings.compile,
         build_optimizer=lambda model: _build_optimizer(cfg, model),
         build_schedule=lambda _: instantiate(cfg.lr_multiplier),

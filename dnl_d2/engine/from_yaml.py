@@ -33,6 +33,7 @@ KEYS = ConfigKeys(
     amp_dtype="SOLVER.AMP.DTYPE",
     accumulate="SOLVER.ACCUMULATE",
     compile="SOLVER.COMPILE",
+    cudnn="CUDNN_BENCHMARK",
     pixel_mean="MODEL.PIXEL_MEAN",
     wandb="WANDB.PROJECT",
 )
@@ -109,6 +110,7 @@ def from_yaml(
         accumulate=solver.ACCUMULATE,
         amp=solver.AMP.ENABLED,
         amp_dtype=solver.AMP.DTYPE,
+        channels_last=solver.CHANNELS_LAST,
         compile=solver.COMPILE,
         build_optimizer=lambda model: builder.build_optimizer(cfg, model),
         build_schedule=lambda optimizer: builder.build_lr_scheduler(cfg, optimizer),

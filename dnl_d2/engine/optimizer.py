@@ -10,6 +10,14 @@ from torch import nn
 
 from dnl_d2.errors import UsageError
 
+# Where one kernel for all of a step is taken. On CPUs that of SGD gives the bits of the others, and
+# those of Adam and AdamW round differently.
+_FUSED: dict[type, set[str]] = {
+    torch.optim.SGD: {"cpu", "cuda"},
+    torch.optim.Adam: {"cuda"},
+    torch.optim.AdamW: {"cuda"},
+}
+
 
 def optimizer_params(
     model: nn.Module,
@@ -63,6 +71,73 @@ def clip_total_norm(optimizer: torch.optim.Optimizer, limit: float, norm_type: f
         torch.nn.utils.clip_grad_norm_(parameters, limit, norm_type)
 
     optimizer.register_step_pre_hook(clip)
+
+
+def fuse(optimizer: torch.optim.Optimizer, *, scaled: bool) -> None:
+    """Has SGD, Adam or AdamW step in a single kernel where that is faster.
+
+    An optimizer of which the config says how it computes (``fused``) stays as it is. A fused one
+    takes the factor of a GradScaler, which then need not ask the GPU whether all gradients are
+    finite. Whatever changes gradients before the step, as clipping does, would see scaled ones.
+
+    Args:
+        optimizer: of parameters on their device; from now on it keeps its own way to compute when
+            a state is loaded that was computed in another.
+        scaled: whether a GradScaler scales the loss.
+    """
+    optimizer.register_load_state_dict_pre_hook(_keep_own_kernels)
+    groups, kind = optimizer.param_groups, type(optimizer)
+    clips = kind not in _FUSED or bool(optimizer._optimizer_step_pre_hooks)
+    if any(g.get("fused") is not None or g.get("differentiable") for g in groups):
+        return
+    devices = {p.device.type for g in groups for p in g["params"]}
+    # Detectron2's clipping makes a subclass.
+    known = next((_FUSED[c] for c in (kind, *kind.__bases__) if c in _FUSED), set())
+    if (scaled and clips) or not devices <= known:
+        return
+    for group in (optimizer.defaults, *groups):
+        group.update(fused=True, foreach=False)
+    optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]  # for GradScaler
+
+
+def _keep_own_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A state to load, with the kernels that the optimizer has here in place of its own."""
+    kernels = [
+        {name: group[name] for name in ("fused", "foreach") if name in group}
+        for group in optimizer.param_groups
+    ]
+    if len(kernels) != len(state["param_groups"]):  # of another model, which PyTorch will say
+        return state
+    groups = [g | own for g, own in zip(state["param_groups"], kernels, strict=True)]
+    return state | {"param_groups": groups}
+
+
+def keep_layouts(optimizer: torch.optim.Optimizer) -> None:
+    """Has an optimizer write its state contiguous, and lay what it loads as its parameters lie.
+
+    Checkpoints then do not depend on channels-last training, and a fused step, which takes tensors
+    as they lie in memory, finds momenta as it needs them.
+    """
+
+    def contiguous(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        laid = {
+            number: {
+                name: value.contiguous() if isinstance(value, torch.Tensor) else value
+                for name, value in of_one.items()
+            }
+            for number, of_one in state["state"].items()
+        }
+        return state | {"state": laid}
+
+    def as_parameters(optimizer: torch.optim.Optimizer) -> None:
+        for parameter, of_one in optimizer.state.items():
+            for name, value in of_one.items():
+                alike = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+                if alike and value.stride() != parameter.stride():
+                    of_one[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+    optimizer.register_state_dict_post_hook(contiguous)
+    optimizer.register_load_state_dict_post_hook(as_parameters)
 
 
 def without_decay(

@@ -13,8 +13,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
+from dnl_d2.engine.environment import many_sizes
 from dnl_d2.engine.spec import RunSpec
-from dnl_d2.modeling.compilation import uncompiled
 from dnl_d2.reporting.aside import only_warning
 from dnl_d2.reporting.curves import CurvesWriter
 from dnl_d2.reporting.history import RunHistory
@@ -58,6 +58,8 @@ class TrainingReport(hooks.HookBase):
             "iterations": f"{start} to {spec.max_iter} of {spec.batch_size} images{passes}",
             "optimizer": f"{type(self._step.optimizer).__name__}, learning rate {rate:g}",
         }
+        if torch.device(spec.device).type == "cuda" and torch.backends.cudnn.benchmark:
+            lines["cuDNN"] = f"tries its algorithms for each size of pictures ({spec.keys.cudnn})"
         _log.info(_table("training", lines))
         self._history.begin(
             kind="training",
@@ -97,7 +99,7 @@ def showing_pictures(
     pictures = PredictionPictures(spec.test_sets, spec.eval_pictures, spec.build_test_mapper)
 
     def evaluate_and_show() -> dict:
-        with uncompiled():  # also where training is compiled: pictures have many sizes
+        with many_sizes():
             results = evaluate()
             if comm.is_main_process():
                 pictures.show(model)

@@ -24,6 +24,7 @@ class ConfigKeys:
     amp_dtype: str
     accumulate: str
     compile: str
+    cudnn: str
     pixel_mean: str
     wandb: str
 
@@ -111,6 +112,7 @@ class RunSpec:
         scaled: whether the schedule was made for ``batch_size`` (a reference batch size is set).
         accumulate: parts in which each process trains its share of a batch.
         amp, amp_dtype: whether to train in mixed precision; ``float16`` or ``bfloat16`` on CUDA.
+        channels_last: whether feature maps lie channels-last in training.
         compile: whether training runs a compiled model; evaluations do not.
         ddp: options of DistributedDataParallel.
         build_optimizer: optimizer of a model's parameters, which clips gradients where asked to.
@@ -167,6 +169,7 @@ class RunSpec:
     wandb: WandbOptions = field(default_factory=WandbOptions)
     precise_bn: int = 0
     eval_precision: str = "float32"
+    channels_last: bool = False
     compile: bool = False
     ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})
     verify: Callable[[dict], None] = lambda results: None

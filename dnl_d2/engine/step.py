@@ -5,11 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from detectron2.engine import AMPTrainer, SimpleTrainer
+from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dnl_d2.engine.early_losses import PlainTrainer, ScalingTrainer
 from dnl_d2.engine.precision import AutocastInTraining
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.functional import autocast_off
@@ -92,6 +93,8 @@ def build_step(
 ) -> SimpleTrainer:
     """Detectron2's SimpleTrainer, or its AMPTrainer for fp16, which needs loss scaling.
 
+    Either reads losses early, see :class:`~dnl_d2.engine.early_losses.EarlyLosses`.
+
     Args:
         model: as it is trained, :class:`DistributedDataParallel` included.
         loader: training batches.
@@ -101,11 +104,11 @@ def build_step(
         parts: see :class:`AccumulateGradients`.
     """
     if dtype is torch.float16:
-        trainer = AMPTrainer(model, loader, optimizer)
+        trainer: SimpleTrainer = ScalingTrainer(model, loader, optimizer)
     else:
         if dtype is torch.bfloat16:
             model = AutocastInTraining(model, device=device)
-        trainer = SimpleTrainer(model, loader, optimizer)
+        trainer = PlainTrainer(model, loader, optimizer)
     if parts > 1:
         if not hasattr(trainer, "zero_grad_before_forward"):
             raise UsageError(

@@ -4,6 +4,7 @@ import logging
 import weakref
 from typing import Any
 
+import torch
 from detectron2.engine import SimpleTrainer, TrainerBase
 from detectron2.utils import comm
 from torch import nn
@@ -11,7 +12,8 @@ from torch import nn
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.batch_size import SameBatchSize
 from dnl_d2.data.stream import TrainingStream
-from dnl_d2.engine.environment import data_parallel, plain_batch_norm_if_alone
+from dnl_d2.engine.environment import data_parallel, pin_memory, plain_batch_norm_if_alone
+from dnl_d2.engine.optimizer import fuse, keep_layouts
 from dnl_d2.engine.precision import autocast_dtype
 from dnl_d2.engine.resume import DataState, LoopState
 from dnl_d2.engine.spec import RunSpec
@@ -19,6 +21,7 @@ from dnl_d2.engine.step import build_step, check_parts
 from dnl_d2.errors import building
 from dnl_d2.modeling.backbone.padding import mask_only_visible_padding
 from dnl_d2.modeling.compilation import compile_parts, require_compiler
+from dnl_d2.modeling.memory_format import weights_channels_last
 
 _log = logging.getLogger(__name__)
 
@@ -49,16 +52,21 @@ def build_training(
     if spec.compile:
         require_compiler(spec.device, spec.keys.compile)
     model = build_model(spec)
+    if spec.channels_last:
+        weights_channels_last(model)
     if spec.compile:
         parts = ", ".join(compile_parts(model)) or type(model).__name__
         _log.info(f"{spec.keys.compile}: {parts} compiled, which the first iterations wait for")
     with building("optimizer, loader and schedule"):
         optimizer = spec.build_optimizer(model)
+        fuse(optimizer, scaled=dtype is torch.float16)
+        keep_layouts(optimizer)
         stream = TrainingStream(
             spec.build_train_loader,
             seed=comm.shared_random_seed() if spec.seed < 0 else spec.seed,
             batch_size=spec.batch_size,
         )
+        pin_memory(stream, spec.device)
         schedule = spec.build_schedule(optimizer)
     parallel = data_parallel(model, spec.device, **spec.ddp)
     step = build_step(

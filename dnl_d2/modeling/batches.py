@@ -41,6 +41,35 @@ class SameSizeBatches(nn.Module):
         return results
 
 
+def stacked(arrays: Sequence[Tensor], size: Sequence[int], value: float) -> Tensor:
+    """``(*, H, W)`` images or label maps -> one tensor, each in its upper left corner.
+
+    Args:
+        arrays: of one type and device.
+        size: (height, width) of the result, as large as the largest.
+        value: of what lies below and on the right.
+    """
+    height, width = size
+    margins = ((0, width - a.shape[-1], 0, height - a.shape[-2]) for a in arrays)
+    return torch.stack(
+        [F.pad(a, m, value=value) if any(m) else a for a, m in zip(arrays, margins, strict=True)]
+    )
+
+
+def padded_size(backbone: Backbone, size: Sequence[int]) -> tuple[int, int]:
+    """The (height, width) that a backbone needs for images of ``size``, as ``ImageList`` pads.
+
+    Args:
+        backbone: with ``size_divisibility`` and ``padding_constraints``.
+        size: (height, width).
+    """
+    needs = backbone.padding_constraints
+    divisor = max(needs.get("size_divisibility", backbone.size_divisibility), 1)
+    square = needs.get("square_size", 0)
+    height, width = (-(-(square or side) // divisor) * divisor for side in size)
+    return height, width
+
+
 def padded_for(backbone: Backbone, images: Tensor) -> Tensor:
     """Normalised images of one size, with the zeros below and on the right that a backbone needs.
 
@@ -48,14 +77,13 @@ def padded_for(backbone: Backbone, images: Tensor) -> Tensor:
     :mod:`torch.export` then serves every size.
 
     Args:
-        backbone: with ``size_divisibility`` and ``padding_constraints``.
+        backbone: see :func:`padded_size`.
         images: ``(N, C, H, W)``.
     """
-    needs = backbone.padding_constraints
-    divisor = max(needs.get("size_divisibility", backbone.size_divisibility), 1)
-    square = needs.get("square_size", 0)
-    below, right = (-(-(square or side) // divisor) * divisor - side for side in images.shape[-2:])
-    return F.pad(images, (0, right, 0, below)) if square or divisor > 1 else images
+    size = images.shape[-2:]
+    below, right = (a - b for a, b in zip(padded_size(backbone, size), size, strict=True))
+    any_size = padded_size(backbone, (1, 1)) == (1, 1)
+    return images if any_size else F.pad(images, (0, right, 0, below))
 
 
 def cropped(maps: Tensor, size: Sequence[int]) -> Tensor:

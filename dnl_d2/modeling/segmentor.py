@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
-from detectron2.structures import ImageList
 from torch import Tensor
 
 from dnl_d2.config.rules import require_device
 from dnl_d2.data.resize import MultiScaleFlip
 from dnl_d2.errors import UsageError
-from dnl_d2.modeling.batches import cropped, padded_for
+from dnl_d2.modeling.batches import cropped, padded_for, padded_size, stacked
 from dnl_d2.modeling.inference import average_probabilities, check_window, sliding_window
 
 _logger = logging.getLogger(__name__)
@@ -143,11 +142,21 @@ class ContextSegmentor(SemanticSegmentor):
         return self.sem_seg_head(self.backbone(images))[0]
 
     def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        images = [self._padded(self._normalised(x["image"]), 0.0) for x in batched_inputs]
-        ignored = self.sem_seg_head.ignore_value
-        labels = [self._padded(x["sem_seg"].to(self.device), ignored) for x in batched_inputs]
-        features = self.backbone(self._batch(images).tensor)
-        return self.sem_seg_head(features, self._batch(labels, ignored).tensor)[1]
+        # Not waited for: pinned memory is read while the CPU goes on.
+        images, labels = (
+            [x[key].to(self.device, non_blocking=True) for x in batched_inputs]
+            for key in ("image", "sem_seg")
+        )
+        sides = zip(self.pad_size, *(image.shape[-2:] for image in images), strict=True)
+        size = padded_size(self.backbone, [max(side) for side in sides])
+        batch = self._normalised(stacked(images, size, 0))
+        for image, whole in zip(images, batch, strict=True):  # what was padded is no black picture
+            height, width = image.shape[-2:]
+            if (height, width) != size:
+                whole[:, height:].zero_()
+                whole[:, :, width:].zero_()
+        targets = stacked(labels, size, self.sem_seg_head.ignore_value)
+        return self.sem_seg_head(self.backbone(batch), targets)[1]
 
     def _as_tested(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """A stored picture as the evaluation reads it; whatever else as it is."""
@@ -183,18 +192,6 @@ class ContextSegmentor(SemanticSegmentor):
 
     def _normalised(self, image: Tensor) -> Tensor:
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
-
-    def _padded(self, array: Tensor, value: float) -> Tensor:
-        below, right = (max(a - b, 0) for a, b in zip(self.pad_size, array.shape[-2:], strict=True))
-        return F.pad(array, (0, right, 0, below), value=value)
-
-    def _batch(self, arrays: list[Tensor], value: float = 0.0) -> ImageList:
-        return ImageList.from_tensors(
-            arrays,
-            self.backbone.size_divisibility,
-            value,
-            padding_constraints=self.backbone.padding_constraints,
-        )
 
     def _resize(self, logits: Tensor, height: int, width: int) -> Tensor:
         if logits.shape[1:] == (height, width):

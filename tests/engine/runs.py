@@ -5,6 +5,7 @@ import os
 from argparse import Namespace
 
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import logger
 
@@ -91,6 +92,7 @@ def pictures(tmp_path_factory):
 def environment(datasets, monkeypatch):
     """The generated dataset; takes back what a run changes, and what datasets it registers."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     known = DatasetCatalog.list()
     yield
     forget(*(name for name in DatasetCatalog.list() if name not in known))

@@ -181,22 +181,22 @@ def test_precision_by_device_and_name():
 def test_only_fp16_has_its_loss_scaled(monkeypatch):
     made = []
 
-    class Scaling(accumulation.SimpleTrainer):
+    class Scaling(accumulation.PlainTrainer):
         def __init__(self, *args):
             super().__init__(*args)
             self.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
             made.append(self)
 
-    monkeypatch.setattr(accumulation, "AMPTrainer", Scaling)
+    monkeypatch.setattr(accumulation, "ScalingTrainer", Scaling)
     network = model()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
 
     def step(dtype, parts=1):
         return build_step(network, [], optimizer, device="cuda", dtype=dtype, parts=parts)
 
-    assert type(step(None)) is accumulation.SimpleTrainer
+    assert type(step(None)) is accumulation.PlainTrainer
     trainer = step(torch.bfloat16)
-    assert type(trainer) is accumulation.SimpleTrainer
+    assert type(trainer) is accumulation.PlainTrainer
     assert isinstance(trainer.model, AutocastInTraining) and trainer.model.device_type == "cuda"
     assert not made
     trainer = step(torch.float16, parts=2)

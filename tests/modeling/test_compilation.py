@@ -14,7 +14,7 @@ from dnl_d2.modeling import AsymmetricHead, ContextHead, ContextSegmentor, compi
 from dnl_d2.modeling.backbone import ContextResNet
 from dnl_d2.modeling.backbone.residual import ContextBasicBlock
 from dnl_d2.modeling.compilation import compile_parts, require_compiler, uncompiled
-from dnl_d2.modeling.losses import CrossEntropyLoss, HardPixels, LovaszLoss
+from dnl_d2.modeling.losses import CrossEntropyLoss, DiceLoss, HardPixels, LovaszLoss
 from dnl_d2.prediction.attention import look
 from tests.layers.cases import randomize
 
@@ -123,11 +123,20 @@ def test_one_graph_of_a_segmentor_serves_every_size():
             torch.testing.assert_close(train(normalised), trained(normalised))
 
 
-@pytest.mark.parametrize("loss", [CrossEntropyLoss(ohem=HardPixels(min_kept=9)), LovaszLoss()])
-def test_what_depends_on_labels_stays_out_of_the_graphs(loss):
+@pytest.mark.parametrize(
+    ("loss", "whole"),
+    [
+        (CrossEntropyLoss(ohem=HardPixels(min_kept=9)), True),
+        (CrossEntropyLoss(ohem=HardPixels(threshold=None, min_kept=9)), True),
+        (DiceLoss(), True),
+        (LovaszLoss(), False),
+    ],
+)
+def test_graphs_do_not_depend_on_labels(loss, whole):
+    """Lovasz has as many steps as there are classes in them, and stays out of the graphs."""
     model = head(None, loss=loss, dropout=0.0)
     features = {"res3": torch.randn(2, 16, 5, 7)}
-    compiled = torch.compile(model, backend="eager")
+    compiled = torch.compile(model, backend="eager", fullgraph=whole)
     compiled(features, torch.randint(5, (2, 40, 56)))
     targets = torch.full((2, 40, 56), 255)
     targets[:, 20:] = 1

@@ -34,10 +34,9 @@ class HardPixels:
         self.threshold = threshold
         self.min_kept = min_kept
 
-    @torch.compiler.disable  # as many values as there are labelled pixels
     @torch.no_grad()
     def __call__(self, logits: Tensor, targets: Tensor, losses: Tensor, valid: Tensor) -> Tensor:
-        """A boolean ``(N, H, W)`` mask.
+        """A boolean ``(N, H, W)`` mask, found without waiting for a GPU to count pixels.
 
         Args:
             logits: ``(N, K, H, W)``.
@@ -45,21 +44,19 @@ class HardPixels:
             losses: ``(N, H, W)`` loss of each pixel.
             valid: ``(N, H, W)``, where there is a label.
         """
-        keep = torch.zeros_like(valid)
-        count, kept = int(valid.sum()), self.min_kept * len(targets)
-        if not count:
-            return keep
+        kept = self.min_kept * len(targets)
         if self.threshold is None:
-            hardest = losses[valid].topk(min(kept, count)).indices
-            chosen = torch.zeros(count, dtype=torch.bool, device=valid.device)
-            chosen[hardest] = True
-        else:
-            log_probability = -F.cross_entropy(logits, targets, reduction="none")[valid]
-            least = log_probability.kthvalue(min(kept, count - 1) + 1).values
-            limit = math.log(self.threshold) if self.threshold else -math.inf
-            chosen = log_probability < least.clamp(min=limit)
-        keep[valid] = chosen
-        return keep
+            of_labels = losses.masked_fill(~valid, -math.inf).flatten()
+            hardest = of_labels.topk(min(kept, len(of_labels)), sorted=False).indices
+            chosen = torch.zeros_like(valid).flatten().index_fill(0, hardest, True)
+            return chosen.view_as(valid) & valid
+        log_probability = -F.cross_entropy(logits, targets, reduction="none")
+        ascending = log_probability.masked_fill(~valid, math.inf).flatten()
+        least = ascending.kthvalue(min(kept + 1, len(ascending))).values
+        # Where fewer pixels have a label than are to be kept: the largest of these.
+        least = least.minimum(log_probability.masked_fill(~valid, -math.inf).amax())
+        limit = math.log(self.threshold) if self.threshold else -math.inf
+        return valid & (log_probability < least.clamp(min=limit))
 
 
 class CrossEntropyLoss(SegmentationLoss):

@@ -39,10 +39,7 @@ class DiceLoss(SegmentationLoss):
         self.eps = eps
 
     def compute(self, logits: Tensor, targets: Tensor) -> Tensor:
-        valid, labels = self.labelled(targets)
-        if not valid.any():
-            return zero_loss(logits)
-        labels, valid = labels.flatten(1), valid.flatten(1)
+        valid, labels = (t.flatten(1) for t in self.labelled(targets))
         p = logits.flatten(2).softmax(1)
         # No one-hot labels of the size of the logits: what they would add goes to its class.
         at_label = p.gather(1, labels[:, None])[:, 0] * valid
@@ -56,7 +53,7 @@ class DiceLoss(SegmentationLoss):
             intersection, area, predicted = (s.sum(1, keepdim=True) for s in sums)
         ratio = 2 * intersection / (predicted + area + 2 * self.eps)
         present = area > 0
-        return (((1 - ratio) * present).sum() / present.sum()).to(p.dtype)
+        return (((1 - ratio) * present).sum() / present.sum().clamp(min=1)).to(p.dtype)
 
 
 class LovaszLoss(SegmentationLoss):

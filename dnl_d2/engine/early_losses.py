@@ -1,0 +1,69 @@
+"""Losses that are logged while their backward pass is still running."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from detectron2.engine import AMPTrainer, SimpleTrainer
+from torch import Tensor
+
+
+class EarlyLosses:
+    """For Detectron2's trainers: reads the losses of a step without waiting for all of it.
+
+    A GPU works off a queue, and whoever reads a number from it waits for all that is queued. The
+    trainers read the losses behind the backward pass, and the GPU is idle until the optimizer and
+    the next step are queued. Here their copies are queued before the backward pass, and
+    waited for behind it: a loss that is not finite still ends its own iteration.
+    """
+
+    model: Any
+
+    def run_step(self) -> None:
+        model = self.model
+        self.model = _CopiesLosses(model)
+        try:
+            super().run_step()  # type: ignore[misc]
+        finally:
+            self.model = model
+
+    def _write_metrics(self, loss_dict: Mapping[str, Tensor], *args: Any, **options: Any) -> None:
+        losses = dict(zip(loss_dict, self.model.copied(), strict=True))
+        super()._write_metrics(losses, *args, **options)  # type: ignore[misc]
+
+
+class PlainTrainer(EarlyLosses, SimpleTrainer):
+    """Detectron2's SimpleTrainer, see :class:`EarlyLosses`."""
+
+
+class ScalingTrainer(EarlyLosses, AMPTrainer):
+    """Detectron2's AMPTrainer, see :class:`EarlyLosses`."""
+
+
+class _CopiesLosses:
+    """Calls a model and starts copying its losses to the CPU."""
+
+    def __init__(self, model: Callable):
+        self._model = model
+        self._copies: list[Tensor] = []
+        self._done: torch.cuda.Event | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, data: Any) -> Any:
+        found = self._model(data)
+        losses = [found] if isinstance(found, Tensor) else list(found.values())
+        cuda = [loss.device for loss in losses if loss.is_cuda]
+        # Not waiting takes an event that says when the copies are there.
+        self._copies = [loss.detach().to("cpu", non_blocking=loss.is_cuda) for loss in losses]
+        if cuda:
+            self._done = torch.cuda.Event()
+            self._done.record(torch.cuda.current_stream(cuda[0]))
+        return found
+
+    def copied(self) -> list[Tensor]:
+        """The losses, in the model's order, once they have arrived."""
+        if self._done is not None:
+            self._done.synchronize()
+        return self._copies
