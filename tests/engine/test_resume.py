@@ -11,11 +11,12 @@ from detectron2.engine import launch
 from torch import nn
 
 from dnl_d2.checkpoint import Checkpointer
+from dnl_d2.checkpoint.run_checkpoints import numbered
 from dnl_d2.data.stream import TrainingStream
 from dnl_d2.engine import Trainer, run
 from dnl_d2.engine.folder_lock import only_run_in
-from dnl_d2.engine.hooks import PeriodicCheckpointer
 from dnl_d2.engine.resume import DataState
+from dnl_d2.engine.resume_hooks import PeriodicCheckpointer
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
 from dnl_d2.reporting.curves import read_metrics
@@ -189,16 +190,16 @@ def test_a_folder_is_trained_in_once_at_a_time(tmp_path):
 
 def test_checkpoints_from_before_an_interruption_are_deleted_in_their_turn(tmp_path):
     checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
-    for iteration in (1, 3, 5):
+    for iteration in (1, 3, 5, 9):  # the last one cannot be read, say
         checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
     hook = PeriodicCheckpointer(checkpointer, period=2, max_to_keep=2)
-    hook.trainer = SimpleNamespace(start_iter=4, max_iter=10, iter=5)
+    hook.trainer = SimpleNamespace(start_iter=6, max_iter=12, iter=7)
+    for step, kept in ((hook.before_train, [3, 5, 9]), (hook.after_step, [5, 7, 9])):
+        step()
+        assert [iteration for iteration, _ in numbered(str(tmp_path))] == kept
+    hook.max_to_keep = None
     hook.before_train()
-    hook.after_step()
-    assert sorted(path.name for path in tmp_path.glob("model_*")) == [
-        "model_0000003.pth",
-        "model_0000005.pth",
-    ]
+    assert [iteration for iteration, _ in numbered(str(tmp_path))] == [5, 7, 9]
 
 
 def test_a_run_that_was_killed_before_its_final_checkpoint_writes_it(tmp_path):
