@@ -91,17 +91,20 @@ def figures(folder):
     [
         (yaml_config, run, {"DATALOADER__NUM_WORKERS": 2, "parts": 2}),
         (yaml_config, by_trainer, {"TEST__PRECISE_BN__ENABLED": True}),
-        (lazy_config, run, {"parts": 2}),
+        (lazy_config, run, {"parts": 2, "eval_period": 2}),
     ],
     ids=["yaml", "trainer", "lazy"],
 )
 def test_a_run_that_is_ended_in_training_and_in_an_evaluation(kind, by, options, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    more = {"TEST__PRECISE_BN__NUM_ITER": 1} if kind is yaml_config else {}
+    more = {"train__log_period": 1}  # all figures are noted
+    if kind is yaml_config:
+        more = {"SOLVER__LOG_PERIOD": 1, "TEST__PRECISE_BN__NUM_ITER": 1}
     options = ROUTINE | more | options
     passes = options.get("parts", 1)
     expected = train(kind(whole, **options), by=by)
-    # The losses are those of iterations 0 to 5, and of what PreciseBN sees after 2 and 5.
+    # Of iterations 0 to 5, and of what PreciseBN sees after 2 and 5. The second time the run ends
+    # in an evaluation: of the iteration that the last checkpoint is of, if their periods are one.
     first = train(kind(broken, **options), by=by, training=3 * passes - 1)
     second = train(kind(broken, **options), by=by, resume=True, testing=2)
     last = train(kind(broken, **options), by=by, resume=True)
@@ -110,7 +113,7 @@ def test_a_run_that_is_ended_in_training_and_in_an_evaluation(kind, by, options,
     assert second == expected[again : again + len(second)] and len(second) >= passes
     assert last == expected[-len(last) :] and len(last) < len(expected)
     assert_same_weights(broken, whole)
-    assert figures(broken) == figures(whole)
+    assert figures(broken) == figures(whole) and len(figures(whole)["sem_seg/mIoU"][0]) > 1
     best = [torch.load(folder / "model_best.pth")["iteration"] for folder in (whole, broken)]
     assert best[0] == best[1]
 
@@ -130,10 +133,9 @@ def test_a_run_without_a_seed_keeps_the_one_it_drew(tmp_path):
     ):
         folder = tmp_path / f"{earlier}{seed}"
         folder.mkdir()
+        state = dict(checkpoint["trainer"])
         if earlier:
-            state = {key: part for key, part in checkpoint["trainer"].items() if key != "data"}
-        else:
-            state = checkpoint["trainer"]
+            del state["data"]
         torch.save({**checkpoint, "trainer": state}, folder / "model_0000000.pth")
         losses = train(yaml_config(folder, **options | {"SEED": seed}), resume=True)
         assert (losses == expected[1:]) != earlier
