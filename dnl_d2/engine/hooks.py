@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.engine import SimpleTrainer, hooks
 from detectron2.utils import comm
@@ -17,14 +16,14 @@ from torch import nn
 
 from dnl_d2.checkpoint import read_weights
 from dnl_d2.checkpoint.checkpointer import Checkpointer
-from dnl_d2.checkpoint.run_checkpoints import BEST, numbered
+from dnl_d2.checkpoint.run_checkpoints import BEST
 from dnl_d2.data.stream import TrainingStream
 from dnl_d2.engine.interruption import StopRequest, StopWhenAsked
 from dnl_d2.engine.reports import TrainingReport, showing_pictures, with_own_writers
+from dnl_d2.engine.resume_hooks import EvalHook, PeriodicCheckpointer, ResumeNotes
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling.compilation import uncompiled
-from dnl_d2.reporting.curves import was_evaluated
 from dnl_d2.reporting.wandb_writer import WandbWriter
 
 _log = logging.getLogger(__name__)
@@ -102,55 +101,6 @@ class BestCheckpointer(hooks.BestCheckpointer):
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
 
 
-class EvalHook(hooks.EvalHook):
-    """Detectron2's hook, which makes up for an evaluation that a run was killed in.
-
-    The checkpoint that the run goes on from was written before it. That of a finished run is
-    evaluated once more, under the same number.
-
-    Args:
-        eval_period, eval_function: see Detectron2's.
-        folder: of the run.
-    """
-
-    def __init__(self, eval_period: int, eval_function: Callable[[], dict], folder: str):
-        super().__init__(eval_period, eval_function)
-        self._folder = folder
-
-    def before_train(self) -> None:
-        start, storage = self.trainer.start_iter, self.trainer.storage
-        if start >= self.trainer.max_iter:  # nothing is left: the loop will count one more
-            self.trainer.iter = start - 1
-        if not self._period or start % self._period or not 0 < start < self.trainer.max_iter:
-            return
-        if comm.all_gather(was_evaluated(self._folder, start - 1))[0]:
-            return
-        _log.info(f"the evaluation of iteration {start - 1} is made up for")
-        storage.iter = start - 1
-        self._do_eval()
-        storage.iter = start
-
-
-class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's hook, which also does what a run that was killed has left to do.
-
-    It deletes that run's checkpoints in their turn, and writes ``model_final.pth`` if that run did
-    not come to it after its last iteration.
-    """
-
-    def before_train(self) -> None:
-        super().before_train()
-        start = self.trainer.start_iter
-        if not start:
-            return
-        earlier = numbered(self.checkpointer.save_dir)
-        self.recent_checkpoints = [path for n, path in earlier if n < start]
-        final = f"{self.file_prefix}_final"
-        if start == self.max_iter and final not in self.checkpointer.get_checkpoint_file():
-            self.trainer.iter = start - 1
-            self.checkpointer.save(final, iteration=start - 1)
-
-
 class PreciseBN(hooks.PreciseBN):
     """Detectron2's hook, with the batches that come next in the training.
 
@@ -177,41 +127,6 @@ class PreciseBN(hooks.PreciseBN):
         with uncompiled():
             super().update_stats()
         self._data_iter = None  # and with it the processes that load
-
-
-class ResumeNotes(hooks.HookBase):
-    """Says where a resumed run does not do what its config asks for.
-
-    Args:
-        optimizer: as the config describes it: no checkpoint is loaded yet.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        self._optimizer = optimizer
-        self._rates = self._base_rates()
-
-    def before_train(self) -> None:
-        start, end = self.trainer.start_iter, self.trainer.max_iter
-        if start == 0:
-            return
-        if start >= end:
-            _log.warning(
-                f"nothing is left to train: the checkpoint is of iteration {start}, the config "
-                f"asks for {end}"
-            )
-        changed = [
-            pair for pair in zip(self._base_rates(), self._rates, strict=True) if pair[0] != pair[1]
-        ]
-        if changed:
-            kept, asked = changed[0]
-            _log.warning(
-                f"the run goes on with its own base learning rate {kept:g}, not the config's "
-                f"{asked:g}: for another rate start a run in a new folder from these weights"
-            )
-
-    def _base_rates(self) -> list[float]:
-        groups = self._optimizer.param_groups
-        return [group.get("initial_lr", group["lr"]) for group in groups]
 
 
 class PeriodicWriter(hooks.PeriodicWriter):

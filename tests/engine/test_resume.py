@@ -11,11 +11,12 @@ from detectron2.engine import launch
 from torch import nn
 
 from dnl_d2.checkpoint import Checkpointer
+from dnl_d2.checkpoint.run_checkpoints import numbered
 from dnl_d2.data.stream import TrainingStream
 from dnl_d2.engine import Trainer, run
 from dnl_d2.engine.folder_lock import only_run_in
-from dnl_d2.engine.hooks import PeriodicCheckpointer
 from dnl_d2.engine.resume import DataState
+from dnl_d2.engine.resume_hooks import PeriodicCheckpointer
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
 from dnl_d2.reporting.curves import read_metrics
@@ -90,17 +91,20 @@ def figures(folder):
     [
         (yaml_config, run, {"DATALOADER__NUM_WORKERS": 2, "parts": 2}),
         (yaml_config, by_trainer, {"TEST__PRECISE_BN__ENABLED": True}),
-        (lazy_config, run, {"parts": 2}),
+        (lazy_config, run, {"parts": 2, "eval_period": 2}),
     ],
     ids=["yaml", "trainer", "lazy"],
 )
 def test_a_run_that_is_ended_in_training_and_in_an_evaluation(kind, by, options, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    more = {"TEST__PRECISE_BN__NUM_ITER": 1} if kind is yaml_config else {}
+    more = {"train__log_period": 1}  # all figures are noted
+    if kind is yaml_config:
+        more = {"SOLVER__LOG_PERIOD": 1, "TEST__PRECISE_BN__NUM_ITER": 1}
     options = ROUTINE | more | options
     passes = options.get("parts", 1)
     expected = train(kind(whole, **options), by=by)
-    # The losses are those of iterations 0 to 5, and of what PreciseBN sees after 2 and 5.
+    # Of iterations 0 to 5, and of what PreciseBN sees after 2 and 5. The second time the run ends
+    # in an evaluation: of the iteration that the last checkpoint is of, if their periods are one.
     first = train(kind(broken, **options), by=by, training=3 * passes - 1)
     second = train(kind(broken, **options), by=by, resume=True, testing=2)
     last = train(kind(broken, **options), by=by, resume=True)
@@ -109,7 +113,7 @@ def test_a_run_that_is_ended_in_training_and_in_an_evaluation(kind, by, options,
     assert second == expected[again : again + len(second)] and len(second) >= passes
     assert last == expected[-len(last) :] and len(last) < len(expected)
     assert_same_weights(broken, whole)
-    assert figures(broken) == figures(whole)
+    assert figures(broken) == figures(whole) and len(figures(whole)["sem_seg/mIoU"][0]) > 1
     best = [torch.load(folder / "model_best.pth")["iteration"] for folder in (whole, broken)]
     assert best[0] == best[1]
 
@@ -129,10 +133,9 @@ def test_a_run_without_a_seed_keeps_the_one_it_drew(tmp_path):
     ):
         folder = tmp_path / f"{earlier}{seed}"
         folder.mkdir()
+        state = dict(checkpoint["trainer"])
         if earlier:
-            state = {key: part for key, part in checkpoint["trainer"].items() if key != "data"}
-        else:
-            state = checkpoint["trainer"]
+            del state["data"]
         torch.save({**checkpoint, "trainer": state}, folder / "model_0000000.pth")
         losses = train(yaml_config(folder, **options | {"SEED": seed}), resume=True)
         assert (losses == expected[1:]) != earlier
@@ -189,16 +192,16 @@ def test_a_folder_is_trained_in_once_at_a_time(tmp_path):
 
 def test_checkpoints_from_before_an_interruption_are_deleted_in_their_turn(tmp_path):
     checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
-    for iteration in (1, 3, 5):
+    for iteration in (1, 3, 5, 9):  # the last one cannot be read, say
         checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
     hook = PeriodicCheckpointer(checkpointer, period=2, max_to_keep=2)
-    hook.trainer = SimpleNamespace(start_iter=4, max_iter=10, iter=5)
+    hook.trainer = SimpleNamespace(start_iter=6, max_iter=12, iter=7)
+    for step, kept in ((hook.before_train, [3, 5, 9]), (hook.after_step, [5, 7, 9])):
+        step()
+        assert [iteration for iteration, _ in numbered(str(tmp_path))] == kept
+    hook.max_to_keep = None
     hook.before_train()
-    hook.after_step()
-    assert sorted(path.name for path in tmp_path.glob("model_*")) == [
-        "model_0000003.pth",
-        "model_0000005.pth",
-    ]
+    assert [iteration for iteration, _ in numbered(str(tmp_path))] == [5, 7, 9]
 
 
 def test_a_run_that_was_killed_before_its_final_checkpoint_writes_it(tmp_path):

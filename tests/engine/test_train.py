@@ -16,8 +16,8 @@ from torch import nn
 from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import Trainer, run
 from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
-from dnl_d2.engine.hooks import ResumeNotes
 from dnl_d2.engine.precision import AutocastInTraining
+from dnl_d2.engine.resume_hooks import ResumeNotes
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
 from dnl_d2.validation.splits import check_datasets
