@@ -25,6 +25,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def shortened(error: Exception | str, most: int = 300) -> str:
+    """A reason on one line, of ``most`` characters: the middle of a longer one is left out."""
+    text = " ".join(str(error).split())
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 5]} ... {text[-end:]}"
+
+
 @contextlib.contextmanager
 def ending_in_one_line(program: str) -> Iterator[None]:
     """Ends a program with the message of a :class:`UsageError` as its last line, and status 1."""
