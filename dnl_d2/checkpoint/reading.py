@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import math
 import os
 from collections.abc import Callable, Container, Mapping, Sized
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ _CONTAINERS = (
 )  # fmt: skip
 # Bounds, far above what networks need.
 _MOST_TENSORS = 1 << 16
+_MOST_ENTRIES = 10_000_000  # beside the weights
 _LONGEST_NAME = 300
 _SHARED = 8  # how often tensors may hold the bytes of the file, as names of one and the same do
 _SLACK = 1 << 24  # bytes; a small file may repeat a value
@@ -75,6 +77,8 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
         weights = _split(_reader(head, path)(path, trust_pickle))
         _check_sizes(weights.state, os.path.getsize(path))
         _check_values(weights.state)
+        if _entries(weights.rest, {}) > _MOST_ENTRIES:
+            raise UsageError("holds parts of itself many times over: no weights file")
         weights.path = path
     except UsageError as error:
         raise UsageError(f"{path}: {shortened(error)}") from error
@@ -249,6 +253,17 @@ def _tensors(mapping: Mapping) -> dict[str, Tensor]:
                 raise UsageError(f"the name {name[:40]!a} {wrong}: no network's weights")
             state[name] = value.detach()
     return state
+
+
+def _entries(value: Any, known: dict[int, float]) -> float:
+    """How many there are in lists and dicts if each is written out; endless if one holds itself."""
+    if not isinstance(value, list | tuple | Mapping):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        inside = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_entries(part, known) for part in inside)
+    return known[id(value)]
 
 
 def _is_finite(value: Tensor) -> bool:

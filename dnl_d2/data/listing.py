@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from detectron2.utils.file_io import PathManager
 
 from dnl_d2.errors import UsageError, printable
+from dnl_d2.files import require_regular
 
 _NAMED = 3  # how many files a message lists
 
@@ -51,6 +52,7 @@ def read_lines(path: str) -> list[str]:
     Raises:
         OSError, UnicodeDecodeError: it cannot be read.
     """
+    require_regular(path)
     with PathManager.open(path, "rb") as file:
         return [line.strip() for line in file.read().decode("utf-8-sig").splitlines()]
 

@@ -10,7 +10,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from dnl_d2.config.imports import add_import_option, import_modules
 from dnl_d2.engine.runner import load_config, run
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import UsageError, one_line, wrapped_message
 
 
 def command_line(
@@ -40,7 +40,7 @@ def command_line(
             args=(args,),
         )
     except (UsageError, ProcessRaisedException) as error:
-        if isinstance(error, ProcessRaisedException) and "UsageError: " not in str(error):
+        if isinstance(error, ProcessRaisedException) and wrapped_message(str(error)) is None:
             raise
         sys.exit(f"{name}: error: {one_line(error)}")
 

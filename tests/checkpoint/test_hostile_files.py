@@ -100,6 +100,10 @@ def hostile() -> dict[str, tuple[bytes, str]]:
             pickle.dumps({"k" * 10**6 + str(number): 1 for number in range(5)}),
             "holds no weights",
         ),
+        "laughs.pkl": (
+            pickled(b"}X\x04\x00\x00\x00meta]q\x01" + b"0](h\x01h\x01eq\x01" * 60 + b"s" + weight()),
+            "holds parts of itself many times over",
+        ),
         "header.safetensors": (struct.pack("<Q", 90_000_000) + b"{}", "claims a length"),
     }
 
@@ -107,6 +111,11 @@ def hostile() -> dict[str, tuple[bytes, str]]:
 def array() -> bytes:
     """An array's part of a pickle."""
     return pickle.dumps(np.zeros(2, np.float32), protocol=2)[2:-1]
+
+
+def weight() -> bytes:
+    """An entry of a dict, to be put into it."""
+    return b"X\x03\x00\x00\x00a.b" + array() + b"s"
 
 
 def nested_by_calls(depth: int) -> bytes:

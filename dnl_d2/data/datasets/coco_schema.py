@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from dnl_d2.data.datasets.coco_masks import Polygons, RunLengths
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, shortened
 
 Id = int | float | str
 _Number = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -108,12 +108,23 @@ def decode(text: bytes) -> tuple[CocoForm, str | None]:
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"cannot be read as JSON ({reason}): replace the file") from error
+    _require_unicode(text, content)
     try:
         form = msgspec.convert(content, CocoForm, strict=False)
     except (msgspec.ValidationError, RecursionError) as error:
         raise UsageError("".join(_explain(str(error), content))) from error
     placed = _PLACE.search(str(strictly))
     return form, _explain(str(strictly), content)[0] if placed else "it is no plain JSON in UTF-8"
+
+
+def _require_unicode(text: bytes, content: Any) -> None:
+    """JSON can escape half of a pair of surrogates, which no file's name or output can have."""
+    if b"\\" not in text:
+        return
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"a text is no Unicode ({shortened(error)}): replace the file") from error
 
 
 def label(key: str, number: int, entry: Any) -> str:
