@@ -19,6 +19,7 @@ from dnl_d2.data.listing import read_lines
 from dnl_d2.errors import UsageError
 from dnl_d2.files import WriteError, write_bytes
 from dnl_d2.preparation.mat import read_mat
+from tests.data.coco_form import content as coco
 
 READERS = {
     "weights.pth": read_weights,
@@ -126,4 +127,11 @@ def test_annotations_with_half_of_a_character(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": [{"id": 1, "file_name": "\ud800"}]}))
     with pytest.raises(UsageError, match="a text is no Unicode"):
+        read_coco_json(str(path))
+
+
+def test_annotations_whose_unread_part_is_no_utf8(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(json.dumps({**coco(), "info": {"by": "X"}}).encode().replace(b"X", b"\xee"))
+    with pytest.raises(UsageError, match=r"cannot be read as JSON .*codec"):
         read_coco_json(str(path))

@@ -101,7 +101,9 @@ def hostile() -> dict[str, tuple[bytes, str]]:
             "holds no weights",
         ),
         "laughs.pkl": (
-            pickled(b"}X\x04\x00\x00\x00meta]q\x01" + b"0](h\x01h\x01eq\x01" * 60 + b"s" + weight()),
+            pickled(
+                b"}X\x04\x00\x00\x00meta]q\x01" + b"0](h\x01h\x01eq\x01" * 60 + b"s" + weight()
+            ),
             "holds parts of itself many times over",
         ),
         "header.safetensors": (struct.pack("<Q", 90_000_000) + b"{}", "claims a length"),

@@ -343,3 +343,10 @@ def test_aliases_that_stand_for_very_much(below, tmp_path):
     (tmp_path / "a.yaml").write_text("MODEL: &m\n  WEIGHTS: *m\n")
     with pytest.raises(UsageError, match="stand for more"):
         load_config_file(str(tmp_path / "a.yaml"))
+
+
+def test_a_message_does_not_hold_all_defaults(tmp_path):
+    (tmp_path / "a.yaml").write_text("SOLVER: [1, 2]\n")
+    with pytest.raises(UsageError, match=r"for config key: SOLVER$") as error:
+        load_config_file(str(tmp_path / "a.yaml"))
+    assert len(str(error.value)) < 400 + len(str(tmp_path))

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -128,6 +128,7 @@ def test_any_structure_is_read_or_refused(content, models, tmp_path_factory):
 
 
 @settings(max_examples=25 * TIMES, deadline=None, derandomize=True, database=None)
+@example(rest={}, note={})  # whose message once did not name the file
 @given(rest=st.dictionaries(_names, _contents, max_size=4), note=_contents)
 def test_anything_beside_the_weights_is_read_or_refused(
     rest, note, models, public, tmp_path_factory
