@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Iterator
 
@@ -16,13 +17,36 @@ class UsageError(ValueError):
 
 def one_line(error: Exception) -> str:
     """The message, also of an error that a data-loading process has wrapped in its traceback."""
-    message = str(error).rpartition("UsageError: ")[2].strip()
-    return printable(message) or type(error).__name__
+    message = wrapped_message(str(error))
+    told = str(error) if message is None else message
+    return printable(told.strip()) or type(error).__name__
+
+
+def wrapped_message(text: str) -> str | None:
+    """What a :class:`UsageError` of any kind says at the end of another process's traceback.
+
+    None if the text is no traceback of such an error.
+    """
+    kinds = [UsageError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    names = "|".join({kind.__name__ for kind in kinds})
+    found = re.search(rf"(?s).*\b(?:{names}): (.*)", text)
+    return found[1] if found else None
 
 
 def printable(text: str) -> str:
     """The text with line breaks and what else cannot be seen as escapes, as file names may hold."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(error: Exception | str, most: int = 300) -> str:
+    """A reason on one line, of ``most`` characters: the middle of a longer one is left out."""
+    text = " ".join(str(error).split())
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 5]} ... {text[-end:]}"
 
 
 @contextlib.contextmanager

@@ -3,14 +3,16 @@
 import contextlib
 import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator
 
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, shortened
 
 # What names end in under which files are written before they have their own.
 TEMPORARY = ".unfinished"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of the shell's
+_PROBE = 1 << 20  # bytes
 
 
 class WriteError(UsageError):
@@ -38,11 +40,7 @@ def renamed_when_whole(path: str, *, durable: bool = False) -> Iterator[str]:
         if durable:
             _wait_for_disk(os.path.dirname(path) or ".")
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        if getattr(error, "errno", None) in _FULL:
-            reason = "no space left on the disk: make room and run again"
-        else:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise WriteError(f"{path}: cannot be written ({reason})") from error
+        raise WriteError(f"{path}: cannot be written ({_reason(error, temporary)})") from error
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
@@ -58,6 +56,37 @@ def _wait_for_disk(path: str) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _reason(error: OSError | RuntimeError, temporary: str) -> str:
+    """Why a file cannot be written; PyTorch's and safetensors' own errors do not say it."""
+    cause = error if getattr(error, "errno", None) else _disk_error(temporary) or error
+    if getattr(cause, "errno", None) in _FULL:
+        return "no space left on the disk: make room and run again"
+    return getattr(cause, "strerror", None) or shortened(cause)
+
+
+def _disk_error(temporary: str) -> OSError | None:
+    """What the disk says if as much as a buffer is written behind what there is; None if it may."""
+    try:
+        with open(temporary, "ab") as file:
+            file.write(bytes(_PROBE))
+    except OSError as error:
+        return error
+    return None
+
+
+def require_regular(path: str) -> None:
+    """Raises an OSError for a pipe, a socket or a device: opening it may wait for ever.
+
+    A file that cannot be looked at is left to who opens it.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe, socket or device, not a file", path)
 
 
 def write_bytes(path: str, content: bytes, *, durable: bool = False) -> None:

@@ -18,7 +18,7 @@ from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.run_checkpoints import BEST, newest_first
 from dnl_d2.checkpoint.translate import to_model
 from dnl_d2.checkpoint.unmatched import tell_of_unmatched
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, shortened
 from dnl_d2.files import renamed_when_whole, write_text
 
 _log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ class Checkpointer(DetectionCheckpointer):
                 heuristics=query.get("matching_heuristics") == ["True"],
             )
         except UsageError as error:
-            raise UsageError(f"{filename}: {error}") from error
+            raise UsageError(f"{filename}: {shortened(error)}") from error
         self.described, self._origin = found.described, found.origin
         return {**weights.rest, **found.matching, "model": found.state}
 

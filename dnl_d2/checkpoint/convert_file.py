@@ -28,7 +28,7 @@ from dnl_d2.checkpoint.keymap import Converted
 from dnl_d2.checkpoint.reading import read_weights
 from dnl_d2.checkpoint.source import InputFormat, Source
 from dnl_d2.checkpoint.writing import check_output, write_weights
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, shortened
 from dnl_d2.modeling.from_config import build_from_config
 
 # Code bases that weights can go back to.
@@ -78,10 +78,11 @@ def convert_file(
     try:
         found = detect_source(weights.state, source)
         converted = convert(weights.state, found)
+        fed = published_format(weights.rest, found)
         settings = found.settings_of(weights.rest, infer_settings(converted.state))
         model: Mapping[str, Tensor] = {} if config_file else expected_parameters(settings)
     except UsageError as error:
-        raise UsageError(f"{input}: {error}") from error
+        raise UsageError(f"{input}: {shortened(error)}") from error
     pooled = settings.get("MODEL.RESNETS.SHORTCUT") == "avg_pool"
     if config_file:
         model, pooled = _build(config_file, opts)
@@ -97,7 +98,6 @@ def convert_file(
             f"{input} does not hold {against}; parameters: {'; '.join(problems)}. Nothing written"
         )
     state = {key: state[key] for key in compared.matched}
-    fed = published_format(weights.rest, found)
     if to is None:
         write_weights(output, _content(state, weights.rest, fed))
     else:

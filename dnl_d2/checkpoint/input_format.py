@@ -9,7 +9,7 @@ from torch import Tensor
 from dnl_d2.checkpoint.describe import openmmlab_meta
 from dnl_d2.checkpoint.keymap import State
 from dnl_d2.checkpoint.source import InputFormat, Source
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, shortened
 
 FIRST_CONVOLUTIONS = (
     "backbone.stem.conv1.weight",
@@ -80,7 +80,9 @@ def published_format(rest: Mapping[str, Any], source: Source | None = None) -> I
             order, mean, std = (note[key] for key in ("channel_order", "mean", "std"))
             return InputFormat(str(order), _three(mean), _three(std))
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"the file's note on its input format is wrong ({error!r})") from error
+            raise UsageError(
+                f"the file's note on its input format is wrong ({shortened(repr(error), 100)})"
+            ) from error
     return openmmlab_meta.input_format(rest) or (source.input_format if source else None)
 
 

@@ -2,10 +2,9 @@
 
 import codecs
 import json
+import math
 import os
-import pickle
-import zipfile
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,21 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnl_d2.checkpoint.unpickling import (
-    INERT_PICKLE,
-    RefusedPickle,
-    inert_name,
-    load_arrays,
-    safe_globals,
-)
-from dnl_d2.errors import UsageError
+from dnl_d2.checkpoint.torch_files import LEGACY, load_legacy, load_zip, open_zip
+from dnl_d2.checkpoint.unpickling import RefusedPickle, inert_name, load_arrays
+from dnl_d2.errors import UsageError, shortened
 
 # Where code bases keep the weights inside a file, perhaps one in another.
 _CONTAINERS = (
     "state_dict", "model", "model_state", "model_state_dict", "module", "net", "network", "blobs",
     "params", "weights", "checkpoint", "ema", "model_ema", "ema_state_dict",
 )  # fmt: skip
-_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before PyTorch 1.6
+# Bounds, far above what networks need.
+_MOST_TENSORS = 1 << 16
+_MOST_ENTRIES = 10_000_000  # beside the weights
+_LONGEST_NAME = 300
+_SHARED = 8  # how often tensors may hold the bytes of the file, as names of one and the same do
+_SLACK = 1 << 24  # bytes; a small file may repeat a value
+_LONGEST_HEADER = 1 << 24  # bytes, of a safetensors file
 _NOT_WEIGHTS = (
     (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the file itself"),
     (b"\x1f\x8b", "a gzip archive: unpack it first"),
@@ -75,14 +75,17 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
         with open(path, "rb") as file:
             head = file.read(512)
         weights = _split(_reader(head, path)(path, trust_pickle))
+        _check_sizes(weights.state, os.path.getsize(path))
         _check_values(weights.state)
+        if _entries(weights.rest, {}) > _MOST_ENTRIES:
+            raise UsageError("holds parts of itself many times over: no weights file")
         weights.path = path
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: {shortened(error)}") from error
     except RefusedPickle as error:
         raise UsageError(
-            f"{path}: refused, because reading it would run code ({error}); if you trust its "
-            "origin: tools/convert_weights.py --trust-pickle"
+            f"{path}: refused, because reading it would run code ({shortened(error, 100)}); if you "
+            "trust its origin: tools/convert_weights.py --trust-pickle"
         ) from error
     except MemoryError as error:
         raise UsageError(f"{path}: not enough memory to read it") from error
@@ -90,14 +93,13 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # zipfile, pickle, torch and safetensors raise anything
         if trust_pickle and isinstance(error, ImportError | AttributeError):
-            reason = " ".join(str(error).split())
             raise UsageError(
-                f"{path}: names what cannot be imported here ({reason}): install it, or read the "
-                "file without --trust-pickle"
+                f"{path}: names what cannot be imported here ({shortened(error)}): install it, or "
+                "read the file without --trust-pickle"
             ) from error
         raise UsageError(
-            f"{path}: truncated or damaged ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:120]}); download or copy it again"
+            f"{path}: truncated or damaged ({type(error).__name__}: {shortened(error, 120)}); "
+            "download or copy it again"
         ) from error
     return weights
 
@@ -110,13 +112,15 @@ def _reader(head: bytes, path: str) -> Callable[[str, bool], Any]:
             raise UsageError(f"not a weights file but {what}")
     if head[:2] == b"PK":
         return _read_zip
-    if head.startswith(_TORCH_LEGACY):
-        return _read_torch
+    if head.startswith(LEGACY):
+        return lambda path, trust: _trusted(path) if trust else load_legacy(path)
     if head[:1] == b"\x80" and 2 <= head[1] <= 5:
         return load_arrays
     if head[257:262] == b"ustar":
         raise UsageError("not a weights file but a tar archive: unpack it first")
     if len(head) > 9 and head[8:9] == b"{":
+        if int.from_bytes(head[:8], "little") > _LONGEST_HEADER:
+            raise UsageError("its header claims a length that no network's has: damaged")
         return _read_safetensors
     text = _as_text(head)
     named_pickle = path.endswith((".pkl", ".pdparams"))  # protocols 0 and 1 have no magic number
@@ -144,28 +148,20 @@ def _as_text(head: bytes) -> str | None:
 
 
 def _read_zip(path: str, trust: bool) -> Any:
-    if not zipfile.is_zipfile(path):
-        raise UsageError("truncated: the end of the file is missing; download or copy it again")
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         names = archive.namelist()
-    if any("/code/" in name or name.endswith("constants.pkl") for name in names):
-        raise UsageError("a TorchScript program, not weights: save its state_dict() instead")
-    if not any(name.endswith("/data.pkl") for name in names):
-        raise UsageError(
-            f"not a weights file but a zip archive of {len(names)} files"
-            + (f", such as {names[0]!r}: unpack it first" if names else "")
-        )
-    return _read_torch(path, trust)
+        if any("/code/" in name or name.endswith("constants.pkl") for name in names):
+            raise UsageError("a TorchScript program, not weights: save its state_dict() instead")
+        if not any(name.endswith("/data.pkl") for name in names):
+            raise UsageError(
+                f"not a weights file but a zip archive of {len(names)} files"
+                + (f", such as {names[0]!r}: unpack it first" if names else "")
+            )
+        return _trusted(path) if trust else load_zip(archive)
 
 
-def _read_torch(path: str, trust: bool) -> Any:
-    if trust:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    try:
-        with torch.serialization.safe_globals(safe_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # it names other classes than those of tensors
-        return torch.load(path, "cpu", INERT_PICKLE, weights_only=False)
+def _trusted(path: str) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=False)
 
 
 def _read_safetensors(path: str, trust: bool) -> Any:
@@ -173,7 +169,9 @@ def _read_safetensors(path: str, trust: bool) -> Any:
 
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        keys = file.keys()
+        _check_number(keys)
+        state = {key: file.get_tensor(key) for key in keys}
     rest = {k: _json(v) for k, v in metadata.items() if k != "format"}
     return {"model": state, **rest}
 
@@ -235,7 +233,13 @@ def _rest(content: Mapping, taken: Container) -> dict[str, Any]:
     }
 
 
+def _check_number(keys: Sized) -> None:
+    if len(keys) > _MOST_TENSORS:
+        raise UsageError(f"holds {len(keys)} entries in one place, far more than a network has")
+
+
 def _tensors(mapping: Mapping) -> dict[str, Tensor]:
+    _check_number(mapping)
     state = {}
     for key, value in mapping.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
@@ -243,15 +247,35 @@ def _tensors(mapping: Mapping) -> dict[str, Tensor]:
                 np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
             )
         if isinstance(value, Tensor):
-            if not str(key).isprintable():
-                raise UsageError(f"the name {str(key)!a} cannot be printed: no network's weights")
-            state[str(key)] = value.detach()
+            name = str(key)
+            if not name.isprintable() or len(name) > _LONGEST_NAME:
+                wrong = "is too long" if name.isprintable() else "cannot be printed"
+                raise UsageError(f"the name {name[:40]!a} {wrong}: no network's weights")
+            state[name] = value.detach()
     return state
+
+
+def _entries(value: Any, known: dict[int, float]) -> float:
+    """How many there are in lists and dicts if each is written out; endless if one holds itself."""
+    if not isinstance(value, list | tuple | Mapping):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        inside = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_entries(part, known) for part in inside)
+    return known[id(value)]
 
 
 def _is_finite(value: Tensor) -> bool:
     """By the extremes, which are NaN where one value is: no array of booleans is made."""
     return not value.numel() or all(map(torch.isfinite, value.float().aminmax()))
+
+
+def _check_sizes(state: Mapping[str, Tensor], size: int) -> None:
+    """Tensors may repeat what the file holds once, in their strides or by sharing it."""
+    total = sum(value.numel() * value.element_size() for value in state.values())
+    if total > _SHARED * size + _SLACK:
+        raise UsageError(f"its tensors would be {total} bytes, and the file has {size}")
 
 
 def _check_values(state: Mapping[str, Tensor]) -> None:

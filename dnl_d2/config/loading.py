@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import inspect
 import logging
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,15 +12,18 @@ from collections.abc import Iterable, Iterator, Sequence
 import yaml
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.utils.registry import locate
+from fvcore.common.config import BASE_KEY
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from dnl_d2.config.keys import add_dnl_config
 from dnl_d2.config.train_defaults import fill_train
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, shortened
+from dnl_d2.files import require_regular
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
+_MOST_ENTRIES = 100_000  # of one file; Detectron2's defaults are some 400
 _MERGE = "tag:yaml.org,2002:merge"  # the key <<, of which all are taken
 
 
@@ -78,7 +82,7 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
     add_dnl_config(cfg)
     where = path
     try:
-        _require_keys_once(path)
+        _check_text(path)
         cfg.merge_from_file(path, allow_unsafe=False)
         where = "command line"
         if len(overrides) % 2:
@@ -89,6 +93,7 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
     except Exception as error:  # yacs raises KeyError, ValueError, AssertionError, YAMLError, ...
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         text = " ".join(str(text).split())
+        closest, text = _closest(text), shortened(text)
         if where == path and "is not iterable" in text:
             text = "is empty, or has a plain value where keys are expected"
         if "'float'> vs. <class 'int'>" in text:
@@ -97,17 +102,65 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
             text += " (write a list, such as [a, b]; on a command line \"['a', 'b']\")"
         if "tag:yaml.org,2002:python/" in text:
             text += " (code in a config is not run: write the value out)"
-        raise UsageError(f"{where}: {text}{_closest(text)}") from error
+        raise UsageError(f"{where}: {text}{closest}") from error
     return cfg
 
 
-def _require_keys_once(path: str) -> None:
+def _check_text(path: str) -> None:
+    """Looks at a file and what it starts from, before they are read as a config.
+
+    Raises:
+        UsageError: a key is twice in one place, or aliases stand for very much.
+        OSError, yaml.YAMLError: a file cannot be read.
+    """
+    waiting, seen = [path], set[str]()
+    while waiting:
+        file = os.path.realpath(waiting.pop())
+        if file in seen:
+            continue
+        root = _composed(file)
+        if not seen:
+            _require_keys_once(root, path)
+        seen.add(file)
+        if _entries(root, {}) > _MOST_ENTRIES:
+            raise UsageError(f"{file}: its aliases (*name) stand for more than a config can hold")
+        waiting += _bases(root, os.path.dirname(file))
+
+
+def _composed(path: str) -> yaml.Node | None:
+    require_regular(path)
+    with open(path, "rb") as file:
+        return yaml.compose(file, yaml.SafeLoader)
+
+
+def _entries(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many entries there are with each alias written out; endless where one holds itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        pairs = isinstance(node, yaml.MappingNode)
+        inside = [part for pair in node.value for part in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_entries(part, known) for part in inside)
+    return known[id(node)]
+
+
+def _bases(root: yaml.Node | None, folder: str) -> list[str]:
+    """The local files that a config starts from."""
+    pairs = root.value if isinstance(root, yaml.MappingNode) else ()
+    found = [value for key, value in pairs if key.value == BASE_KEY]
+    lists = [value.value if isinstance(value, yaml.SequenceNode) else [value] for value in found]
+    names = [os.path.expanduser(str(name.value)) for names in lists for name in names]
+    paths = [os.path.join(folder, name) for name in names if "://" not in name]
+    return [path for path in paths if os.path.exists(path)]
+
+
+def _require_keys_once(root: yaml.Node | None, path: str) -> None:
     """Of a key that is twice in a mapping YAML's reader takes the last, and loses the first.
 
     The file's own text is looked at, not that of its ``_BASE_``, which is there to be overridden.
     """
-    with open(path, "rb") as file:
-        nodes = [yaml.compose(file, yaml.SafeLoader)]
+    nodes = [root]
     seen = set()  # an alias may lead back to what it is part of
     for node in nodes:
         if id(node) in seen:
@@ -160,9 +213,7 @@ def _load_lazy(path: str, overrides: list[str]) -> DictConfig:
     try:
         cfg = LazyConfig.load(path)
     except Exception as error:
-        raise UsageError(
-            f"{path}: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+        raise UsageError(f"{path}: {type(error).__name__}: {shortened(error)}") from error
     fill_train(cfg)
     for override in overrides:
         key, equals, _ = override.partition("=")

@@ -14,6 +14,7 @@ from dnl_d2.compat import allow_large_pictures
 from dnl_d2.data.opencv import cv2
 from dnl_d2.data.png import read_plain_png
 from dnl_d2.errors import UsageError
+from dnl_d2.files import require_regular
 
 # What Pillow is known to raise on files that are not, or not completely, a picture.
 BROKEN = (
@@ -39,6 +40,7 @@ def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -
     """
     allow_large_pictures()
     try:
+        require_regular(path)
         with PathManager.open(path, "rb") as file:
             picture = Image.open(file)
             if not header_only:

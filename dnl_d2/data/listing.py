@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Sequence
 
 from detectron2.utils.file_io import PathManager
 
-from dnl_d2.errors import UsageError, printable
+from dnl_d2.errors import UsageError, printable, shortened
+from dnl_d2.files import require_regular
 
 _NAMED = 3  # how many files a message lists
+_LONGEST = 300  # characters of their names
 
 
 def list_folder(folder: str) -> list[str]:
@@ -51,6 +53,7 @@ def read_lines(path: str) -> list[str]:
     Raises:
         OSError, UnicodeDecodeError: it cannot be read.
     """
+    require_regular(path)
     with PathManager.open(path, "rb") as file:
         return [line.strip() for line in file.read().decode("utf-8-sig").splitlines()]
 
@@ -75,7 +78,9 @@ def count_and_name(found: Sequence[str], total: int, what: str) -> str:
         what: the middle of the line.
     """
     more = ", ..." if len(found) > _NAMED else ""
-    return f"{len(found)} of {total} {what}: {printable(', '.join(found[:_NAMED]))}{more}"
+    names = printable(", ".join(found[:_NAMED]))
+    names = names if len(names) <= _LONGEST else shortened(names, _LONGEST)
+    return f"{len(found)} of {total} {what}: {names}{more}"
 
 
 def require_all(keys: Collection[str], files: Collection[str], what: str, hint: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 
 from dnl_d2.data.opencv import cv2
+from dnl_d2.files import require_regular
 
 try:
     from kornia_rs.io import decode_image_png_u8
@@ -41,6 +42,7 @@ def read_plain_png(path: str, channels: int) -> np.ndarray | None:
         included: :func:`dnl_d2.data.images.load_picture` reads it or says what is wrong.
     """
     try:
+        require_regular(path)
         with PathManager.open(path, "rb") as file:
             header = file.read(_HEADER)
             if not (header.startswith(_SIGNATURE) and header[24:29] == _PLAIN[channels]):

@@ -17,7 +17,7 @@ from dnl_d2.config.imports import add_import_option, import_modules
 from dnl_d2.engine.interruption import STOPPED, latest_stop, parse_time, passing_on
 from dnl_d2.engine.processes import Place, call_among_others, given_place, launch
 from dnl_d2.engine.runner import load_config, run
-from dnl_d2.errors import UsageError, one_line
+from dnl_d2.errors import UsageError, one_line, wrapped_message
 
 
 def command_line(
@@ -55,7 +55,7 @@ def command_line(
         why = "; is the memory full?" if error.signal_name == "SIGKILL" else ""
         sys.exit(f"{name}: error: {one_line(error)}{why}")
     except (UsageError, ProcessRaisedException) as error:
-        if isinstance(error, ProcessRaisedException) and "UsageError: " not in str(error):
+        if isinstance(error, ProcessRaisedException) and wrapped_message(str(error)) is None:
             raise
         sys.exit(f"{name}: error: {one_line(error)}")
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, ImageSequence
 
 from dnl_d2.data.images import BROKEN, is_dim, load_picture, to_array
 from dnl_d2.errors import UsageError
+from dnl_d2.files import require_regular
 
 _logger = logging.getLogger(__name__)
 # What the names of results end in, beside the JSON file of the same name.
@@ -166,6 +167,7 @@ def _animation_frames(path: str) -> Iterator[np.ndarray]:
 def _animation_rate(path: str) -> float | None:
     """Frames a second of an animated GIF, PNG or WebP; None for a still picture."""
     try:
+        require_regular(path)
         with Image.open(path) as picture:
             if not getattr(picture, "is_animated", False):
                 return None

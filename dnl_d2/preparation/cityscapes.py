@@ -10,6 +10,7 @@ from dnl_d2.data.datasets.cityscapes import IMAGE_SUFFIX, LABEL_SUFFIX
 from dnl_d2.data.labels import read_label
 from dnl_d2.data.listing import find_files_by_city, require_folder
 from dnl_d2.errors import UsageError
+from dnl_d2.files import require_regular
 from dnl_d2.preparation.archives import compare_counts, lacking
 from dnl_d2.preparation.label_conversion import Conversion, Report, convert_labels, jobs_to
 
@@ -89,6 +90,7 @@ def _draw_polygons(path: str) -> np.ndarray:
 
     annotation = Annotation()
     try:
+        require_regular(path)
         with open(path, encoding="utf-8") as file:
             annotation.fromJsonText(file.read())
         # cityscapesscripts ends the process over a name that it does not know.

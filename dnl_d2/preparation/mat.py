@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dnl_d2.errors import UsageError
+from dnl_d2.files import require_regular
 
 
 def mat_loader() -> Callable[..., dict]:
@@ -37,6 +38,7 @@ def read_mat(path: str, variable: str, *fields: str) -> np.ndarray:
     loadmat = mat_loader()
     where = ".".join((variable, *fields))
     try:
+        require_regular(path)
         content = loadmat(path, variable_names=[variable])
     except Exception as error:  # SciPy parses what it finds: a broken file may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__

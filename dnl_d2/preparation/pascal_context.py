@@ -19,6 +19,7 @@ from dnl_d2.data.datasets.records import list_files, read_ids
 from dnl_d2.data.labels import read_label
 from dnl_d2.data.listing import find_files
 from dnl_d2.errors import UsageError
+from dnl_d2.files import require_regular
 from dnl_d2.preparation.archives import compare_counts, lacking
 from dnl_d2.preparation.label_conversion import (
     Conversion,
@@ -125,6 +126,7 @@ def _from_json(base: str, path: str, report: Report, workers: int) -> dict[str, 
 def _read_json(path: str) -> dict[str, dict]:
     """Entries of the pictures of both splits by name, each with its "masks"."""
     try:
+        require_regular(path)
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
         masks = defaultdict(list)

@@ -66,7 +66,7 @@ def _git(folder: str, *arguments: str) -> bytes:
     # Variables for git name another working copy where git itself has started this process.
     others = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     return subprocess.run(
-        ["git", "-C", folder, *arguments],
+        ["git", "-c", "diff.autoRefreshIndex=false", "-C", folder, *arguments],
         check=True,
         capture_output=True,
         timeout=_SECONDS,

@@ -186,7 +186,7 @@ def test_weights_that_are_objects_are_not_lost_without_a_word(tmp_path):
 
 def test_a_plain_pickle_of_tensors_needs_trust(tmp_path):
     (tmp_path / "own.pkl").write_bytes(pickle.dumps(STATE))
-    with pytest.raises(UsageError, match=r"would run code \(torch.storage._load_from_bytes\)"):
+    with pytest.raises(UsageError, match=r"would run code \(torch._utils._rebuild_tensor_v2\)"):
         read_weights(tmp_path / "own.pkl")
     assert_is_state(read_weights(tmp_path / "own.pkl", trust_pickle=True))
 
@@ -252,7 +252,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
             "1 of 2 tensors hold NaN or infinite values, such as 'b'",
         ),
         "name.pth": (torch_bytes({"a\nb": torch.ones(2)}), r"the name 'a\\nb' cannot be printed"),
-        "sparse.pth": (torch_bytes({"a": torch.eye(3).to_sparse()}), "'a' is sparse"),
+        "sparse.pth": (torch_bytes({"a": torch.eye(3).to_sparse()}), "holds sparse"),
         "int.pth": (torch_bytes({"a": torch.ones(2, 2).int()}), "'a' holds whole numbers"),
         "big.pth.gz": (b"\x1f\x8b" + bytes(600), "gzip archive"),
     }

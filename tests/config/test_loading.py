@@ -318,3 +318,35 @@ def test_yaml_that_leads_to_itself_or_has_a_list_as_key_is_one_line(tmp_path, te
     with pytest.raises(UsageError, match=r"mine\.yaml: ") as error:
         load_config(str(file))
     assert "\n" not in str(error.value) and "unhashable type" not in str(error.value)
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.mkdir [PROOF]", "!!python/name:os.sep"])
+@pytest.mark.parametrize("below", [False, True])
+def test_code_in_a_config_is_not_run(tag, below, tmp_path):
+    """Neither in the file nor in what it starts from, which Detectron2 would run."""
+    proof = tmp_path / "ran"
+    (tmp_path / "a.yaml").write_text(f"OUTPUT_DIR: {tag.replace('PROOF', str(proof))}\n")
+    (tmp_path / "b.yaml").write_text("_BASE_: a.yaml\n")
+    with pytest.raises(UsageError, match="code in a config is not run") as error:
+        load_config_file(str(tmp_path / ("b.yaml" if below else "a.yaml")))
+    assert "\n" not in str(error.value) and not proof.exists()
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_aliases_that_stand_for_very_much(below, tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    (tmp_path / "b.yaml").write_text("_BASE_: [a.yaml]\n")
+    with pytest.raises(UsageError, match=r"a.yaml: its aliases \(\*name\) stand for more"):
+        load_config_file(str(tmp_path / ("b.yaml" if below else "a.yaml")))
+    (tmp_path / "a.yaml").write_text("MODEL: &m\n  WEIGHTS: *m\n")
+    with pytest.raises(UsageError, match="stand for more"):
+        load_config_file(str(tmp_path / "a.yaml"))
+
+
+def test_a_message_does_not_hold_all_defaults(tmp_path):
+    (tmp_path / "a.yaml").write_text("SOLVER: [1, 2]\n")
+    with pytest.raises(UsageError, match=r"for config key: SOLVER$") as error:
+        load_config_file(str(tmp_path / "a.yaml"))
+    assert len(str(error.value)) < 400 + len(str(tmp_path))

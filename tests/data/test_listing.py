@@ -63,3 +63,8 @@ def test_what_is_lacking_is_counted_and_named():
     assert count_and_name(["a\nb"], 1, "is gone") == "1 of 1 is gone: a\\nb"
     with pytest.raises(UsageError, match=r"^4 of 5 things are gone: a, b, d, \.\.\.; look$"):
         require_all("abcde", {"c"}, "things are gone", "look")
+
+
+def test_very_long_names_are_cut():
+    told = count_and_name(["\0" * 5000, "b"], 3, "stems have no file")
+    assert told.startswith("2 of 3 stems have no file: \\x00") and len(told) < 400

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import resource
 
 import pytest
 import torch
@@ -90,6 +91,21 @@ def test_a_single_value_per_channel_is_one_line():
 def test_other_errors_stay_what_they_are():
     with pytest.raises(ZeroDivisionError, match="of mine"), explaining_failures():
         raise ZeroDivisionError("of mine")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_told_in_a_line(kind, tmp_path, capfd):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    cfg = kind(tmp_path, length=1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(UsageError, match=r"model_final.pth: .*\(no space left on the disk"):
+            run(cfg, arguments())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    shown = capfd.readouterr()
+    assert "Traceback" not in shown.out + shown.err
+    assert not list(tmp_path.glob("*.pth*"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
 """Where the page is served, and what is missing; the page itself is tested in a browser."""
 
+import http.client
 import importlib
 import socket
 import sys
@@ -38,3 +39,56 @@ def test_gradio_is_named_where_it_is_missing(monkeypatch):
         importlib.import_module("dnl_d2.page")
     monkeypatch.undo()
     assert dnl_d2.page
+
+
+@pytest.fixture(scope="module")
+def address():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with serve(Answers({"a": Model()}), port=port) as address:
+        yield address.rstrip("/")
+
+
+def answer(address: str, path: str, data: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """Status and text, for a path as it is: no client's tidying."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    connection.request("GET" if data is None else "POST", path, data, headers)
+    got = connection.getresponse()
+    try:
+        return got.status, got.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "/gradio_api/file=",
+        "/file=",
+        "/gradio_api/file/",
+        "/static/",
+        "/assets/",
+        "/custom_component/",
+        "/theme.css/",
+        "/",
+    ],
+)
+@pytest.mark.parametrize("path", ["{}", "..{}", "../../../../../../..{}", "%2e%2e/%2e%2e{}",
+                                  "..%2f..%2f..%2f..%2f..{}", "file://{}"])  # fmt: skip
+def test_no_file_outside_of_its_folder_is_served(start, path, address, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("not for the page")
+    for outside in (str(secret), __file__, "/etc/passwd"):
+        status, text = answer(address, start + path.format(outside))
+        assert b"not for the page" not in text and b"root:" not in text, (start, path)
+        assert status in (403, 404, 405, 500) or b"<html" in text[:300].lower(), (status, text)
+
+
+def test_uploads_have_a_limit(address):
+    border = "x" * 20
+    head = f'--{border}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    kind = {"Content-Type": f"multipart/form-data; boundary={border}"}
+    for size, wanted in ((1000, {200}), (51 << 20, {413})):
+        body = head.encode() + bytes(size) + f"\r\n--{border}--\r\n".encode()
+        status, text = answer(address, "/gradio_api/upload", body, **kind)
+        assert status in wanted, (size, status, text[:200])

@@ -1,5 +1,6 @@
 """Which commit code is of."""
 
+import os
 import subprocess
 
 import pytest
@@ -71,3 +72,12 @@ def test_what_git_does_not_keep_has_no_state(copy, tmp_path, monkeypatch):
     assert git_state(str(tmp_path / "elsewhere.py")) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(str(copy / "code.py")) is None
+
+
+def test_looking_writes_nothing_to_the_repository(copy):
+    """Nor leaves a lock behind where the run is killed or the disk is full."""
+    (copy / "code.py").write_text("x = 2\n")
+    os.utime(copy / ".gitignore", (1, 1))  # git would note the new time
+    before = (copy / ".git/index").read_bytes()
+    assert git_state(str(copy / "code.py")).diff
+    assert (copy / ".git/index").read_bytes() == before

@@ -6,7 +6,7 @@ from typing import Any
 
 from dnl_d2.checkpoint.source import InputFormat
 
-_NUMBERS = r"['\"]?\s*[=:]\s*[\[(]([^\])]*)[\])]"
+_NUMBERS = r"['\"]?\s*[=:]\s*[\[(]([^\])]{0,200})[\])]"
 _FLAG = r"['\"]?\s*[=:]\s*(True|False|true|false)"
 
 

@@ -11,7 +11,7 @@ from detectron2.utils.file_io import PathManager
 from dnl_d2.data.datasets.coco_json import readable_copy
 from dnl_d2.data.datasets.keypoints import CocoMetadata, declared_keypoints, with_keypoints
 from dnl_d2.data.datasets.registration import register
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, shortened
 
 # What is noted as a file is read; Detectron2 refuses to note anything else later.
 _READ_FROM_FILE = ("thing_classes", "thing_dataset_id_to_contiguous_id", "json_file")
@@ -73,10 +73,11 @@ def register_coco_dataset(
             vars(MetadataCatalog.get(name))["json_file"] = copy  # which it refuses to change itself
             return with_keypoints(load_coco_json(copy, image_root, name))
         except UsageError as error:
-            raise UsageError(f"dataset {name}: {json_file}: {error}") from error
+            raise UsageError(f"dataset {name}: {json_file}: {shortened(error)}") from error
         except AssertionError as error:  # other classes than told
-            reason = " ".join(str(error).split())
-            raise UsageError(f"dataset {name}: {json_file} cannot be used ({reason})") from error
+            raise UsageError(
+                f"dataset {name}: {json_file} cannot be used ({shortened(error)})"
+            ) from error
 
     noted = [key for key in _READ_FROM_FILE if key not in metadata]
     paths = {"json_file": json, "image_root": images}

@@ -30,7 +30,7 @@ from dnl_d2.data.datasets.coco_schema import (
     label,
 )
 from dnl_d2.errors import UsageError
-from dnl_d2.files import write_bytes
+from dnl_d2.files import require_regular, write_bytes
 
 _logger = logging.getLogger(__name__)
 _MAX_ID = 2**53
@@ -169,6 +169,7 @@ def _stamp(path: str) -> tuple:
 def _read(path: str) -> tuple[tuple, bytes]:
     stamp = _stamp(path)
     try:
+        require_regular(path)
         with PathManager.open(path, "rb") as file:
             return stamp, file.read()
     except OSError as error:

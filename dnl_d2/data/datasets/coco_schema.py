@@ -1,5 +1,6 @@
 """The schema of JSON files in COCO's form, and what is said of a file that does not follow it."""
 
+import codecs
 import json
 import re
 import reprlib
@@ -9,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from dnl_d2.data.datasets.coco_masks import Polygons, RunLengths
-from dnl_d2.errors import UsageError
+from dnl_d2.errors import UsageError, shortened
 
 Id = int | float | str
 _Number = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -85,6 +86,7 @@ _MEANT = {
 }
 _PLACE = re.compile(r" - at `\$(?:\.(\w+))?(?:\[(\d+)\])?(?:\.(\w+))?[^`]*`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
+_CHUNK = 1 << 22
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlist = 40
 _strict = msgspec.json.Decoder(CocoForm)
@@ -100,7 +102,9 @@ def decode(text: bytes) -> tuple[CocoForm, str | None]:
         UsageError: the text is no JSON, or not of this form.
     """
     try:
-        return _strict.decode(text), None
+        form = _strict.decode(text)
+        _require_utf8(text)
+        return form, None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         strictly = error
     try:
@@ -108,12 +112,30 @@ def decode(text: bytes) -> tuple[CocoForm, str | None]:
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"cannot be read as JSON ({reason}): replace the file") from error
+    _require_unicode(text, content)
     try:
         form = msgspec.convert(content, CocoForm, strict=False)
     except (msgspec.ValidationError, RecursionError) as error:
         raise UsageError("".join(_explain(str(error), content))) from error
     placed = _PLACE.search(str(strictly))
     return form, _explain(str(strictly), content)[0] if placed else "it is no plain JSON in UTF-8"
+
+
+def _require_utf8(text: bytes) -> None:
+    """msgspec does not look at what it skips, and other readers do."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(text), _CHUNK):
+        decoder.decode(text[start : start + _CHUNK])
+
+
+def _require_unicode(text: bytes, content: Any) -> None:
+    """JSON can escape half of a pair of surrogates, which no file's name or output can have."""
+    if b"\\" not in text:
+        return
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"a text is no Unicode ({shortened(error)}): replace the file") from error
 
 
 def label(key: str, number: int, entry: Any) -> str:

@@ -7,7 +7,7 @@ from detectron2.utils.file_io import PathManager
 
 from dnl_d2.data.datasets.records import make_records
 from dnl_d2.data.datasets.registration import register_dataset
-from dnl_d2.data.listing import count_and_name, stems_and_files, without
+from dnl_d2.data.listing import count_and_name, read_lines, stems_and_files, without
 from dnl_d2.errors import UsageError
 
 SUFFIXES = {"image": (".jpg", ".jpeg", ".png"), "label": (".png",)}
@@ -113,14 +113,12 @@ def _files_by_stem(folder: str, kind: str, expected: str) -> dict[str, str]:
 
 def _read_stems(path: str) -> list[str]:
     try:
-        with PathManager.open(path, "rb") as file:
-            text = file.read().decode("utf-8-sig")
+        stems = [line for line in read_lines(path) if line]
     except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"the list of stems {path} cannot be read ({reason}): give a text file with one a line"
         ) from error
-    stems = [line.strip() for line in text.splitlines() if line.strip()]
     if not stems:
         raise UsageError(f"the list of stems {path} is empty")
     return stems
