@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import create_ddp_model, default_setup
 from detectron2.utils import comm
@@ -85,6 +86,16 @@ def many_sizes() -> Iterator[None]:
             yield
     finally:
         backend.benchmark = before
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Gives all processes the buffers of the main one, which are those that it saves.
+
+    Statistics of batch norm that is not synchronised are those of a process's own pictures.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def plain_batch_norm_if_alone(model: nn.Module, device: str) -> nn.Module:

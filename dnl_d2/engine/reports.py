@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
-from dnl_d2.engine.environment import many_sizes
+from dnl_d2.engine.environment import many_sizes, share_buffers
 from dnl_d2.engine.spec import RunSpec
 from dnl_d2.reporting.aside import only_warning
 from dnl_d2.reporting.curves import CurvesWriter
@@ -89,7 +89,7 @@ def report_evaluation(spec: RunSpec, model: nn.Module, weights: str) -> RunHisto
 def showing_pictures(
     spec: RunSpec, model: nn.Module, evaluate: Callable[[], dict]
 ) -> Callable[[], dict]:
-    """An evaluation after which the main process shows predictions beside the truth.
+    """An evaluation of one model, after which the main process shows predictions beside the truth.
 
     Args:
         spec: the run.
@@ -99,6 +99,7 @@ def showing_pictures(
     pictures = PredictionPictures(spec.test_sets, spec.eval_pictures, spec.build_test_mapper)
 
     def evaluate_and_show() -> dict:
+        share_buffers(model)
         with many_sizes():
             results = evaluate()
             if comm.is_main_process():

@@ -5,10 +5,14 @@ import signal
 from datetime import timedelta
 
 import pytest
+import torch
 import torch.distributed as dist
+from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.nn import BatchNorm1d
 
 from dnl_d2.engine import run
+from dnl_d2.engine.environment import share_buffers
 from dnl_d2.engine.interruption import STOPPED
 from dnl_d2.engine.processes import Place, call_among_others, given_place, launch
 from dnl_d2.errors import UsageError
@@ -123,11 +127,16 @@ def test_launched_twice_is_refused(root, monkeypatch):
 
 def stop_one(folder):
     """A run of two processes, of which one is asked to stop."""
+    norm = BatchNorm1d(1)
+    norm(torch.randn(8, 1, generator=torch.Generator().manual_seed(dist.get_rank())))
+    before = comm.all_gather(norm.running_mean.item())
+    share_buffers(norm)
+    assert before[0] != before[1] and comm.all_gather(norm.running_mean.item()) == [before[0]] * 2
     run(yaml_config(folder, length=50), arguments(latest_stop=0.0 if dist.get_rank() else None))
 
 
 @pytest.mark.usefixtures("environment")
-def test_all_processes_stop_when_one_is_asked_to(tmp_path):
+def test_processes_share_buffers_and_stop_when_one_is_asked_to(tmp_path):
     with pytest.raises(ProcessExitedException) as ended:
         launch(stop_one, 2, args=(tmp_path,), timeout=SOON)
     assert ended.value.exit_code == STOPPED

@@ -42,3 +42,13 @@ def assert_same_features(ours: ContextResNet, theirs: ResNet, **tolerance: float
     assert list(got) == list(expected)
     for name, feature in expected.items():
         torch.testing.assert_close(got[name], feature, **tolerance)
+
+
+# Of a detector: none that rounding could cross.
+NO_THRESHOLDS = {
+    "MODEL__RPN__PRE_NMS_TOPK_TEST": 5000,
+    "MODEL__RPN__POST_NMS_TOPK_TEST": 5000,
+    "MODEL__RPN__NMS_THRESH": 1.0,
+    "MODEL__ROI_HEADS__NMS_THRESH_TEST": 1.0,
+    "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0,
+}

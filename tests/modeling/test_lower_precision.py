@@ -15,7 +15,7 @@ from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
 from dnl_d2.modeling import lower_precision
 from dnl_d2.prediction.attention import look
 from tests.checkpoint.models import DETECTOR, SEGMENTOR, build, randomised
-from tests.modeling.configs import small_resnet
+from tests.modeling.configs import NO_THRESHOLDS, small_resnet
 
 HEAD = "MODEL__SEM_SEG_HEAD__"
 SEGMENTORS = {
@@ -75,14 +75,7 @@ def test_segmentors_predict_nearly_the_same_in_fp32(changes):
 
 
 def test_detectors_find_nearly_the_same():
-    everything = {  # no threshold that rounding could cross
-        "MODEL__RPN__PRE_NMS_TOPK_TEST": 5000,
-        "MODEL__RPN__POST_NMS_TOPK_TEST": 5000,
-        "MODEL__RPN__NMS_THRESH": 1.0,
-        "MODEL__ROI_HEADS__NMS_THRESH_TEST": 1.0,
-        "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0,
-    }
-    model = build(DETECTOR, MODEL__MASK_ON=True, **everything)
+    model = build(DETECTOR, MODEL__MASK_ON=True, **NO_THRESHOLDS)
     fast = optimize_for_inference(model, precision="bfloat16")
     pooled = []
     for module in fast.modules():

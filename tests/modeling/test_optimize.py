@@ -13,7 +13,7 @@ from dnl_d2 import optimize_for_inference
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
 from tests.checkpoint.models import DETECTOR, SEGMENTOR, build, randomised
-from tests.modeling.configs import small_resnet
+from tests.modeling.configs import NO_THRESHOLDS, small_resnet
 
 _HEAD = "MODEL__SEM_SEG_HEAD__"
 # (changes to the segmentor, norms that stay)
@@ -102,15 +102,8 @@ def test_half_precision_folds_in_single_precision():
 
 
 def test_detector_finds_the_same():
-    everything = {  # no threshold that rounding could cross
-        "MODEL__RPN__PRE_NMS_TOPK_TEST": 5000,
-        "MODEL__RPN__POST_NMS_TOPK_TEST": 5000,
-        "MODEL__RPN__NMS_THRESH": 1.0,
-        "MODEL__ROI_HEADS__NMS_THRESH_TEST": 1.0,
-        "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0,
-    }
     norm = {"MODEL__RESNETS__NORM": "FrozenBN", "MODEL__FPN__NORM": "BN"}
-    model = build(DETECTOR, **norm, **everything)
+    model = build(DETECTOR, **norm, **NO_THRESHOLDS)
     optimised = optimize_for_inference(model)
     assert norms(model) and not norms(optimised)
     with torch.no_grad():
