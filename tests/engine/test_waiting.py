@@ -16,7 +16,7 @@ from dnl_d2.engine.environment import pin_memory
 from dnl_d2.engine.step import build_step
 from dnl_d2.layers import CONTEXT_BLOCKS
 from dnl_d2.modeling import ContextHead
-from dnl_d2.modeling.losses import CrossEntropyLoss, DiceLoss, HardPixels, SumOfLosses
+from dnl_d2.modeling.losses import CrossEntropyLoss, DiceLoss, HardPixels, SumOfLosses, by_parts
 from dnl_d2.modeling.segmentor import ContextSegmentor
 from tests.modeling.configs import small_resnet
 from tests.modeling.segmentors import image
@@ -114,6 +114,11 @@ def test_a_step_with_any_block_waits_for_nothing(block, dtype):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_step_with_any_loss_but_lovasz_waits_for_nothing(loss):
     assert not waits(segmentor(loss=LOSSES[loss]), parts=2)
+
+
+def test_a_loss_by_parts_waits_for_nothing(monkeypatch):
+    monkeypatch.setattr(by_parts, "PART_BYTES", 1)
+    assert not waits(segmentor(loss=LOSSES["weighted"]), dtype=torch.bfloat16)
 
 
 @pytest.mark.gpu

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import init_normal
 from dnl_d2.layers.functional import full_precision
 from dnl_d2.modeling.losses import CrossEntropyLoss, build_loss
+from dnl_d2.modeling.losses.by_parts import cross_entropy_by_parts, goes_by_parts
 
 
 def conv3x3(in_channels: int, out_channels: int, norm: str) -> Conv2d:
@@ -146,10 +148,17 @@ class SegmentationHead(nn.Module, ABC):
             name: of the loss; the terms of a sum append theirs.
         """
         (predictions,) = full_precision(predictions)
-        logits = self._resize(predictions, targets.shape[-2:])
-        terms = getattr(self.loss, "terms", None)  # modules of others may have none
-        # Compared with None: PyTorch 2.11 and before cannot compile the truth value of a method.
-        terms = {"": self.loss(logits, targets)} if terms is None else terms(logits, targets)
+        size = targets.shape[-2:]
+        if goes_by_parts(self.loss, predictions, targets):
+            resize = partial(self._resize, size=size)
+            terms = {"": cross_entropy_by_parts(self.loss, predictions, targets, resize)}
+        else:
+            logits = self._resize(predictions, size)
+            terms_of = getattr(self.loss, "terms", None)  # modules of others may have none
+            # Compared with None: PyTorch 2.11 and before cannot compile a method's truth value.
+            terms = (
+                {"": self.loss(logits, targets)} if terms_of is None else terms_of(logits, targets)
+            )
         return {f"{name}_{k}" if k else name: v * self.loss_weight for k, v in terms.items()}
 
     def forward(

@@ -95,21 +95,33 @@ class CrossEntropyLoss(SegmentationLoss):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def compute(self, logits: Tensor, targets: Tensor) -> Tensor:
-        weights = None if self.class_weights is None else self.class_weights.to(logits)
-        valid, labels = self.labelled(targets)
         total = F.cross_entropy(
             logits,
             targets,
-            weights,
+            self.weights(logits),
             ignore_index=self.ignore_value,
             reduction="sum" if self.ohem is None else "none",
         )
+        valid, labels = self.labelled(targets)
         if self.ohem is not None:
             total = (total * self.ohem(logits, labels, total.detach(), valid)).sum()
-        count = valid.sum() if weights is None else (weights[labels] * valid).sum()
+        return total / self.divisor(self.factors(logits, valid, labels), valid)
+
+    def weights(self, logits: Tensor) -> Tensor | None:
+        """The class weights as the logits are: dtype and device."""
+        return None if self.class_weights is None else self.class_weights.to(logits)
+
+    def factors(self, logits: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
+        """w[y] of every pixel, 0 where there is no label; arguments as of :meth:`labelled`."""
+        weights = self.weights(logits)
+        return valid if weights is None else weights[labels] * valid
+
+    def divisor(self, factors: Tensor, valid: Tensor) -> Tensor:
+        """Sum of the factors of the pixels that ``average`` names, 1 if there are none."""
+        count = factors.sum()
         if self.average == "all":
             count = count + (~valid).sum()
-        return total / torch.where(count > 0, count, 1)
+        return torch.where(count > 0, count, 1)
 
 
 def _checked(class_weights: Sequence[float]) -> list[float]:
