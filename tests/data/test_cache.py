@@ -109,8 +109,21 @@ def test_larger_pictures_are_kept_shrunk(tmp_path, records):
     np.testing.assert_array_equal(image, resized(whole, (30, 40)))
     assert ours.read_label({"height": 60, "width": 80, **records[0]}).shape == (30, 40)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 4 * (30 * 40 * 4 + 1000)
-    # What another recipe kept smaller is made anew.
-    assert_same(mapped(mapper(folder), records), mapped(mapper(), records))
+
+
+def test_recipes_of_different_sizes_share_a_folder(tmp_path, records):
+    """Neither takes what the other keeps, nor has it made anew."""
+    folder = tmp_path / "cache"
+    small = {"base": (20, 20), "crop": (8, 8)}
+    expected = mapped(mapper(tmp_path / "alone", **small), records), mapped(mapper(), records)
+    recipes = mapper(folder, **small), mapper(folder)
+    for recipe, same in zip(recipes, expected, strict=True):
+        assert_same(mapped(recipe, records), same)
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(times) == 2 * 2 * len(records)
+    for recipe, same in zip(recipes, expected, strict=True):
+        assert_same(mapped(recipe, records), same)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
 
 
 def full(*_):
