@@ -139,10 +139,12 @@ def test_what_fails_leaves_the_other_cases(monkeypatch, capsys, error, note):
 
 
 @pytest.mark.parametrize(("words", "runs"), [("", 3), ("--runs 5", 5)])
-def test_a_trial_has_few_runs(words, runs):
-    args = gpu_command.parse_args(["--device", "cpu", "--quick", *words.split()])
-    gpu_command.check(args)
-    assert args.runs == runs
+def test_a_trial_has_few_runs_and_the_threads_that_the_report_names(monkeypatch, words, runs):
+    seen = []
+    monkeypatch.setattr(gpu_command, "gpu_cases", lambda settings, _: seen.append(settings) or [])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)  # such as OMP_NUM_THREADS
+    gpu_command.check(gpu_command.parse_args([*"--device cpu --quick".split(), *words.split()]))
+    assert [(s.runs, s.threads) for s in seen] == [(runs, 7)]
 
 
 def test_ctrl_c_keeps_what_is_measured(monkeypatch, capsys):

@@ -70,7 +70,8 @@ def check(args: argparse.Namespace) -> list[GpuCase]:
             "there is no CUDA device here, which the bars are for; --device cpu --quick tries the "
             "script"
         )
-    settings = Settings(device=args.device, runs=args.runs, **_QUICK if args.quick else {})
+    reported = {"device": args.device, "runs": args.runs, "threads": torch.get_num_threads()}
+    settings = Settings(**reported, **_QUICK if args.quick else {})
     return [case for case in gpu_cases(settings, args.quick) if case.part in parts]
 
 
