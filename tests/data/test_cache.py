@@ -14,6 +14,7 @@ from dnl_d2.config.keys import add_dnl_config
 from dnl_d2.data import SemSegMapper, sem_seg_augmentations
 from dnl_d2.data.cache import PictureCache
 from dnl_d2.data.resize import resized
+from dnl_d2.engine.from_yaml import mapper_of_yaml
 from dnl_d2.errors import UsageError
 from dnl_d2.model_zoo import get_config
 
@@ -63,6 +64,16 @@ def test_crops_are_the_same(tmp_path, records, image_format):
                 file.write(b"no picture")
             os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert_same(mapped(mapper(folder, image_format=image_format), records), expected)
+
+
+@pytest.mark.filterwarnings("error")  # PyTorch's of arrays that are read-only
+def test_grey_pictures_without_augmentation(tmp_path, records):
+    options = dict(augmentations=[], num_classes=3, image_format="L")
+    ours = SemSegMapper(True, cache_dir=str(tmp_path / "cache"), **options)
+    mapped(ours, records)
+    for sample in (found := mapped(ours, records)):
+        sample["image"] += 0
+    assert_same(found, mapped(SemSegMapper(True, **options), records))
 
 
 def test_a_changed_file_is_read_anew(tmp_path, records, save, rng):
@@ -175,6 +186,15 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot be made .*INPUT\.CACHE_DIR"):
         PictureCache(str(tmp_path / "file" / "cache"))
+
+
+def test_a_detector_has_none(tmp_path):
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    cfg.INPUT.CACHE_DIR = str(tmp_path)
+    mapper_of_yaml(cfg, (), train=False)
+    with pytest.raises(UsageError, match=r"INPUT\.CACHE_DIR: only a segmentor's"):
+        mapper_of_yaml(cfg, (), train=True)
 
 
 def test_both_config_systems(tmp_path):
