@@ -40,7 +40,11 @@ def main() -> None:
     checked_target(args.output, args.format, overwrite=args.overwrite)
     import_modules(args.imports)
     predictor = Predictor(
-        args.config_file, weights=args.weights, device=args.device, overrides=args.opts
+        args.config_file,
+        weights=args.weights,
+        device=args.device,
+        overrides=args.opts,
+        precision="float32",  # TEST.PRECISION is for predictions here
     )
     exported = export_model(
         predictor,

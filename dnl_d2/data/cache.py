@@ -29,8 +29,10 @@ class PictureCache:
     """Decoded arrays in a folder, which are mapped into memory: a crop reads its rows alone.
 
     An entry is named by its file's path, size and time of change, so that a changed file is read
-    anew. Any number of processes may use a folder. Where no more can be written or the disk is
-    nearly full, one warning is given and pictures that are not there yet are read from their files.
+    anew, and a shrunk one by the size it was to fit as well, so that recipes that shrink by
+    different amounts keep out of each other's way. Any number of processes may use a folder. Where
+    no more can be written or the disk is nearly full, one warning is given and pictures that are
+    not there yet are read from their files.
 
     Args:
         folder: made if it is missing.
@@ -67,30 +69,32 @@ class PictureCache:
         Returns:
             The array, perhaps read-only, and the file's own (height, width).
         """
-        entry = self._entry(path, kind)
-        if entry is None:
+        entries = self._entries(path, kind)
+        if entries is None:
             array = read(path)
             return array, array.shape[:2]
-        found = _load(entry)
-        if found is not None and found[0].shape[:2] == self._kept_size(found[1]):
-            return found
+        for entry in entries:
+            found = _load(entry)
+            if found is not None and found[0].shape[:2] == self._kept_size(found[1]):
+                return found
         array = read(path)
         size: Size = array.shape[:2]
         kept = self._kept_size(size)
         array = array if kept == size else resized(array, kept, nearest=nearest)
         if self.writes:
-            self._save(entry, array, size)
+            self._save(entries[0 if kept == size else -1], array, size)
         return array, size
 
-    def _entry(self, path: str, kind: str) -> str | None:
-        """Where the array of a file is kept; None for files that are not on a disk."""
+    def _entries(self, path: str, kind: str) -> list[str] | None:
+        """Where the array of a file is kept: whole; shrunk. None for files that are on no disk."""
         try:
             state = os.stat(path)
         except OSError:
             return None
         key = f"{os.path.abspath(path)}\n{state.st_size}\n{state.st_mtime_ns}\n{kind}\n{_READERS}"
         name = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
-        return os.path.join(self.folder, f"{name}.pixels")
+        sizes = ["", "-{}x{}".format(*self.largest)] if self.largest else [""]
+        return [os.path.join(self.folder, f"{name}{size}.pixels") for size in sizes]
 
     def _kept_size(self, size: Size) -> Size:
         fitted = fitted_size(size, self.largest) if self.largest else size

@@ -69,8 +69,8 @@ def image_size(path: str, *, kind: str = "image") -> tuple[int, int]:
 
 
 def image_tensor(image: np.ndarray) -> torch.Tensor:
-    """An (H, W, C) image as a ``(C, H, W)`` tensor."""
-    return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    """An (H, W, C) image, which may be read-only, as a ``(C, H, W)`` tensor of its own."""
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def is_turned(picture: Image.Image) -> bool:

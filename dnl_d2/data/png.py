@@ -18,8 +18,10 @@ try:
 except ImportError:  # or an older one, with other functions
     decode_image_png_u8 = None
 
+_MOST_PIXELS = 2**30  # for which Pillow has a message; kornia_rs may panic without memory
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")  # length and name; then the data and a checksum of name and data
+_SIDES = struct.Struct(">II")  # width and height, in the first chunk
 _HEADER = 29  # bytes up to the checksum of the first chunk
 # By the number of channels: bits, colour type, compression, filters, interlacing.
 _PLAIN = {1: b"\x08\x00\x00\x00\x00", 3: b"\x08\x02\x00\x00\x00"}
@@ -47,6 +49,9 @@ def read_plain_png(path: str, channels: int) -> np.ndarray | None:
             header = file.read(_HEADER)
             if not (header.startswith(_SIGNATURE) and header[24:29] == _PLAIN[channels]):
                 return None
+            width, height = _SIDES.unpack_from(header, 16)
+            if width * height > _MOST_PIXELS:
+                return None
             file.seek(0)
             content = file.read()
         sound = _is_sound(content)
@@ -73,7 +78,7 @@ def _is_sound(content: bytes) -> bool:
 
 def _decoded(content: bytes, channels: int) -> np.ndarray | None:
     if decode_image_png_u8 is not None:
-        width, height = struct.unpack_from(">II", content, 16)
+        width, height = _SIDES.unpack_from(content, 16)
         try:
             pixels = decode_image_png_u8(content, (height, width), _MODES[channels])
         except Exception:  # it has no narrower type

@@ -39,6 +39,10 @@ class PlainTrainer(EarlyLosses, SimpleTrainer):
 class ScalingTrainer(EarlyLosses, AMPTrainer):
     """Detectron2's AMPTrainer, see :class:`EarlyLosses`."""
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Also goes on with a run that scaled no loss, from the first scale."""
+        super().load_state_dict({"grad_scaler": self.grad_scaler.state_dict()} | state_dict)
+
 
 class _CopiesLosses:
     """Calls a model and starts copying its losses to the CPU."""

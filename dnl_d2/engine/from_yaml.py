@@ -225,10 +225,17 @@ def mapper_of_yaml(cfg: CfgNode, names: Sequence[str], *, train: bool) -> Datase
         cfg: the config.
         names: the datasets whose records it maps.
         train: whether labels are wanted too.
+
+    Raises:
+        UsageError: INPUT.CACHE_DIR for training that is not ours.
     """
     kinds = {MetadataCatalog.get(name).get("evaluator_type", None) for name in names}
     if is_segmentor(cfg) and kinds <= set(SEMANTIC):
         return SemSegMapper(cfg, train)
+    if train and cfg.INPUT.CACHE_DIR:
+        raise UsageError(
+            "INPUT.CACHE_DIR: only a segmentor's pictures are kept decoded; leave it empty"
+        )
     mirrors = train and cfg.INPUT.RANDOM_FLIP != "none"
     if mirrors or not cfg.MODEL.KEYPOINT_ON:
         return DatasetMapper(cfg, train)

@@ -76,9 +76,10 @@ def clip_total_norm(optimizer: torch.optim.Optimizer, limit: float, norm_type: f
 def fuse(optimizer: torch.optim.Optimizer, *, scaled: bool) -> None:
     """Has SGD, Adam or AdamW step in a single kernel where that is faster.
 
-    An optimizer of which the config says how it computes (``fused``) stays as it is. A fused one
-    takes the factor of a GradScaler, which then need not ask the GPU whether all gradients are
-    finite. Whatever changes gradients before the step, as clipping does, would see scaled ones.
+    An optimizer of which the config says how it computes (``fused``) stays as it is, and so does
+    one with dampening, which PyTorch leaves out of a parameter's first step. A fused one takes the
+    factor of a GradScaler, which then need not ask the GPU whether all gradients are finite.
+    Whatever changes gradients before the step, as clipping does, would see scaled ones.
 
     Args:
         optimizer: of parameters on their device; from now on it keeps its own way to compute when
@@ -88,7 +89,8 @@ def fuse(optimizer: torch.optim.Optimizer, *, scaled: bool) -> None:
     optimizer.register_load_state_dict_pre_hook(_keep_own_kernels)
     groups, kind = optimizer.param_groups, type(optimizer)
     clips = kind not in _FUSED or bool(optimizer._optimizer_step_pre_hooks)
-    if any(g.get("fused") is not None or g.get("differentiable") for g in groups):
+    as_told = ("differentiable", "dampening")
+    if any(g.get("fused") is not None or any(map(g.get, as_told)) for g in groups):
         return
     devices = {p.device.type for g in groups for p in g["params"]}
     # Detectron2's clipping makes a subclass.
@@ -98,6 +100,21 @@ def fuse(optimizer: torch.optim.Optimizer, *, scaled: bool) -> None:
     for group in (optimizer.defaults, *groups):
         group.update(fused=True, foreach=False)
     optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]  # for GradScaler
+    if "momentum" in optimizer.defaults:
+        optimizer.register_step_pre_hook(_start_momenta)
+
+
+def _start_momenta(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Zeros for parameters that get a gradient for the first time.
+
+    PyTorch's kernel takes the momenta of all of them or of none. Those that it makes itself hold
+    whatever was in memory where the first step is left out because a gradient is infinite.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if parameter.grad is not None and state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _keep_own_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dnl_d2.config.keys import add_dnl_config
 from dnl_d2.data import SemSegMapper, sem_seg_augmentations
 from dnl_d2.data.cache import PictureCache
 from dnl_d2.data.resize import resized
+from dnl_d2.engine.from_yaml import mapper_of_yaml
 from dnl_d2.errors import UsageError
 from dnl_d2.model_zoo import get_config
 
@@ -65,6 +66,16 @@ def test_crops_are_the_same(tmp_path, records, image_format):
     assert_same(mapped(mapper(folder, image_format=image_format), records), expected)
 
 
+@pytest.mark.filterwarnings("error")  # PyTorch's of arrays that are read-only
+def test_grey_pictures_without_augmentation(tmp_path, records):
+    options = dict(augmentations=[], num_classes=3, image_format="L")
+    ours = SemSegMapper(True, cache_dir=str(tmp_path / "cache"), **options)
+    mapped(ours, records)
+    for sample in (found := mapped(ours, records)):
+        sample["image"] += 0
+    assert_same(found, mapped(SemSegMapper(True, **options), records))
+
+
 def test_a_changed_file_is_read_anew(tmp_path, records, save, rng):
     ours = mapper(tmp_path / "cache")
     mapped(ours, records)
@@ -109,8 +120,21 @@ def test_larger_pictures_are_kept_shrunk(tmp_path, records):
     np.testing.assert_array_equal(image, resized(whole, (30, 40)))
     assert ours.read_label({"height": 60, "width": 80, **records[0]}).shape == (30, 40)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 4 * (30 * 40 * 4 + 1000)
-    # What another recipe kept smaller is made anew.
-    assert_same(mapped(mapper(folder), records), mapped(mapper(), records))
+
+
+def test_recipes_of_different_sizes_share_a_folder(tmp_path, records):
+    """Neither takes what the other keeps, nor has it made anew."""
+    folder = tmp_path / "cache"
+    small = {"base": (20, 20), "crop": (8, 8)}
+    expected = mapped(mapper(tmp_path / "alone", **small), records), mapped(mapper(), records)
+    recipes = mapper(folder, **small), mapper(folder)
+    for recipe, same in zip(recipes, expected, strict=True):
+        assert_same(mapped(recipe, records), same)
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(times) == 2 * 2 * len(records)
+    for recipe, same in zip(recipes, expected, strict=True):
+        assert_same(mapped(recipe, records), same)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
 
 
 def full(*_):
@@ -162,6 +186,15 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot be made .*INPUT\.CACHE_DIR"):
         PictureCache(str(tmp_path / "file" / "cache"))
+
+
+def test_a_detector_has_none(tmp_path):
+    cfg = get_cfg()
+    add_dnl_config(cfg)
+    cfg.INPUT.CACHE_DIR = str(tmp_path)
+    mapper_of_yaml(cfg, (), train=False)
+    with pytest.raises(UsageError, match=r"INPUT\.CACHE_DIR: only a segmentor's"):
+        mapper_of_yaml(cfg, (), train=True)
 
 
 def test_both_config_systems(tmp_path):

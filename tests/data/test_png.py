@@ -1,6 +1,7 @@
 """Faster decoders of PNG files against Pillow."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,18 @@ def test_broken_pixels_are_named(decoder, tmp_path, save, rng):
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(UsageError, match=r"broken\.png cannot be read"):
         read_image(str(tmp_path / "broken.png"), "RGB")
+
+
+def test_a_size_that_nobody_has_memory_for_is_named(decoder, tmp_path, save, colours, capfd):
+    """As a file has it whose first bytes were written anew, with their checksum."""
+    content = bytearray(Path(save("a.png", colours)).read_bytes())
+    content[16:24] = struct.pack(">II", 60000, 60000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "huge.png").write_bytes(content)
+    assert read_plain_png(str(tmp_path / "huge.png"), 3) is None
+    with pytest.raises(UsageError, match=r"huge\.png has more than 2\*\*30 pixels"):
+        read_image(str(tmp_path / "huge.png"), "RGB")
+    assert capfd.readouterr().err == ""
 
 
 def test_without_either_pillow_reads(monkeypatch, save, colours):

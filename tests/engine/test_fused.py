@@ -99,6 +99,7 @@ def test_what_stays_as_it_is():
         torch.optim.SGD(network.parameters(), lr=0.1, fused=False),
         torch.optim.AdamW(network.parameters(), lr=0.1),
         torch.optim.SGD(network.parameters(), lr=0.1, differentiable=True),
+        torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, dampening=0.5),
     ):
         fuse(optimizer, scaled=False)
         assert not is_fused(optimizer)
@@ -107,14 +108,17 @@ def test_what_stays_as_it_is():
     assert "fused" not in optimizer.defaults
 
 
-def test_a_fused_optimizer_takes_the_factor_of_a_scaler():
+@pytest.mark.parametrize("factors", [(1.0, torch.inf, 1.0), (torch.inf, 1.0, 1.0)])
+def test_a_fused_optimizer_takes_the_factor_of_a_scaler(factors, monkeypatch):
     """And leaves out the step of gradients that are not finite, as the scaler itself does."""
+    empty_like = torch.empty_like  # whose memory may hold anything
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **o: empty_like(*a, **o).fill_(1e9))
     weights = []
     for fused in (True, False):
         network = model()
         optimizer = optimizer_of(network, fused=fused)
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-        for factor in (1.0, torch.inf, 1.0):
+        for factor in factors:
             optimizer.zero_grad()
             scaler.scale(network(torch.ones(2, 3, 9, 9)).square().mean() * factor).backward()
             scaler.step(optimizer)
@@ -123,6 +127,19 @@ def test_a_fused_optimizer_takes_the_factor_of_a_scaler():
         weights.append([p.detach().clone() for p in network.parameters()])
     assert torch.isfinite(weights[0][0]).all()
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+
+
+def test_a_parameter_may_get_its_first_gradient_late():
+    """As those of a head do that no picture of the first batch is for."""
+    weights = []
+    for fused in (True, False):
+        network = model()
+        optimizer = optimizer_of(network, fused=fused)
+        network[2].requires_grad_(False)
+        steps(network, optimizer, 2)
+        network[2].requires_grad_(True)
+        weights.append(steps(network, optimizer, 2, start=2))
+    torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.usefixtures("environment")

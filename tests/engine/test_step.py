@@ -203,3 +203,23 @@ def test_only_fp16_has_its_loss_scaled(monkeypatch):
     assert made == [trainer] and trainer.zero_grad_before_forward
     assert trainer.model.model is network
     assert trainer.model.scale(torch.ones(())) == 8.0
+
+
+def test_a_run_that_scaled_no_loss_goes_on_in_fp16():
+    network = model()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+    def state(dtype):
+        trainer = build_step(network, [], optimizer, device="cuda", dtype=dtype, parts=1)
+        if dtype is torch.float16:
+            trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        trainer.iter = 3
+        return trainer, trainer.state_dict()
+
+    (plain, without), (scaling, with_scale) = state(None), state(torch.float16)
+    scaling.load_state_dict(without)
+    assert scaling.grad_scaler.get_scale() == 8.0
+    with_scale["grad_scaler"]["scale"] = 2.0
+    scaling.load_state_dict(with_scale)
+    assert scaling.grad_scaler.get_scale() == 2.0
+    plain.load_state_dict(with_scale)

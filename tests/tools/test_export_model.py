@@ -55,6 +55,12 @@ def test_what_is_written_and_told(export, tmp_path, capsys):
     assert "(number, 3, 61, 77)" in out and "not compared with the model" in out
 
 
+def test_the_precision_of_predictions_is_not_that_of_a_file(export, tmp_path):
+    export("--no-check", TEST__PRECISION="bfloat16")
+    dtypes = {p.dtype for p in torch.jit.load(tmp_path / "x.ts").parameters()}
+    assert dtypes == {torch.float32}
+
+
 def test_windows_need_a_size(export, capsys):
     windows = {"TEST__SLIDE__WINDOW": "(48,48)", "TEST__SLIDE__STRIDE": "(32,32)"}
     with pytest.raises(UsageError, match=r"windows of \(48, 48\) slide over pictures of one size"):

@@ -138,6 +138,15 @@ def test_what_fails_leaves_the_other_cases(monkeypatch, capsys, error, note):
     assert f"first: {note}" in printed and "| second " in printed
 
 
+@pytest.mark.parametrize(("words", "runs"), [("", 3), ("--runs 5", 5)])
+def test_a_trial_has_few_runs_and_the_threads_that_the_report_names(monkeypatch, words, runs):
+    seen = []
+    monkeypatch.setattr(gpu_command, "gpu_cases", lambda settings, _: seen.append(settings) or [])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)  # such as OMP_NUM_THREADS
+    gpu_command.check(gpu_command.parse_args([*"--device cpu --quick".split(), *words.split()]))
+    assert [(s.runs, s.threads) for s in seen] == [(runs, 7)]
+
+
 def test_ctrl_c_keeps_what_is_measured(monkeypatch, capsys):
     def stops():
         raise KeyboardInterrupt
@@ -160,7 +169,8 @@ def test_steps(monkeypatch, tuned):
 
     monkeypatch.setattr(model_runs, "measure", measure)
     found = gpu_runs.step(tuned, (33, 65), Settings(runs=7, threads=1))
-    assert asked == [(True, True, 7)] if tuned else [(False, False, 1), (True, False, 7)]
+    eager = [(False, False, 1), (True, False, 7)]
+    assert asked == ([(True, True, 7)] if tuned else eager)
     assert found["difference"] == (2e-2 if tuned else 1e-6)
     assert found["seconds"] == FIGURES["seconds"]
     monkeypatch.setattr(model_runs, "measure", lambda _: FIGURES | {"difference": 0.2})

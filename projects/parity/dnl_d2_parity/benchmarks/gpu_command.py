@@ -32,6 +32,7 @@ from dnl_d2_parity.benchmarks.gpu_cases import PARTS, GpuCase, gpu_cases
 from dnl_d2_parity.benchmarks.gpu_report import report, result
 
 _QUICK = {"channels": 16, "inter_channels": 8}
+_RUNS, _QUICK_RUNS = 21, 3  # the public step takes seconds in bfloat16 on a CPU
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -41,7 +42,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--parts", nargs="+", metavar="PART", help=f"of {', '.join(PARTS)}; default all")
     add("--budget", type=float, default=400, metavar="SECONDS", help="start no case after these")
-    add("--runs", type=int, default=21, help="timed runs of each side (default 21)")
+    runs = f"timed runs of each side (default {_RUNS}, with --quick {_QUICK_RUNS})"
+    add("--runs", type=int, help=runs)
     add("--device", choices=("cuda", "cpu"), default="cuda", help="default cuda")
     add("--quick", action="store_true", help="small maps and no bars, to try the script anywhere")
     add("--output", metavar="FILE.json", help="also write the figures there, after every case")
@@ -54,6 +56,8 @@ def check(args: argparse.Namespace) -> list[GpuCase]:
     Raises:
         UsageError: something unknown, out of range, or there is no GPU.
     """
+    if args.runs is None:
+        args.runs = _QUICK_RUNS if args.quick else _RUNS
     check_count(**{"--runs": args.runs})
     check_positive(**{"--budget": args.budget})
     parts = [known(part, PARTS, "--parts") for part in args.parts or PARTS]
@@ -66,7 +70,8 @@ def check(args: argparse.Namespace) -> list[GpuCase]:
             "there is no CUDA device here, which the bars are for; --device cpu --quick tries the "
             "script"
         )
-    settings = Settings(device=args.device, runs=args.runs, **_QUICK if args.quick else {})
+    reported = {"device": args.device, "runs": args.runs, "threads": torch.get_num_threads()}
+    settings = Settings(**reported, **_QUICK if args.quick else {})
     return [case for case in gpu_cases(settings, args.quick) if case.part in parts]
 
 

@@ -80,7 +80,7 @@ def step(tuned: bool, size: Sequence[int], settings: Settings) -> dict[str, Any]
     found = _steps(size, settings, "--autocast", *["--tuned"] * tuned)
     _checked(found["difference"], SAME_LOSS)
     figures = {key: found[key] for key in ("seconds", "extra_mib")}
-    return figures | {"difference": difference or found["difference"]}
+    return figures | {"difference": found["difference"] if difference is None else difference}
 
 
 def _steps(size: Sequence[int], settings: Settings, *options: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dnl_d2.layers import CONTEXT_BLOCKS
 from dnl_d2.modeling import AsymmetricHead, ContextHead, ContextSegmentor
 from dnl_d2.modeling.compilation import compile_parts
 from dnl_d2.modeling.from_config import build_from_config
+from dnl_d2.modeling.memory_format import weights_channels_last
 from dnl_d2_parity.references.weights import random_state
 
 # What a pass returns: logits of the image, or the loss of the batch.
@@ -120,7 +121,7 @@ def tune(model: nn.Module, images: Tensor) -> Tensor:
 
     Channels-last, cuDNN's fastest kernels for these sizes, compiled, images in pinned memory.
     """
-    model.to(memory_format=torch.channels_last)
+    weights_channels_last(model)
     torch.backends.cudnn.benchmark = True
     compile_parts(model)
     return images.pin_memory() if next(model.parameters()).is_cuda else images
