@@ -160,6 +160,9 @@ def _add_solver(solver: CfgNode) -> None:
     solver.CHANNELS_LAST = False
     # Training runs a model that torch.compile has compiled; the first iterations then take minutes.
     solver.COMPILE = False
+    # Steps in a row that are left out, where loss, gradients or statistics are not finite, before
+    # the run ends; 0: it ends at the first.
+    solver.SKIP_NONFINITE = 0
     # The batch size that this config is meant for. With another IMS_PER_BATCH, learning rates scale
     # along and iterations and periods inversely. 0: nothing scales.
     solver.REFERENCE_BATCH_SIZE = 0

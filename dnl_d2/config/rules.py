@@ -127,6 +127,7 @@ _RULES: tuple[tuple[str | None, str | None, Rule], ...] = (
     ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", None, CLIP_TYPE),
     ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", None, POSITIVE),
     (None, "train.amp.enabled", FLAG),
+    ("SOLVER.SKIP_NONFINITE", "train.skip_nonfinite", COUNT),
     ("SOLVER.CHANNELS_LAST", "train.channels_last", FLAG),
     ("SOLVER.COMPILE", "train.compile", FLAG),
     (None, "train.cudnn_benchmark", FLAG),

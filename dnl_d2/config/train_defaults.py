@@ -16,6 +16,9 @@ TRAIN: dict[str, Any] = dict(
     # Gradients are scaled down where the norm of all together exceeds this; 0: never.
     clip_norm=0.0,
     accumulate=1,  # parts in which each process trains its share of a batch before it steps
+    # Steps in a row that are left out, where loss, gradients or statistics are not finite, before
+    # the run ends; 0: it ends at the first.
+    skip_nonfinite=0,
     channels_last=False,  # whether training keeps feature maps channels-last
     # On CUDA convolutions are tried in several ways for each new size of pictures, and the fastest
     # stays: for crops of one size.

@@ -44,11 +44,13 @@ class TrainingStream:
     Attributes:
         dataset: the loader, whose ``dataset`` leads to its records, as in a DataLoader.
         start: number of the batch that an iteration over the stream begins with.
+        random_key: of :func:`seed_all`, for the batch that was handed out last.
     """
 
     def __init__(self, build: Callable[[], Iterable], *, seed: int, batch_size: int):
         self.build, self.seed, self.batch_size = build, seed, batch_size
         self.start = 0
+        self.random_key: tuple[int, ...] = ()
         seed_all(seed, _LOADER)
         self.dataset, self._samples, self._caveat = _prepared(build(), seed)
 
@@ -65,7 +67,8 @@ class TrainingStream:
         elif self.start:
             seed_all(self.seed, _LOADER, self.start)
         for number, batch in enumerate(self.dataset, self.start):
-            seed_all(self.seed, _BATCH, number, comm.get_rank())
+            self.random_key = (self.seed, _BATCH, number, comm.get_rank())
+            seed_all(*self.random_key)
             yield batch
 
 

@@ -32,15 +32,13 @@ def explaining_failures() -> Iterator[None]:
                 f"process {comm.get_rank()} of {comm.get_world_size()} lost another one "
                 f"({' '.join(str(chain[-1]).split())[:150]}): that says why, or what started it"
             ) from error
-        reworded = [e.__cause__ for e in chain if isinstance(e, UsageError)]
-        known = [
-            e for e in chain if isinstance(e, UsageError | FloatingPointError) and e not in reworded
-        ]
+        told = [e for e in chain if isinstance(e, UsageError | FloatingPointError)]
+        known = [e for e in told if e not in [other.__cause__ for other in told]]
         if not known:
             raise
         if isinstance(known[-1], UsageError):
             raise known[-1] from None
-        what = " ".join(str(known[-1]).partition("!")[0].split())  # behind it all losses follow
+        what = " ".join(str(known[-1]).partition("!\n")[0].split())  # behind it all losses follow
         what = what.rstrip(".;, ")
         raise UsageError(
             f"training diverged: {what}; lower the learning rate, or look at the labels and the "

@@ -43,6 +43,7 @@ KEYS = ConfigKeys(
     compile="train.compile",
     cudnn="train.cudnn_benchmark",
     pixel_mean="model.pixel_mean",
+    skip_nonfinite="train.skip_nonfinite",
     wandb="train.wandb.project",
 )
 _BATCH_SIZE = "dataloader.train.total_batch_size"
@@ -112,6 +113,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         accumulate=settings.accumulate,
         amp=settings.amp.enabled,
         amp_dtype=settings.amp.dtype,
+        skip_nonfinite=settings.skip_nonfinite,
         channels_last=settings.channels_last,
         compile=settings.compile,
         build_optimizer=lambda model: _build_optimizer(cfg, model),

@@ -35,6 +35,7 @@ KEYS = ConfigKeys(
     compile="SOLVER.COMPILE",
     cudnn="CUDNN_BENCHMARK",
     pixel_mean="MODEL.PIXEL_MEAN",
+    skip_nonfinite="SOLVER.SKIP_NONFINITE",
     wandb="WANDB.PROJECT",
 )
 _RATES = ("SOLVER.BASE_LR", "SOLVER.MIN_LR", "SOLVER.BASE_LR_END")
@@ -110,6 +111,7 @@ def from_yaml(
         accumulate=solver.ACCUMULATE,
         amp=solver.AMP.ENABLED,
         amp_dtype=solver.AMP.DTYPE,
+        skip_nonfinite=solver.SKIP_NONFINITE,
         channels_last=solver.CHANNELS_LAST,
         compile=solver.COMPILE,
         build_optimizer=lambda model: builder.build_optimizer(cfg, model),

@@ -10,7 +10,7 @@ from dnl_d2.reporting.curves import CURVES, METRICS
 from dnl_d2.reporting.wandb_writer import FOLDER as WANDB_FOLDER
 
 _WEIGHTS = "model_*.pth"
-_FIGURES = ("last_checkpoint", METRICS, CURVES, "events.out.tfevents.*")
+_FIGURES = ("last_checkpoint", METRICS, CURVES, "events.out.tfevents.*", "nonfinite-*.pth")
 _FOLDERS = ("inference", "inference_TTA", WANDB_FOLDER)
 
 

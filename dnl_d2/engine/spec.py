@@ -26,6 +26,7 @@ class ConfigKeys:
     compile: str
     cudnn: str
     pixel_mean: str
+    skip_nonfinite: str
     wandb: str
 
 
@@ -112,6 +113,8 @@ class RunSpec:
         scaled: whether the schedule was made for ``batch_size`` (a reference batch size is set).
         accumulate: parts in which each process trains its share of a batch.
         amp, amp_dtype: whether to train in mixed precision; ``float16`` or ``bfloat16`` on CUDA.
+        skip_nonfinite: steps in a row that are left out, where numbers are not finite, before the
+            run ends.
         channels_last: whether feature maps lie channels-last in training.
         compile: whether training runs a compiled model; evaluations do not.
         ddp: options of DistributedDataParallel.
@@ -169,6 +172,7 @@ class RunSpec:
     wandb: WandbOptions = field(default_factory=WandbOptions)
     precise_bn: int = 0
     eval_precision: str = "float32"
+    skip_nonfinite: int = 0
     channels_last: bool = False
     compile: bool = False
     ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})

@@ -13,6 +13,7 @@ from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.batch_size import SameBatchSize
 from dnl_d2.data.stream import TrainingStream
 from dnl_d2.engine.environment import data_parallel, pin_memory, plain_batch_norm_if_alone
+from dnl_d2.engine.nonfinite.guard import NumbersGuard
 from dnl_d2.engine.optimizer import fuse, keep_layouts
 from dnl_d2.engine.precision import autocast_dtype
 from dnl_d2.engine.resume import DataState, LoopState
@@ -71,6 +72,9 @@ def build_training(
     parallel = data_parallel(model, spec.device, **spec.ddp)
     step = build_step(
         parallel, stream, optimizer, device=spec.device, dtype=dtype, parts=spec.accumulate
+    )
+    step.guard = NumbersGuard(
+        spec, model, optimizer, scaler=getattr(step, "grad_scaler", None), dtype=dtype
     )
     data = DataState(weakref.proxy(step), seeded=spec.seed >= 0)
     checkpointer = Checkpointer(

@@ -37,6 +37,7 @@ def test_runs_go_on_from_either_order_and_leave_the_same_files(tmp_path):
     files = {}
     for order in (True, False):
         options = {"SEED": 1, "DATASETS__TEST": "()", "SOLVER__CHANNELS_LAST": order}
+        options["MODEL__SEM_SEG_HEAD__DROPOUT"] = 0.0  # which goes through memory in its order
         torch.manual_seed(1)
         run(yaml_config(tmp_path / str(order), length=1, **options), arguments())
         options["SOLVER__CHANNELS_LAST"] = not order
@@ -51,8 +52,7 @@ def test_runs_go_on_from_either_order_and_leave_the_same_files(tmp_path):
     for number, of_one in momenta[0].items():
         mine, other = of_one["momentum_buffer"], momenta[1][number]["momentum_buffer"]
         assert mine.is_contiguous() and other.is_contiguous()
-        # Batch norm of few pixels makes much of rounding; momenta in another order are others.
-        assert (mine - other).norm() <= 0.02 * other.norm() + 1e-3
+        torch.testing.assert_close(mine, other, rtol=2e-2, atol=2e-3)
 
 
 def convolutions():

@@ -9,7 +9,7 @@ import pytest
 TOOLS = (
     "analyze_model", "check_dataset", "compare_runs", "convert_weights", "demo", "export_model",
     "generate_dataset", "make_tables", "new_config", "page", "predict", "prepare_dataset",
-    "train_net", "visualize_attention",
+    "replay_step", "train_net", "visualize_attention",
 )  # fmt: skip
 PARITY = ("benchmark_blocks", "benchmark_data", "benchmark_gpu", "benchmark_model", "check_parity")
 

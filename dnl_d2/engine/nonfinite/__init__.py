@@ -1,0 +1,1 @@
+"""Numbers that are not finite in training: found, traced to a module, kept in a file."""
