@@ -141,7 +141,8 @@ class StopRequest:
 def listening(request: StopRequest, latest: float | None = None) -> Iterator[None]:
     """Has signals, and a point in time, ask for a stop; afterwards they do what they did before.
 
-    Outside of the main thread, where Python handles no signals, nothing asks.
+    Outside of the main thread, where Python handles no signals, nothing asks. Nor does what the
+    process has been started to ignore, as ``nohup`` has it ignore that a terminal is closed.
 
     Args:
         request: what is asked.
@@ -150,7 +151,7 @@ def listening(request: StopRequest, latest: float | None = None) -> Iterator[Non
     before: dict[int, Any] = {}
     _listeners.append(request)
     try:
-        for number in _SIGNALS:
+        for number in _heard():
             before[number] = signal.signal(number, request)
         if latest is not None and _ALARM is not None:
             before[_ALARM] = signal.signal(_ALARM, request)
@@ -177,12 +178,17 @@ def passing_on() -> Iterator[None]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
+    before = {number: signal.signal(number, pass_on) for number in _heard()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _heard() -> list[int]:
+    """The signals that this process does not ignore, and whose handler is Python's to put back."""
+    return [n for n in _SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
 
 
 class StopWhenAsked(hooks.HookBase):

@@ -17,6 +17,7 @@ from dnl_d2.engine.interruption import (
     latest_stop,
     listening,
     parse_time,
+    passing_on,
 )
 from dnl_d2.errors import UsageError
 from tests.engine.runs import (
@@ -144,6 +145,18 @@ def test_one_event_is_one_signal_and_a_later_one_ends_at_once(monkeypatch):
         signal.raise_signal(signal.SIGALRM)
         signal.raise_signal(signal.SIGTERM)
     assert ended == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("hearing", [lambda: listening(StopRequest()), passing_on])
+def test_what_nohup_ignores_is_ignored(hearing):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with hearing():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_real_run_leaves_no_worker(root, tmp_path, datasets):
