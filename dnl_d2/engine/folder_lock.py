@@ -1,7 +1,6 @@
 """One training at a time in an output folder."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -13,6 +12,11 @@ from detectron2.utils import comm
 
 from dnl_d2.errors import UsageError, building, printable
 from dnl_d2.files import TEMPORARY
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is kept out
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
 _log = logging.getLogger(__name__)
@@ -52,7 +56,8 @@ def _opened(folder: str) -> IO[str]:
 
 def _lock(file: IO[str], folder: str) -> None:
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)
         holder = printable(file.read(200).strip()) or "unknown"
@@ -62,6 +67,7 @@ def _lock(file: IO[str], folder: str) -> None:
         ) from error
     except OSError as error:
         _log.debug(f"{file.name} cannot be locked ({error.strerror})")
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
+    # For whoever asks; on a full disk the lock holds all the same.
+    with contextlib.suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())

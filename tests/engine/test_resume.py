@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 from types import SimpleNamespace
 
@@ -188,6 +189,17 @@ def test_a_folder_is_trained_in_once_at_a_time(tmp_path):
     os.waitpid(holder, 0)
     with only_run_in(str(tmp_path), key="OUTPUT_DIR"):
         assert os.listdir(tmp_path) == ["run.lock"]
+
+
+def test_a_full_disk_takes_no_lock_away(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with only_run_in(str(tmp_path), key="OUTPUT_DIR"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "run.lock").read_text() == ""
 
 
 def test_checkpoints_from_before_an_interruption_are_deleted_in_their_turn(tmp_path):
