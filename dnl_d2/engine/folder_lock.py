@@ -10,6 +10,7 @@ from typing import IO
 
 from detectron2.utils import comm
 
+from dnl_d2.engine.processes import torchrun_job
 from dnl_d2.errors import UsageError, building, printable
 from dnl_d2.files import TEMPORARY
 
@@ -48,6 +49,20 @@ def only_run_in(folder: str, *, key: str) -> Iterator[None]:
         yield
 
 
+def is_begun_in(folder: str) -> bool:
+    """Whether torchrun has started this process once more, and the one before trained in a folder.
+
+    torchrun repeats the whole command, also one that was refused because of another run's weights.
+    """
+    if not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        return False
+    try:
+        holder = Path(folder, LOCK).read_text(encoding="utf-8")
+    except OSError:
+        holder = ""
+    return comm.all_gather(holder.rstrip().endswith(torchrun_job()))[0]
+
+
 def _opened(folder: str) -> IO[str]:
     with building(f"the output folder {folder}"):
         os.makedirs(folder, exist_ok=True)
@@ -70,4 +85,5 @@ def _lock(file: IO[str], folder: str) -> None:
     # For whoever asks; on a full disk the lock holds all the same.
     with contextlib.suppress(OSError):
         os.ftruncate(file.fileno(), 0)
-        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        holder = f"process {os.getpid()} on {socket.gethostname()} {torchrun_job()}"
+        os.write(file.fileno(), f"{holder.rstrip()}\n".encode())
