@@ -39,7 +39,10 @@ _CHILD = getattr(signal, "SIGCHLD", None)
 _SAME_SIGNAL = 1.0
 # Time that a run with a limit has to save, in seconds, and at most as a share of its limit.
 _RESERVE, _SHARE_OF_LIMIT = 120.0, 0.1
-_WAIT_FOR_CHECKPOINT = timedelta(minutes=10)
+_WAIT_FOR_CHECKPOINT = 600.0  # seconds
+# In an evaluation others may be waiting for this process's results, deaf to signals, until it ends.
+# Batch systems give 30 s.
+_WAIT_IN_EVALUATION = 20.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -215,7 +218,7 @@ class StopWhenAsked(hooks.HookBase):
     def after_step(self) -> None:
         self._trained = True
         if self._asked_anywhere():
-            self._stop("")
+            self._stop("", _WAIT_FOR_CHECKPOINT)
 
     def abandoning(self, evaluate: Callable[[], dict]) -> Callable[[], dict]:
         """The same evaluation, which being asked to stop ends at once."""
@@ -227,7 +230,7 @@ class StopWhenAsked(hooks.HookBase):
                 with self._request.abandoning():
                     return evaluate()
             except _EvaluationAbandoned:
-                self._stop(", an evaluation not finished")
+                self._stop(", an evaluation not finished", _WAIT_IN_EVALUATION)
 
         return run
 
@@ -239,14 +242,12 @@ class StopWhenAsked(hooks.HookBase):
         dist.all_reduce(flag, dist.ReduceOp.MAX, self._group)
         return bool(flag)
 
-    def _stop(self, note: str) -> NoReturn:
+    def _stop(self, note: str, patience: float) -> NoReturn:
         if self._trained and comm.is_main_process():
             self._save()
         _end_children()
         if self._group is not None:
-            # The first process that ends has the others ended. None waits for one that is gone.
-            with contextlib.suppress(RuntimeError):
-                dist.monitored_barrier(self._group, timeout=_WAIT_FOR_CHECKPOINT)
+            self._wait_for_all(patience)
         reason = self._request.reason or "another process was asked to stop"
         done = f"after iteration {self.trainer.iter}" if self._trained else "before an iteration"
         self._stopped = Stopped(
@@ -254,6 +255,21 @@ class StopWhenAsked(hooks.HookBase):
             f"{self._checkpointer.get_checkpoint_file()}"
         )
         raise self._stopped
+
+    def _wait_for_all(self, patience: float) -> None:
+        """Until the main process has saved, and all know: the first that ends has the others ended.
+
+        None waits for one that is gone, and none longer than so many seconds.
+        """
+        end = time.monotonic() + patience
+        sends = comm.is_main_process()
+        exchange = dist.isend if sends else dist.irecv
+        for other in range(1, comm.get_world_size()) if sends else [0]:
+            with contextlib.suppress(RuntimeError):
+                left = timedelta(seconds=max(end - time.monotonic(), 0.01))
+                work = exchange(torch.zeros(1), other, self._group)
+                assert work is not None  # this process is in the group
+                work.wait(left)
 
     def _save(self) -> None:
         """Writes the checkpoint of the iteration, unless it has been."""
