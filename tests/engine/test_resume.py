@@ -144,6 +144,15 @@ def test_a_run_without_a_seed_keeps_the_one_it_drew(tmp_path):
         assert said in log if said else "not to the last bit" not in log
 
 
+@pytest.mark.usefixtures("environment")
+def test_the_loader_of_another_seed_pins_its_memory_too(tmp_path, monkeypatch):
+    pinned = []
+    monkeypatch.setattr("dnl_d2.engine.training.pin_memory", lambda *args: pinned.append(args))
+    trainer = Trainer(yaml_config(tmp_path))
+    trainer._trainer.data_loader.reseeded(3)
+    assert len(pinned) == 2 and pinned[0][0] is not pinned[1][0]
+
+
 def loop(batch_size, seed=1):
     stream = TrainingStream(lambda: [1, 2, 3], seed=seed, batch_size=batch_size)
     step = SimpleNamespace(data_loader=stream)
