@@ -209,7 +209,6 @@ class StopWhenAsked(hooks.HookBase):
         self._checkpointer = checkpointer
         self._group: Any = None  # of all processes, for what has nothing to do with a GPU
         self._trained = False  # an iteration
-        self._stopped: Stopped | None = None
 
     def before_train(self) -> None:
         if comm.get_world_size() > 1:
@@ -224,8 +223,6 @@ class StopWhenAsked(hooks.HookBase):
         """The same evaluation, which being asked to stop ends at once."""
 
         def run() -> dict:
-            if self._stopped is not None:  # Detectron2 evaluates when training has ended
-                raise self._stopped
             try:
                 with self._request.abandoning():
                     return evaluate()
@@ -250,11 +247,10 @@ class StopWhenAsked(hooks.HookBase):
             self._wait_for_all(patience)
         reason = self._request.reason or "another process was asked to stop"
         done = f"after iteration {self.trainer.iter}" if self._trained else "before an iteration"
-        self._stopped = Stopped(
+        raise Stopped(
             f"{reason}: stopped {done}{note}; --resume goes on from "
             f"{self._checkpointer.get_checkpoint_file()}"
         )
-        raise self._stopped
 
     def _wait_for_all(self, patience: float) -> None:
         """Until the main process has saved, and all know: the first that ends has the others ended.

@@ -1,5 +1,6 @@
 """Runs that are asked to end: by signals, by a time limit, while they train or evaluate."""
 
+import json
 import os
 import signal
 import subprocess
@@ -72,6 +73,8 @@ def test_a_signal_ends_a_run_that_resumes(tmp_path, signal_in_step, config):
         "model_final.pth",
     ]
     assert "SIGUSR1: stopped after iteration 4; " in (tmp_path / "log.txt").read_text()
+    assert "ended" in json.loads((tmp_path / "run.json").read_text())[-1]
+    assert '"iteration": 4' in (tmp_path / "metrics.json").read_text()
 
 
 @pytest.mark.usefixtures("environment")
