@@ -34,6 +34,14 @@ from tests.processes import with_root
 CONFIG = "configs/camvid/dnl_r18w32-d8_4k_camvid-240x320.yaml"
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """A shell has what it starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def signal_in_step(monkeypatch):
     """A function that has a signal sent to this process in the step of an iteration."""
