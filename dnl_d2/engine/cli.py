@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace, place: Place | None) -> None:
     if place is not None:
         call_among_others(_run_process, (args,), place, args.dist_timeout)
         return
-    with passing_on() if args.num_gpus > 1 else nullcontext():
+    with passing_on() if args.num_gpus * args.num_machines > 1 else nullcontext():
         launch(
             _run_process,
             args.num_gpus,
@@ -113,8 +113,6 @@ def _check(args: argparse.Namespace, place: Place | None) -> None:
             f"--num-gpus, --num-machines: {place.processes} processes have been started already, "
             "by torchrun or srun: leave the options out"
         )
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and not args.eval_only:
-        args.resume, args.overwrite = True, False  # torchrun repeats the whole command
     if args.overwrite and (args.resume or args.eval_only):
         other = "--resume" if args.resume else "--eval-only"
         raise UsageError(f"--overwrite and {other} exclude each other: leave one of them out")

@@ -1,7 +1,6 @@
 """One training at a time in an output folder."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -11,8 +10,14 @@ from typing import IO
 
 from detectron2.utils import comm
 
+from dnl_d2.engine.processes import torchrun_job
 from dnl_d2.errors import UsageError, building, printable
 from dnl_d2.files import TEMPORARY
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is kept out
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
 _log = logging.getLogger(__name__)
@@ -44,6 +49,20 @@ def only_run_in(folder: str, *, key: str) -> Iterator[None]:
         yield
 
 
+def is_begun_in(folder: str) -> bool:
+    """Whether torchrun has started this process once more, and the one before trained in a folder.
+
+    torchrun repeats the whole command, also one that was refused because of another run's weights.
+    """
+    if not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        return False
+    try:
+        holder = Path(folder, LOCK).read_text(encoding="utf-8")
+    except OSError:
+        holder = ""
+    return comm.all_gather(holder.rstrip().endswith(torchrun_job()))[0]
+
+
 def _opened(folder: str) -> IO[str]:
     with building(f"the output folder {folder}"):
         os.makedirs(folder, exist_ok=True)
@@ -52,7 +71,8 @@ def _opened(folder: str) -> IO[str]:
 
 def _lock(file: IO[str], folder: str) -> None:
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)
         holder = printable(file.read(200).strip()) or "unknown"
@@ -62,6 +82,8 @@ def _lock(file: IO[str], folder: str) -> None:
         ) from error
     except OSError as error:
         _log.debug(f"{file.name} cannot be locked ({error.strerror})")
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
+    # For whoever asks; on a full disk the lock holds all the same.
+    with contextlib.suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        holder = f"process {os.getpid()} on {socket.gethostname()} {torchrun_job()}"
+        os.write(file.fileno(), f"{holder.rstrip()}\n".encode())

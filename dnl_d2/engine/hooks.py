@@ -74,6 +74,11 @@ class BestCheckpointer(hooks.BestCheckpointer):
         if any(metric in self.trainer.storage.latest() for metric in self._metrics):
             self._best_checking()  # an evaluation that was made up for
 
+    def after_train(self) -> None:
+        """Looks at the last evaluation, where training came to it."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
     def _best_checking(self) -> None:
         known = self.trainer.storage.latest()
         metric = next((m for m in self._metrics if m in known), None)

@@ -39,7 +39,10 @@ _CHILD = getattr(signal, "SIGCHLD", None)
 _SAME_SIGNAL = 1.0
 # Time that a run with a limit has to save, in seconds, and at most as a share of its limit.
 _RESERVE, _SHARE_OF_LIMIT = 120.0, 0.1
-_WAIT_FOR_CHECKPOINT = timedelta(minutes=10)
+_WAIT_FOR_CHECKPOINT = 600.0  # seconds
+# In an evaluation others may be waiting for this process's results, deaf to signals, until it ends.
+# Batch systems give 30 s.
+_WAIT_IN_EVALUATION = 20.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -141,7 +144,8 @@ class StopRequest:
 def listening(request: StopRequest, latest: float | None = None) -> Iterator[None]:
     """Has signals, and a point in time, ask for a stop; afterwards they do what they did before.
 
-    Outside of the main thread, where Python handles no signals, nothing asks.
+    Outside of the main thread, where Python handles no signals, nothing asks. Nor does what the
+    process has been started to ignore, as ``nohup`` has it ignore that a terminal is closed.
 
     Args:
         request: what is asked.
@@ -150,7 +154,7 @@ def listening(request: StopRequest, latest: float | None = None) -> Iterator[Non
     before: dict[int, Any] = {}
     _listeners.append(request)
     try:
-        for number in _SIGNALS:
+        for number in _heard():
             before[number] = signal.signal(number, request)
         if latest is not None and _ALARM is not None:
             before[_ALARM] = signal.signal(_ALARM, request)
@@ -177,12 +181,17 @@ def passing_on() -> Iterator[None]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
+    before = {number: signal.signal(number, pass_on) for number in _heard()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _heard() -> list[int]:
+    """The signals that this process does not ignore, and whose handler is Python's to put back."""
+    return [n for n in _SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
 
 
 class StopWhenAsked(hooks.HookBase):
@@ -200,7 +209,6 @@ class StopWhenAsked(hooks.HookBase):
         self._checkpointer = checkpointer
         self._group: Any = None  # of all processes, for what has nothing to do with a GPU
         self._trained = False  # an iteration
-        self._stopped: Stopped | None = None
 
     def before_train(self) -> None:
         if comm.get_world_size() > 1:
@@ -209,19 +217,17 @@ class StopWhenAsked(hooks.HookBase):
     def after_step(self) -> None:
         self._trained = True
         if self._asked_anywhere():
-            self._stop("")
+            self._stop("", _WAIT_FOR_CHECKPOINT)
 
     def abandoning(self, evaluate: Callable[[], dict]) -> Callable[[], dict]:
         """The same evaluation, which being asked to stop ends at once."""
 
         def run() -> dict:
-            if self._stopped is not None:  # Detectron2 evaluates when training has ended
-                raise self._stopped
             try:
                 with self._request.abandoning():
                     return evaluate()
             except _EvaluationAbandoned:
-                self._stop(", an evaluation not finished")
+                self._stop(", an evaluation not finished", _WAIT_IN_EVALUATION)
 
         return run
 
@@ -233,21 +239,33 @@ class StopWhenAsked(hooks.HookBase):
         dist.all_reduce(flag, dist.ReduceOp.MAX, self._group)
         return bool(flag)
 
-    def _stop(self, note: str) -> NoReturn:
+    def _stop(self, note: str, patience: float) -> NoReturn:
         if self._trained and comm.is_main_process():
             self._save()
         _end_children()
         if self._group is not None:
-            # The first process that ends has the others ended. None waits for one that is gone.
-            with contextlib.suppress(RuntimeError):
-                dist.monitored_barrier(self._group, timeout=_WAIT_FOR_CHECKPOINT)
+            self._wait_for_all(patience)
         reason = self._request.reason or "another process was asked to stop"
         done = f"after iteration {self.trainer.iter}" if self._trained else "before an iteration"
-        self._stopped = Stopped(
+        raise Stopped(
             f"{reason}: stopped {done}{note}; --resume goes on from "
             f"{self._checkpointer.get_checkpoint_file()}"
         )
-        raise self._stopped
+
+    def _wait_for_all(self, patience: float) -> None:
+        """Until the main process has saved, and all know: the first that ends has the others ended.
+
+        None waits for one that is gone, and none longer than so many seconds.
+        """
+        end = time.monotonic() + patience
+        sends = comm.is_main_process()
+        exchange = dist.isend if sends else dist.irecv
+        for other in range(1, comm.get_world_size()) if sends else [0]:
+            with contextlib.suppress(RuntimeError):
+                left = timedelta(seconds=max(end - time.monotonic(), 0.01))
+                work = exchange(torch.zeros(1), other, self._group)
+                assert work is not None  # this process is in the group
+                work.wait(left)
 
     def _save(self) -> None:
         """Writes the checkpoint of the iteration, unless it has been."""

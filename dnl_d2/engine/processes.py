@@ -82,6 +82,16 @@ def given_place(environment: Mapping[str, str]) -> Place | None:
     return Place(rank, processes, local_rank, local, url) if processes > 1 else None
 
 
+def torchrun_job() -> str:
+    """What tells a job of torchrun from others, the same in all processes that it starts once more.
+
+    That is the id that it was given, else the folder of its agent's; empty where there is neither.
+    """
+    given = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")  # FOLDER/attempt_0/0/error.json
+    return given if given != "none" else file.partition("/attempt_")[0]
+
+
 def launch(
     function: Callable[..., Any],
     processes: int,

@@ -77,6 +77,11 @@ class EvalHook(hooks.EvalHook):
         self._do_eval()
         storage.iter = start
 
+    def after_train(self) -> None:
+        """Evaluates what has been trained to the end, not what was ended in the last iteration."""
+        self._eval_after_train &= self.trainer.iter >= self.trainer.max_iter
+        super().after_train()
+
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
     """Detectron2's hook, which also does what a run that was killed has left to do.

@@ -19,7 +19,7 @@ from dnl_d2.data.datasets.configured import register_configured
 from dnl_d2.data.datasets.registration import listed_once
 from dnl_d2.engine.environment import set_up
 from dnl_d2.engine.failures import explaining_failures
-from dnl_d2.engine.folder_lock import only_run_in
+from dnl_d2.engine.folder_lock import is_begun_in, only_run_in
 from dnl_d2.engine.from_lazy import from_lazy
 from dnl_d2.engine.from_yaml import from_yaml
 from dnl_d2.engine.hooks import build_hooks
@@ -77,7 +77,8 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
     training early: see :mod:`dnl_d2.engine.interruption`.
 
     A folder that holds the weights of a run is trained in again only with ``args.resume``, or with
-    ``args.overwrite``, which deletes them.
+    ``args.overwrite``, which deletes them. What torchrun starts once more goes on with what it has
+    begun.
 
     Returns:
         The figures of the last evaluation.
@@ -91,6 +92,8 @@ def run(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> dict:
     spec = read_config(cfg, train=not args.eval_only)
     if args.eval_only:
         check_multi_scale(spec, spec.model_class)
+    elif is_begun_in(spec.output_dir):
+        args.resume, args.overwrite = True, False
     if not args.resume:
         resolve_weights(spec.weights, spec.keys.weights)
     if args.eval_only:

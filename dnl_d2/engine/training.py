@@ -2,6 +2,7 @@
 
 import logging
 import weakref
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,11 +64,10 @@ def build_training(
         fuse(optimizer, scaled=dtype is torch.float16)
         keep_layouts(optimizer)
         stream = TrainingStream(
-            spec.build_train_loader,
+            partial(_train_loader, spec),  # once more for the seed of a run that is resumed
             seed=comm.shared_random_seed() if spec.seed < 0 else spec.seed,
             batch_size=spec.batch_size,
         )
-        pin_memory(stream, spec.device)
         schedule = spec.build_schedule(optimizer)
     parallel = data_parallel(model, spec.device, **spec.ddp)
     step = build_step(
@@ -86,6 +86,12 @@ def build_training(
         batch_size=SameBatchSize(spec.batch_size, scaled=spec.scaled),
     )
     return step, schedule, checkpointer
+
+
+def _train_loader(spec: RunSpec) -> Any:
+    loader = spec.build_train_loader()
+    pin_memory(loader, spec.device)
+    return loader
 
 
 def build_model(spec: RunSpec) -> nn.Module:

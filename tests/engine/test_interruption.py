@@ -1,5 +1,6 @@
 """Runs that are asked to end: by signals, by a time limit, while they train or evaluate."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from dnl_d2.engine.interruption import (
     latest_stop,
     listening,
     parse_time,
+    passing_on,
 )
 from dnl_d2.errors import UsageError
 from tests.engine.runs import (
@@ -30,6 +32,14 @@ from tests.engine.runs import (
 from tests.processes import with_root
 
 CONFIG = "configs/camvid/dnl_r18w32-d8_4k_camvid-240x320.yaml"
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """A shell has what it starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -71,6 +81,8 @@ def test_a_signal_ends_a_run_that_resumes(tmp_path, signal_in_step, config):
         "model_final.pth",
     ]
     assert "SIGUSR1: stopped after iteration 4; " in (tmp_path / "log.txt").read_text()
+    assert "ended" in json.loads((tmp_path / "run.json").read_text())[-1]
+    assert '"iteration": 4' in (tmp_path / "metrics.json").read_text()
 
 
 @pytest.mark.usefixtures("environment")
@@ -144,6 +156,18 @@ def test_one_event_is_one_signal_and_a_later_one_ends_at_once(monkeypatch):
         signal.raise_signal(signal.SIGALRM)
         signal.raise_signal(signal.SIGTERM)
     assert ended == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("hearing", [lambda: listening(StopRequest()), passing_on])
+def test_what_nohup_ignores_is_ignored(hearing):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with hearing():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_real_run_leaves_no_worker(root, tmp_path, datasets):

@@ -2,16 +2,18 @@
 
 import os
 import signal
+import time
 from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
+from detectron2.engine import defaults
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from torch.nn import BatchNorm1d
 
-from dnl_d2.engine import run
+from dnl_d2.engine import interruption, run
 from dnl_d2.engine.environment import share_buffers
 from dnl_d2.engine.interruption import STOPPED
 from dnl_d2.engine.processes import Place, call_among_others, given_place, launch
@@ -142,6 +144,32 @@ def test_processes_share_buffers_and_stop_when_one_is_asked_to(tmp_path):
     assert ended.value.exit_code == STOPPED
     assert [file.name for file in tmp_path.glob("*.pth")] == ["model_0000000.pth"]
     assert "asked to stop: stopped after iteration 0; " in (tmp_path / "log.txt").read_text()
+
+
+def stop_in_evaluation(folder, slow):
+    """A run of two processes that are asked to stop while one waits for the other's results."""
+
+    def evaluate(*args, **kwargs):
+        signal.setitimer(signal.ITIMER_REAL, 0.5)  # the time limit
+        if dist.get_rank() == slow:
+            time.sleep(60)
+        comm.synchronize()
+
+    defaults.inference_on_dataset = evaluate
+    interruption._WAIT_IN_EVALUATION = 2.0
+    cfg = yaml_config(folder, length=50, eval_period=1)
+    run(cfg, arguments(latest_stop=time.time() + 1000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.usefixtures("environment")
+def test_processes_that_wait_for_results_of_others_stop_too(tmp_path, slow):
+    began = time.monotonic()
+    with pytest.raises(ProcessExitedException) as ended:
+        launch(stop_in_evaluation, 2, args=(tmp_path, slow), timeout=SOON)
+    assert ended.value.exit_code == STOPPED and time.monotonic() - began < 50
+    assert [file.name for file in tmp_path.glob("*.pth")] == ["model_0000000.pth"]
 
 
 def lose_one(folder):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 from types import SimpleNamespace
 
@@ -143,6 +144,15 @@ def test_a_run_without_a_seed_keeps_the_one_it_drew(tmp_path):
         assert said in log if said else "not to the last bit" not in log
 
 
+@pytest.mark.usefixtures("environment")
+def test_the_loader_of_another_seed_pins_its_memory_too(tmp_path, monkeypatch):
+    pinned = []
+    monkeypatch.setattr("dnl_d2.engine.training.pin_memory", lambda *args: pinned.append(args))
+    trainer = Trainer(yaml_config(tmp_path))
+    trainer._trainer.data_loader.reseeded(3)
+    assert len(pinned) == 2 and pinned[0][0] is not pinned[1][0]
+
+
 def loop(batch_size, seed=1):
     stream = TrainingStream(lambda: [1, 2, 3], seed=seed, batch_size=batch_size)
     step = SimpleNamespace(data_loader=stream)
@@ -188,6 +198,17 @@ def test_a_folder_is_trained_in_once_at_a_time(tmp_path):
     os.waitpid(holder, 0)
     with only_run_in(str(tmp_path), key="OUTPUT_DIR"):
         assert os.listdir(tmp_path) == ["run.lock"]
+
+
+def test_a_full_disk_takes_no_lock_away(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with only_run_in(str(tmp_path), key="OUTPUT_DIR"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "run.lock").read_text() == ""
 
 
 def test_checkpoints_from_before_an_interruption_are_deleted_in_their_turn(tmp_path):

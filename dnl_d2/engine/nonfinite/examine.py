@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -95,7 +96,8 @@ def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def _by_itself(model: nn.Module) -> Iterator[None]:
     """SyncBN exchanges nothing with other processes."""
-    synchronised = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm)]
+    kinds = nn.SyncBatchNorm, NaiveSyncBatchNorm
+    synchronised = [m for m in model.modules() if isinstance(m, kinds)]
     for module in synchronised:
         module.forward = partial(_BatchNorm.forward, module)  # type: ignore[method-assign]
     try:

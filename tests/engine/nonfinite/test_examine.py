@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
 
@@ -137,10 +139,17 @@ def test_random_numbers_are_those_of_the_step():
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_synchronised_norms_wait_for_nobody():
-    """Which on a CPU they refuse to do in any case."""
+class NaiveSyncOfVectors(NaiveSyncBatchNorm):
+    def _check_input_dim(self, x):
+        pass
+
+
+@pytest.mark.parametrize("norm", [nn.SyncBatchNorm, NaiveSyncOfVectors])
+def test_synchronised_norms_wait_for_nobody(monkeypatch, norm):
+    """Which without a group they refuse to do in any case."""
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     network = Network()
-    network.first[1] = nn.SyncBatchNorm(4)
+    network.first[1] = norm(4)
     network.first[1].process_group = "of processes that are gone"
     cause, _ = cause_in(network)
     assert cause is None and "forward" not in vars(network.first[1])
