@@ -47,13 +47,13 @@ def test_a_second_run_needs_a_word(kind, key, tmp_path):
 
 def test_what_torchrun_starts_once_more_goes_on_with_its_own_run_only(tmp_path, monkeypatch):
     """It repeats the whole command, also where another run's weights had it refused."""
-    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/mine/attempt_0/0/error.json")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "logs/mine/attempt_0/0/error.json")
     run(yaml_config(tmp_path, **SHORT), arguments())
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/other/attempt_1/0/error.json")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "logs/other/attempt_1/0/error.json")
     with pytest.raises(UsageError, match="--resume goes on with it"):
         run(yaml_config(tmp_path, length=4), arguments())
-    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/mine/attempt_1/0/error.json")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "logs/mine/attempt_1/0/error.json")
     run(yaml_config(tmp_path, length=4), arguments(overwrite=True))
     assert "iterations  2 to 4" in (tmp_path / "log.txt").read_text()
 
