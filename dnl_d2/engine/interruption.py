@@ -117,10 +117,16 @@ class StopRequest:
         self._evaluating = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal: the first asks, a second one ends the process at once."""
+        """Handles a signal: the first asks, a second one ends the process at once.
+
+        Among several processes a second SIGTERM does not: launchers send it to the others when one
+        has ended, while the main one may be saving, and SIGKILL to those that take too long.
+        """
         at_limit = number == _ALARM
         if self.reason:
-            if not at_limit and time.monotonic() - self._asked_at > _SAME_SIGNAL:
+            by_launcher = number == signal.SIGTERM and comm.get_world_size() > 1
+            later = time.monotonic() - self._asked_at > _SAME_SIGNAL
+            if later and not at_limit and not by_launcher:
                 _end_at_once(number)
             return
         self.reason = "the time limit" if at_limit else signal.Signals(number).name
@@ -226,7 +232,10 @@ class StopWhenAsked(hooks.HookBase):
             try:
                 with self._request.abandoning():
                     return evaluate()
-            except _EvaluationAbandoned:
+            except (RuntimeError, _EvaluationAbandoned):
+                if not self._request.reason:
+                    raise
+                # As to a RuntimeError: another process has ended already.
                 self._stop(", an evaluation not finished", _WAIT_IN_EVALUATION)
 
         return run

@@ -142,11 +142,22 @@ def test_what_is_no_time_limit(text):
         parse_time(text, "--time-limit")
 
 
-def test_one_event_is_one_signal_and_a_later_one_ends_at_once(monkeypatch):
-    ended = []
-    monkeypatch.setattr(interruption, "_end_at_once", ended.append)
-    now = [100.0]
-    monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
+@pytest.fixture
+def ended(monkeypatch):
+    """The signals that would have ended this process at once."""
+    numbers = []
+    monkeypatch.setattr(interruption, "_end_at_once", numbers.append)
+    return numbers
+
+
+@pytest.fixture
+def now(monkeypatch):
+    seconds = [100.0]
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: seconds[0])
+    return seconds
+
+
+def test_one_event_is_one_signal_and_a_later_one_ends_at_once(ended, now):
     request = StopRequest()
     with listening(request, time.time() + 1000):
         signal.raise_signal(signal.SIGINT)
@@ -156,6 +167,17 @@ def test_one_event_is_one_signal_and_a_later_one_ends_at_once(monkeypatch):
         signal.raise_signal(signal.SIGALRM)
         signal.raise_signal(signal.SIGTERM)
     assert ended == [signal.SIGTERM]
+
+
+def test_a_launcher_that_ends_the_other_processes_lets_them_save(ended, now, monkeypatch):
+    monkeypatch.setattr(interruption.comm, "get_world_size", lambda: 2)
+    with listening(StopRequest()):
+        signal.raise_signal(signal.SIGTERM)
+        now[0] += 5
+        signal.raise_signal(signal.SIGTERM)
+        assert not ended
+        signal.raise_signal(signal.SIGINT)
+    assert ended == [signal.SIGINT]
 
 
 @pytest.mark.parametrize("hearing", [lambda: listening(StopRequest()), passing_on])

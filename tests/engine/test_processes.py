@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from torch.nn import BatchNorm1d
 
+from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.engine import interruption, run
 from dnl_d2.engine.environment import share_buffers
 from dnl_d2.engine.interruption import STOPPED
@@ -146,15 +147,21 @@ def test_processes_share_buffers_and_stop_when_one_is_asked_to(tmp_path):
     assert "asked to stop: stopped after iteration 0; " in (tmp_path / "log.txt").read_text()
 
 
-def stop_in_evaluation(folder):
-    """A run of two processes that are asked to stop while one waits for the main one's results."""
+def stop_in_evaluation(folder, slow):
+    """A run of two processes that are asked to stop while one waits for the other's results."""
 
     def evaluate(*args, **kwargs):
         signal.setitimer(signal.ITIMER_REAL, 0.5)  # the time limit
-        if dist.get_rank() == 0:
-            time.sleep(60)
+        if dist.get_rank() == slow:
+            time.sleep(600)
         comm.synchronize()
 
+    def save(*args, **kwargs):
+        time.sleep(1.5)  # a large model: the other process ends before it is saved, of which the
+        signal.raise_signal(signal.SIGTERM)  # launcher hears, later than this one
+        real_save(*args, **kwargs)
+
+    real_save, Checkpointer.save = Checkpointer.save, save
     defaults.inference_on_dataset = evaluate
     interruption._WAIT_IN_EVALUATION = 2.0
     cfg = yaml_config(folder, length=50, eval_period=1)
@@ -162,13 +169,14 @@ def stop_in_evaluation(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("slow", [0, 1])
 @pytest.mark.usefixtures("environment")
-def test_a_process_that_waits_for_results_keeps_no_other_from_stopping(tmp_path):
+def test_a_process_that_waits_for_results_keeps_no_other_from_stopping(tmp_path, slow):
     """How the waiting one ends, whose connection is closed, is up to gloo."""
     began = time.monotonic()
     with pytest.raises((ProcessExitedException, ProcessRaisedException)):
-        launch(stop_in_evaluation, 2, args=(tmp_path,), timeout=SOON)
-    assert time.monotonic() - began < 50
+        launch(stop_in_evaluation, 2, args=(tmp_path, slow), timeout=SOON)
+    assert time.monotonic() - began < 300
     assert [file.name for file in tmp_path.glob("*.pth")] == ["model_0000000.pth"]
 
 
