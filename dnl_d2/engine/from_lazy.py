@@ -11,7 +11,6 @@ import torch
 from detectron2.config import get_cfg, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
-from detectron2.data.transforms import RandomFlip
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
@@ -24,13 +23,12 @@ from dnl_d2.config.train_defaults import fill_train
 from dnl_d2.data import SemSegMapper, test_augmentations
 from dnl_d2.data.naming_mapper import NamingMapper
 from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
+from dnl_d2.engine.lazy_task import FLIP_INDICES, MAPPER, classifies, dataset_names, task_of_lazy
 from dnl_d2.engine.optimizer import clip_total_norm
 from dnl_d2.engine.schedule import never_reached
 from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec, WandbOptions
 from dnl_d2.errors import UsageError, building
 from dnl_d2.modeling import SameSizeBatches
-from dnl_d2.validation.instances import InstanceTask
-from dnl_d2.validation.keypoints import KeypointTask
 from dnl_d2.validation.task import Task
 
 KEYS = ConfigKeys(
@@ -51,9 +49,6 @@ _RATES = ("optimizer.lr",)
 # Where multi_step and warmed_up count iterations; else lr_multiplier is a function of progress.
 _WARMUP, _STEPS = "lr_multiplier.iterations", "lr_multiplier.scheduler.milestones"
 _ITERATIONS = ("train.max_iter", "train.checkpointer.period", "train.eval_period")
-_CLASSES = ("model.roi_heads.num_classes", "model.num_classes")
-_MAPPER = "dataloader.train.mapper"
-_FLIP_INDICES = f"{_MAPPER}.keypoint_hflip_indices"
 _SEGMENTOR_SCALES = "dataloader.test.mapper.multi_scale_flip.enabled"
 _DETECTOR_SCALES = "dataloader.test_augmentation"
 
@@ -99,8 +94,8 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         weights=settings.init_checkpoint,
         channel_order=_channel_order(cfg),
         task=task,
-        train_sets=_names(cfg, "train"),
-        test_sets=_names(cfg, "test"),
+        train_sets=dataset_names(cfg, "train"),
+        test_sets=dataset_names(cfg, "test"),
         max_checked_files=settings.check_labels if task.is_known else None,
         build_train_loader=lambda: _build_train_loader(cfg, task),
         build_train_mapper=lambda: instantiate(cfg.dataloader.train.mapper),
@@ -127,7 +122,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         },
         eval_period=settings.eval_period,
         log_period=settings.log_period,
-        eval_pictures=0 if _classifies(cfg) else settings.eval_pictures,
+        eval_pictures=0 if classifies(cfg) else settings.eval_pictures,
         wandb=WandbOptions(settings.wandb.project, settings.wandb.name),
         ddp=settings.ddp,
     )
@@ -154,71 +149,6 @@ def scale_lazy(cfg: DictConfig) -> str:
     return note
 
 
-def task_of_lazy(cfg: DictConfig) -> Task:
-    """What the model of a LazyConfig reads, by the names that Detectron2's have."""
-    if _classifies(cfg):
-        return Task()
-    instances = None
-    classes_key = next((key for key in _CLASSES if select_lazy(cfg, key) is not None), None)
-    if classes_key is not None:
-        keypoints = f"{_MAPPER}.use_keypoint"
-        instances = InstanceTask(
-            num_classes=select_lazy(cfg, classes_key),
-            classes_key=classes_key,
-            masks=bool(select_lazy(cfg, f"{_MAPPER}.use_instance_mask")),
-            masks_key=f"{_MAPPER}.use_instance_mask",
-            mask_format=select_lazy(cfg, f"{_MAPPER}.instance_mask_format") or "polygon",
-            format_key=f"{_MAPPER}.instance_mask_format",
-            keypoints_key=keypoints if select_lazy(cfg, keypoints) else None,
-            keypoints=_keypoint_task(cfg) if select_lazy(cfg, keypoints) else None,
-            keeps_empty=select_lazy(cfg, "dataloader.train.dataset.filter_empty") is False,
-        )
-    semantic = select_lazy(cfg, "model.sem_seg_head") is not None
-    return Task(
-        num_classes=select_lazy(cfg, "model.sem_seg_head.num_classes"),
-        instances=instances,
-        only_detects=select_lazy(cfg, "model.roi_heads") is not None and not semantic,
-        ignore_label=select_lazy(cfg, f"{_MAPPER}.dataset_ignore_label"),
-        ignore_key=f"{_MAPPER}.dataset_ignore_label",
-        crop_size=tuple(select_lazy(cfg, f"{_MAPPER}.augmentations.crop_size") or ()),
-    )
-
-
-def _classifies(cfg: DictConfig) -> bool:
-    """Whether the datasets give whole images a class; ``model.num_classes`` is of these then."""
-    names = [*_names(cfg, "train"), *_names(cfg, "test")]
-    kinds = {MetadataCatalog.get(name).get("evaluator_type") for name in names}
-    return "classification" in kinds
-
-
-def _keypoint_task(cfg: DictConfig) -> KeypointTask:
-    count, evaluator = "model.roi_heads.keypoint_head.num_keypoints", "dataloader.evaluator"
-    listed = OmegaConf.is_list(select_lazy(cfg, evaluator))  # of which one may have sigmas
-    sigmas = select_lazy(cfg, f"{evaluator}.kpt_oks_sigmas") or ()
-    indices = select_lazy(cfg, _FLIP_INDICES)
-    return KeypointTask(
-        count=select_lazy(cfg, count),
-        count_key=count,
-        sigmas=None if listed else tuple(sigmas),
-        sigmas_key=f"{evaluator}.kpt_oks_sigmas",
-        flip=_flip(cfg),
-        flip_key=f"{_MAPPER}.augmentations",
-        flip_indices=None if indices is None else tuple(indices),
-        flip_indices_key=_FLIP_INDICES,
-    )
-
-
-def _flip(cfg: DictConfig) -> str:
-    """As Detectron2's mapper sees it: how training mirrors pictures."""
-    augmentations = select_lazy(cfg, f"{_MAPPER}.augmentations")
-    for node in augmentations if OmegaConf.is_list(augmentations) else ():
-        target = node.get("_target_") if OmegaConf.is_dict(node) else None
-        target = locate(target) if isinstance(target, str) else target
-        if target is RandomFlip:
-            return "vertical" if node.get("vertical") else "horizontal"
-    return "none"
-
-
 def _check_evaluated(cfg: DictConfig) -> None:
     """An evaluator takes one dataset, which would be found out after the training."""
     key = "dataloader.evaluator.dataset_name"
@@ -228,11 +158,6 @@ def _check_evaluated(cfg: DictConfig) -> None:
             f"{key} (as a rule dataloader.test.dataset.names) is a list, {', '.join(names)}: give "
             "one name, without brackets; a YAML config takes several in DATASETS.TEST"
         )
-
-
-def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:
-    names = select_lazy(cfg, f"dataloader.{split}.dataset.names") or []
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _channel_order(cfg: DictConfig) -> str | None:
@@ -290,10 +215,10 @@ def _build_train_loader(cfg: DictConfig, task: Task) -> Iterable:
     """The loader; how mirrored keypoints are swapped the datasets tell, unless the config does."""
     keypoints = task.instances and task.instances.keypoints
     if keypoints and keypoints.flip == "horizontal" and keypoints.flip_indices is None:
-        indices = create_keypoint_hflip_indices(list(_names(cfg, "train")))
-        OmegaConf.update(cfg, _FLIP_INDICES, indices, force_add=True)
+        indices = create_keypoint_hflip_indices(list(dataset_names(cfg, "train")))
+        OmegaConf.update(cfg, FLIP_INDICES, indices, force_add=True)
     loader = _build_loader(cfg.dataloader.train)
-    if _classifies(cfg):
+    if classifies(cfg):
         _check_classes(cfg)
     return loader
 
@@ -305,7 +230,7 @@ def _check_classes(cfg: DictConfig) -> None:
             _build_loader(cfg.dataloader.test)
             _build_evaluators(cfg)
     count = select_lazy(cfg, "model.num_classes")
-    for name in (*_names(cfg, "train"), *_names(cfg, "test")):
+    for name in (*dataset_names(cfg, "train"), *dataset_names(cfg, "test")):
         classes = MetadataCatalog.get(name).get("classes")
         if classes is not None and count is not None and len(classes) != count:
             raise UsageError(
@@ -325,7 +250,7 @@ def _build_test_mapper(cfg: DictConfig) -> Any:
     """The mapper of the test loader; without one, a segmentor's as training sees pictures."""
     if select_lazy(cfg, "dataloader.test.mapper") is not None:
         return instantiate(cfg.dataloader.test.mapper)
-    train = select_lazy(cfg, _MAPPER)
+    train = select_lazy(cfg, MAPPER)
     if select_lazy(cfg, "model.sem_seg_head") is None or train is None:
         raise UsageError("the config has no dataloader.test.mapper, by which pictures are read")
     return SemSegMapper(

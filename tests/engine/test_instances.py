@@ -15,8 +15,9 @@ from torch import nn
 
 from dnl_d2.data import register_coco_dataset
 from dnl_d2.engine import Trainer, load_config, run
-from dnl_d2.engine.from_lazy import _evaluate, task_of_lazy
+from dnl_d2.engine.from_lazy import _evaluate
 from dnl_d2.engine.from_yaml import task_of_yaml
+from dnl_d2.engine.lazy_task import task_of_lazy
 from dnl_d2.engine.multi_scale import detector_at_scales
 from dnl_d2.engine.spec import DetectorScales
 from dnl_d2.errors import UsageError, one_line

@@ -10,7 +10,8 @@ from detectron2.data import transforms as T
 
 from dnl_d2.data import register_coco_dataset
 from dnl_d2.engine import Trainer, load_config, run
-from dnl_d2.engine.from_lazy import _build_train_loader, task_of_lazy
+from dnl_d2.engine.from_lazy import _build_train_loader
+from dnl_d2.engine.lazy_task import task_of_lazy
 from dnl_d2.errors import UsageError
 from tests.engine.runs import SMALL_DETECTOR, arguments, as_lazy, as_yaml, environment  # noqa: F401
 from tests.engine.test_instances import LAZY, SMALL_LAZY, YAML

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import Trainer, load_config, read_config, run
-from dnl_d2.engine.from_lazy import task_of_lazy
+from dnl_d2.engine.lazy_task import task_of_lazy
 from dnl_d2.errors import UsageError
 from dnl_d2.own_data.segmentor_config import (
     lazy_config,
