@@ -23,7 +23,7 @@ from dnl_d2.config.rules import check_lazy, select_lazy
 from dnl_d2.config.train_defaults import fill_train
 from dnl_d2.data import SemSegMapper, test_augmentations
 from dnl_d2.data.naming_mapper import NamingMapper
-from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
+from dnl_d2.engine.environment import fit_sync_batch_norm, usable_device
 from dnl_d2.engine.optimizer import clip_total_norm
 from dnl_d2.engine.schedule import never_reached
 from dnl_d2.engine.spec import ConfigKeys, DetectorScales, MultiScale, RunSpec, WandbOptions
@@ -273,7 +273,7 @@ def _multi_scale(cfg: DictConfig) -> MultiScale | None:
 
 def _build_model(cfg: DictConfig) -> nn.Module:
     model = instantiate(cfg.model).to(cfg.train.device)
-    model = plain_batch_norm_if_alone(model, cfg.train.device)
+    model = fit_sync_batch_norm(model, cfg.train.device)
     logging.getLogger(__name__).debug(f"Model:\n{model}")
     return model
 
