@@ -42,6 +42,7 @@ KEYS = ConfigKeys(
     accumulate="train.accumulate",
     compile="train.compile",
     cudnn="train.cudnn_benchmark",
+    find_unused_parameters="train.ddp.find_unused_parameters",
     pixel_mean="model.pixel_mean",
     skip_nonfinite="train.skip_nonfinite",
     wandb="train.wandb.project",
@@ -120,6 +121,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         build_schedule=lambda _: instantiate(cfg.lr_multiplier),
         rates=tuple(rate for key in _RATES if (rate := select_lazy(cfg, key)) is not None),
         warms_up=select_lazy(cfg, _WARMUP) is not None,
+        ddp=settings.ddp,
         max_iter=settings.max_iter,
         checkpoints={
             **settings.checkpointer,
@@ -129,7 +131,6 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         log_period=settings.log_period,
         eval_pictures=0 if _classifies(cfg) else settings.eval_pictures,
         wandb=WandbOptions(settings.wandb.project, settings.wandb.name),
-        ddp=settings.ddp,
     )
 
 

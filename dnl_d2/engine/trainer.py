@@ -74,7 +74,8 @@ class Trainer(DefaultTrainer):
                 f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} holds the weights of another run ({earlier}), "
                 "which this one overwrites"
             )
-        with only_run_in(self.cfg.OUTPUT_DIR, key="OUTPUT_DIR"), explaining_failures():
+        lock = only_run_in(self.cfg.OUTPUT_DIR, key="OUTPUT_DIR")
+        with lock, explaining_failures(self.spec.keys.find_unused_parameters):
             return super().train()
 
     def build_hooks(self) -> list[hooks.HookBase | None]:

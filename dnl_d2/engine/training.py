@@ -69,7 +69,8 @@ def build_training(
             batch_size=spec.batch_size,
         )
         schedule = spec.build_schedule(optimizer)
-    parallel = data_parallel(model, spec.device, **spec.ddp)
+    with building("DistributedDataParallel"):
+        parallel = data_parallel(model, spec.device, **spec.ddp)
     step = build_step(
         parallel, stream, optimizer, device=spec.device, dtype=dtype, parts=spec.accumulate
     )
