@@ -1,5 +1,7 @@
 """Two and four processes compute what one does with the pictures of all."""
 
+import itertools
+
 import pytest
 import torch
 from detectron2.utils import comm
@@ -12,17 +14,17 @@ from tests.engine.runs import yaml_config
 from tests.processes import call_in_group
 
 BATCH, STEPS, SIZE = 8, 2, 32
-# What is equal: the config's values, and in how many parts all processes train, and one.
+# What is equal: the config's values, and in how many parts each process trains.
 NO_NORM = {"MODEL__RESNETS__NORM": "FrozenBN", "MODEL__SEM_SEG_HEAD__NORM": ""} | {
     "MODEL__SEM_SEG_HEAD__CONTEXT__NORM": "FrozenBN"
 }
 ALL = {"MODEL__SEM_SEG_HEAD__LOSS_AVERAGE": "all"}
 CASES = {
-    "SyncBN, losses over all pixels": (ALL, 1, 1),
-    "SyncBN in parts": (ALL, 2, 2),
-    "no batch norm, in parts": (ALL | NO_NORM, 2, 1),
-    "losses over labelled pixels, of which pictures have as many": ({"even": True}, 1, 1),
+    "SyncBN, losses over all pixels": (ALL, 1),
+    "SyncBN in parts": (ALL, 2),
+    "losses over labelled pixels, of which pictures have as many": ({"even": True}, 1),
 }
+BY_PROCESS = "losses over labelled pixels, of which pictures have more or fewer"
 
 
 def batches(even):
@@ -38,7 +40,12 @@ def batches(even):
         yield batch
 
 
-def trained(options, parts, share=slice(None)):
+def shares(processes):
+    """Numbers of each one's pictures, as :class:`TrainingStream` deals them out: in turn."""
+    return [list(range(BATCH))[rank::processes] for rank in range(processes)]
+
+
+def trained(options, parts, share=range(BATCH)):
     """Losses as they are logged, and weights, statistics and the last gradients."""
     torch.manual_seed(0)
     values = {"MODEL__DEVICE": "cpu", "MODEL__SEM_SEG_HEAD__DROPOUT": 0.0} | options
@@ -46,9 +53,9 @@ def trained(options, parts, share=slice(None)):
     spec = read_config(yaml_config("", OUTPUT_DIR="unused", **values), train=True)
     model = fit_sync_batch_norm(spec.build_model(), "cpu").double().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    shares = [batch[share] for batch in batches(even)]
+    own = [[batch[number] for number in share] for batch in batches(even)]
     parallel = data_parallel(model, "cpu", broadcast_buffers=False)
-    step = build_step(parallel, shares, optimizer, device="cpu", dtype=None, parts=parts)
+    step = build_step(parallel, own, optimizer, device="cpu", dtype=None, parts=parts)
     with EventStorage() as storage:
         for step.iter in range(STEPS):
             step.run_step()
@@ -57,14 +64,15 @@ def trained(options, parts, share=slice(None)):
     found |= {f"gradient of {n}": p.grad for n, p in model.named_parameters() if p.requires_grad}
     for name, history in storage.histories().items():
         if "loss" in name:
-            found[name] = torch.tensor([value for value, _ in history.values()])
+            values = [value for value, _ in history.values()]
+            found[name] = torch.tensor(values, dtype=torch.float64)
     return found
 
 
 def train_shares(folder):
-    """As :class:`TrainingStream` deals pictures out: each process takes the next one."""
-    share = slice(comm.get_rank(), None, comm.get_world_size())
-    found = {name: trained(options, parts, share) for name, (options, parts, _) in CASES.items()}
+    share = shares(comm.get_world_size())[comm.get_rank()]
+    found = {name: trained(*case, share) for name, case in CASES.items()}
+    found[BY_PROCESS] = trained(NO_NORM, 1, share)
     if comm.is_main_process():
         torch.save(found, folder / f"{comm.get_world_size()}.pth")
 
@@ -77,15 +85,26 @@ def results(tmp_path_factory):
     return {processes: torch.load(folder / f"{processes}.pth") for processes in (2, 4)}
 
 
+def assert_equal(found, expected):
+    assert set(found) == set(expected)
+    assert {"total_loss", "loss_sem_seg"} < set(found)
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-10, atol=1e-10, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_losses_gradients_weights_and_statistics(results, case):
-    options, _, parts = CASES[case]
-    whole = trained(options, parts)
-    assert {"total_loss", "loss_sem_seg"} < set(whole)
-    for processes, found in results.items():
-        assert set(found[case]) == set(whole)
-        for name, value in whole.items():
-            torch.testing.assert_close(
-                found[case][name], value, rtol=1e-10, atol=1e-10,
-                msg=lambda text, name=name, n=processes: f"{n} processes, {name}: {text}",
-            )  # fmt: skip
+    whole = trained(*CASES[case])
+    for processes in (2, 4):
+        assert_equal(results[processes][case], whole)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_a_loss_over_labelled_pixels_is_the_mean_of_the_processes_means(results, processes):
+    """As of one process that trains on their shares one by one."""
+    found, whole = results[processes][BY_PROCESS], trained(NO_NORM, 1)
+    one_by_one = [*itertools.chain(*shares(processes))]
+    assert_equal(found, trained(NO_NORM, processes, one_by_one))
+    assert (found["total_loss"] - whole["total_loss"]).abs().min() > 1e-6
