@@ -31,10 +31,23 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def call_in_group(function: Callable[..., Any], processes: int, folder: Path, *args: Any) -> None:
-    """Calls ``function(folder, *args)`` in each of several processes that compute on the CPU.
+def start(function: Callable[..., Any], processes: int, *args: Any) -> None:
+    """Calls ``function(number, *args)`` in several processes, and waits for their end.
 
     They are copies of one that has imported what takes seconds, which each would else.
+
+    Args:
+        function: of a module's level.
+        processes: how many, numbered from 0.
+        args: what else the function gets.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["detectron2.engine", "dnl_d2.engine"])
+    torch.multiprocessing.start_processes(function, args, processes, start_method="forkserver")
+
+
+def call_in_group(function: Callable[..., Any], processes: int, folder: Path, *args: Any) -> None:
+    """Calls ``function(folder, *args)`` in each process of a group that computes on the CPU.
 
     Args:
         function: of a module's level.
@@ -42,12 +55,8 @@ def call_in_group(function: Callable[..., Any], processes: int, folder: Path, *a
         folder: where they meet, too.
         args: what else the function gets.
     """
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["detectron2.engine", "dnl_d2.engine"])
     url = f"file://{folder}/meeting-of-{processes}"
-    torch.multiprocessing.start_processes(
-        _member, (processes, url, function, (folder, *args)), processes, start_method="forkserver"
-    )
+    start(_member, processes, processes, url, function, (folder, *args))
 
 
 def _member(rank: int, processes: int, url: str, function: Callable, args: tuple) -> None:

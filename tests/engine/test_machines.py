@@ -16,7 +16,7 @@ from dnl_d2.engine import cli, run
 from dnl_d2.engine.processes import Place, _free_port, call_among_others, launch
 from dnl_d2.errors import UsageError
 from tests.engine.runs import arguments, environment, yaml_config  # noqa: F401
-from tests.processes import leave
+from tests.processes import leave, start
 
 
 def whole_run(folder):
@@ -60,9 +60,7 @@ def test_a_run_on_two_machines(tmp_path, datasets):
     """Each picture is cropped and turned as in a single process; one process writes."""
     whole_run(tmp_path / "one")
     url = f"tcp://127.0.0.1:{_free_port()}"
-    multiprocessing.start_processes(
-        one_machine, (tmp_path / "four", datasets, url), 2, start_method="forkserver"
-    )
+    start(one_machine, 2, tmp_path / "four", datasets, url)
     one, four = figures(tmp_path / "one"), figures(tmp_path / "four")
     assert len(one) == 2 * 2 + 2
     assert four == pytest.approx(one, rel=1e-4)
