@@ -163,6 +163,16 @@ def _add_solver(solver: CfgNode) -> None:
     # Steps in a row that are left out, where loss, gradients or statistics are not finite, before
     # the run ends; 0: it ends at the first.
     solver.SKIP_NONFINITE = 0
+    # Of several processes: FIND_UNUSED_PARAMETERS for models of which some parameters may get no
+    # gradient in an iteration; FP16_COMPRESSION exchanges gradients in fp16; BROADCAST_BUFFERS
+    # gives all processes the main one's statistics before each iteration.
+    solver.DDP = CfgNode(
+        {
+            "BROADCAST_BUFFERS": False,
+            "FIND_UNUSED_PARAMETERS": False,
+            "FP16_COMPRESSION": False,
+        }
+    )
     # The batch size that this config is meant for. With another IMS_PER_BATCH, learning rates scale
     # along and iterations and periods inversely. 0: nothing scales.
     solver.REFERENCE_BATCH_SIZE = 0

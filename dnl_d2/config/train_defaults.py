@@ -27,6 +27,8 @@ TRAIN: dict[str, Any] = dict(
     # The batch size that a config is meant for. With another total_batch_size the learning rate
     # scales along, and iterations and periods inversely; 0: nothing scales.
     reference_batch_size=0,
+    # Options of DistributedDataParallel, which several processes train in: find_unused_parameters
+    # for models of which some parameters may get no gradient in an iteration.
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=4000, max_to_keep=3),
     eval_period=4000,

@@ -52,8 +52,7 @@ def command_line(
     except ProcessExitedException as error:
         if error.exit_code == STOPPED:
             sys.exit(STOPPED)
-        why = "; is the memory full?" if error.signal_name == "SIGKILL" else ""
-        sys.exit(f"{name}: error: {one_line(error)}{why}")
+        sys.exit(f"{name}: error: {_lost(error, args)}")
     except (UsageError, ProcessRaisedException) as error:
         if isinstance(error, ProcessRaisedException) and wrapped_message(str(error)) is None:
             raise
@@ -75,6 +74,14 @@ def _run(args: argparse.Namespace, place: Place | None) -> None:
             args=(args,),
             timeout=args.dist_timeout,
         )
+
+
+def _lost(error: ProcessExitedException, args: argparse.Namespace) -> str:
+    """Which process has ended, by its number among those of all machines, and how."""
+    rank = args.machine_rank * args.num_gpus + error.error_index
+    machine = f" (of machine {args.machine_rank})" if args.num_machines > 1 else ""
+    text = one_line(error).replace(f"process {error.error_index}", f"process {rank}{machine}", 1)
+    return text + ("; is the memory full?" if error.signal_name == "SIGKILL" else "")
 
 
 def _parser(description: str) -> argparse.ArgumentParser:

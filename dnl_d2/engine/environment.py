@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dnl_d2.errors import building
+from dnl_d2.layers.sync_batch_norm import CPUSyncBatchNorm
 from dnl_d2.modeling.compilation import uncompiled
 from dnl_d2.reporting.console import show_essentials
 
@@ -59,7 +61,9 @@ def data_parallel(model: nn.Module, device: str, **options: Any) -> nn.Module:
     """Detectron2's ``create_ddp_model``, also where several processes train on the CPU."""
     if torch.device(device).type == "cpu":
         options["device_ids"] = None  # it would name a GPU
-    return create_ddp_model(model, **options)
+    with warnings.catch_warnings():  # the option that PyTorch 2.14 prefers is not the same
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return create_ddp_model(model, **options)
 
 
 def pin_memory(loader: Any, device: str) -> None:
@@ -98,32 +102,33 @@ def share_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-def plain_batch_norm_if_alone(model: nn.Module, device: str) -> nn.Module:
-    """Replaces SyncBN by BN where there is nothing to synchronise with, and says so.
+def fit_sync_batch_norm(model: nn.Module, device: str) -> nn.Module:
+    """Replaces SyncBN, which needs several processes with a GPU each, by what does its work here.
 
-    SyncBatchNorm needs several processes, each with an accelerator. Parameters, statistics and
-    their names stay the same, so checkpoints pass between the two.
+    That is BN in a single process, and on CPUs
+    :class:`~dnl_d2.layers.sync_batch_norm.CPUSyncBatchNorm`. Parameters, statistics and their names
+    stay the same, so checkpoints pass between them.
     """
     alone = comm.get_world_size() == 1
     if not alone and torch.device(device).type != "cpu":
         return model
+    kind = nn.BatchNorm2d if alone else CPUSyncBatchNorm
     replaced = 0
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.SyncBatchNorm):
-                setattr(parent, name, _as_batch_norm(child))
+                setattr(parent, name, _as_kind(kind, child))
                 replaced += 1
-    if replaced:
-        why = "a single process" if alone else "CPU processes"
-        _log.info(f"{replaced} SyncBN layers run as BN: {why} cannot synchronise statistics")
+    if replaced and alone:
+        _log.info(
+            f"{replaced} SyncBN layers run as BN: a single process cannot synchronise statistics"
+        )
     return model
 
 
-def _as_batch_norm(sync: nn.SyncBatchNorm) -> nn.BatchNorm2d:
-    plain = nn.BatchNorm2d(
-        sync.num_features, sync.eps, sync.momentum, sync.affine, sync.track_running_stats
-    )
-    plain.load_state_dict(sync.state_dict())
+def _as_kind(kind: type[nn.BatchNorm2d], sync: nn.SyncBatchNorm) -> nn.BatchNorm2d:
+    norm = kind(sync.num_features, sync.eps, sync.momentum, sync.affine, sync.track_running_stats)
+    norm.load_state_dict(sync.state_dict())
     if sync.affine:
-        plain.weight, plain.bias = sync.weight, sync.bias
-    return plain.train(sync.training).to(next(iter(sync.state_dict().values())).device)
+        norm.weight, norm.bias = sync.weight, sync.bias
+    return norm.train(sync.training).to(next(iter(sync.state_dict().values())).device)

@@ -8,15 +8,23 @@ from detectron2.utils import comm
 from dnl_d2.engine.processes import is_loss_of_a_process
 from dnl_d2.errors import UsageError
 
-_ONE_VALUE = "Expected more than 1 value per channel"  # PyTorch
+# PyTorch
+_ONE_VALUE = "Expected more than 1 value per channel"
+_UNUSED = "Expected to have finished reduction in the prior iteration"
 
 
 @contextlib.contextmanager
-def explaining_failures() -> Iterator[None]:
-    """Turns a diverged loss, batch norm of one value and a lost process into a UsageError.
+def explaining_failures(unused_key: str = "find_unused_parameters") -> Iterator[None]:
+    """Turns into a UsageError what a training run may end with.
+
+    That is a diverged loss, batch norm of one value, a parameter without a gradient in one of
+    several processes, or a lost process.
 
     It names what failed first: hooks that end a run may fail after it, for the same reason. What
     was raised ``from`` it says the same in other words, and those are taken.
+
+    Args:
+        unused_key: the config key of DistributedDataParallel's find_unused_parameters.
     """
     try:
         yield
@@ -26,6 +34,12 @@ def explaining_failures() -> Iterator[None]:
             raise UsageError(
                 "batch norm has a single value per channel to learn from: train with two images or "
                 "more per process, larger crops, or freeze the norm"
+            ) from error
+        if _UNUSED in str(chain[-1]):
+            raise UsageError(
+                "parameters of the model had no part in the loss of an iteration, for whose "
+                f"gradients the processes wait: set {unused_key} to True, which "
+                "looks for such parameters in each iteration"
             ) from error
         if is_loss_of_a_process(chain[-1]):
             raise UsageError(

@@ -22,7 +22,7 @@ from dnl_d2.config.rules import check_lazy, select_lazy
 from dnl_d2.config.train_defaults import fill_train
 from dnl_d2.data import SemSegMapper, test_augmentations
 from dnl_d2.data.naming_mapper import NamingMapper
-from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
+from dnl_d2.engine.environment import fit_sync_batch_norm, usable_device
 from dnl_d2.engine.lazy_task import FLIP_INDICES, MAPPER, classifies, dataset_names, task_of_lazy
 from dnl_d2.engine.optimizer import clip_total_norm
 from dnl_d2.engine.schedule import never_reached
@@ -40,6 +40,7 @@ KEYS = ConfigKeys(
     accumulate="train.accumulate",
     compile="train.compile",
     cudnn="train.cudnn_benchmark",
+    find_unused_parameters="train.ddp.find_unused_parameters",
     pixel_mean="model.pixel_mean",
     skip_nonfinite="train.skip_nonfinite",
     wandb="train.wandb.project",
@@ -115,6 +116,7 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         build_schedule=lambda _: instantiate(cfg.lr_multiplier),
         rates=tuple(rate for key in _RATES if (rate := select_lazy(cfg, key)) is not None),
         warms_up=select_lazy(cfg, _WARMUP) is not None,
+        ddp=settings.ddp,
         max_iter=settings.max_iter,
         checkpoints={
             **settings.checkpointer,
@@ -124,7 +126,6 @@ def from_lazy(cfg: DictConfig, *, train: bool) -> RunSpec:
         log_period=settings.log_period,
         eval_pictures=0 if classifies(cfg) else settings.eval_pictures,
         wandb=WandbOptions(settings.wandb.project, settings.wandb.name),
-        ddp=settings.ddp,
     )
 
 
@@ -198,7 +199,7 @@ def _multi_scale(cfg: DictConfig) -> MultiScale | None:
 
 def _build_model(cfg: DictConfig) -> nn.Module:
     model = instantiate(cfg.model).to(cfg.train.device)
-    model = plain_batch_norm_if_alone(model, cfg.train.device)
+    model = fit_sync_batch_norm(model, cfg.train.device)
     logging.getLogger(__name__).debug(f"Model:\n{model}")
     return model
 

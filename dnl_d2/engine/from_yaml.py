@@ -34,6 +34,7 @@ KEYS = ConfigKeys(
     accumulate="SOLVER.ACCUMULATE",
     compile="SOLVER.COMPILE",
     cudnn="CUDNN_BENCHMARK",
+    find_unused_parameters="SOLVER.DDP.FIND_UNUSED_PARAMETERS",
     pixel_mean="MODEL.PIXEL_MEAN",
     skip_nonfinite="SOLVER.SKIP_NONFINITE",
     wandb="WANDB.PROJECT",
@@ -118,6 +119,7 @@ def from_yaml(
         build_schedule=lambda optimizer: builder.build_lr_scheduler(cfg, optimizer),
         rates=(solver.BASE_LR, solver.MIN_LR),
         warms_up=True,
+        ddp={option.lower(): value for option, value in solver.DDP.items()},
         max_iter=solver.MAX_ITER,
         checkpoints={
             "period": solver.CHECKPOINT_PERIOD,

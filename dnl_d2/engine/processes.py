@@ -205,10 +205,14 @@ def _meet(place: Place, timeout: timedelta) -> dist.Store:
             left = timedelta(seconds=max(end - time.monotonic(), 0.01))
             store.wait([f"process{other}"], left)
         except RuntimeError:
-            missing.append(str(other))
+            missing.append(other)
     if missing:
+        named = ", ".join(map(str, missing))
+        if place.processes > place.local_processes:
+            machines = sorted({other // place.local_processes for other in missing})
+            named += f" (of machine {', '.join(map(str, machines))})"
         raise UsageError(
-            f"process {place.rank} of {place.processes}: {', '.join(missing)} did not come to "
+            f"process {place.rank} of {place.processes}: {named} did not come to "
             f"{place.url} within {seconds:g} s; look at what they or their machines say"
         )
     return store

@@ -182,7 +182,7 @@ def _train(spec: RunSpec, *, resume: bool, overwrite: bool, latest_stop: float |
     # The checkpoint holds the iteration that it ended.
     start = loop.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     try:
-        with explaining_failures(), listening(stop, latest_stop):
+        with explaining_failures(spec.keys.find_unused_parameters), listening(stop, latest_stop):
             loop.train(start, spec.max_iter)
     except Stopped as stopped:  # behind what hooks have to say at the end
         _log.warning(stopped.message)

@@ -25,6 +25,7 @@ class ConfigKeys:
     accumulate: str
     compile: str
     cudnn: str
+    find_unused_parameters: str
     pixel_mean: str
     skip_nonfinite: str
     wandb: str
@@ -117,11 +118,11 @@ class RunSpec:
             run ends.
         channels_last: whether feature maps lie channels-last in training.
         compile: whether training runs a compiled model; evaluations do not.
-        ddp: options of DistributedDataParallel.
         build_optimizer: optimizer of a model's parameters, which clips gradients where asked to.
         build_schedule: the optimizer's learning-rate schedule.
         rates: the learning rates that the config names: the base's, and in YAML that at the end.
         warms_up: whether the schedule can have a warm-up.
+        ddp: options of DistributedDataParallel.
 
         max_iter: iterations to train for.
         checkpoints: ``period`` (iterations) and ``max_to_keep`` (None for all).
@@ -163,6 +164,7 @@ class RunSpec:
     build_schedule: Callable[[torch.optim.Optimizer], ParamScheduler | Any]
     rates: tuple[float, ...]
     warms_up: bool
+    ddp: Mapping[str, Any]
 
     max_iter: int
     checkpoints: Mapping[str, Any]
@@ -175,5 +177,4 @@ class RunSpec:
     skip_nonfinite: int = 0
     channels_last: bool = False
     compile: bool = False
-    ddp: Mapping[str, Any] = field(default_factory=lambda: {"broadcast_buffers": False})
     verify: Callable[[dict], None] = lambda results: None

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from dnl_d2.config.keys import FULL_MODEL
 from dnl_d2.data.naming_mapper import NamingMapper
-from dnl_d2.engine.environment import plain_batch_norm_if_alone
+from dnl_d2.engine.environment import fit_sync_batch_norm
 from dnl_d2.engine.failures import explaining_failures
 from dnl_d2.engine.folder_lock import only_run_in
 from dnl_d2.engine.from_yaml import from_yaml, mapper_of_yaml
@@ -74,7 +74,8 @@ class Trainer(DefaultTrainer):
                 f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} holds the weights of another run ({earlier}), "
                 "which this one overwrites"
             )
-        with only_run_in(self.cfg.OUTPUT_DIR, key="OUTPUT_DIR"), explaining_failures():
+        lock = only_run_in(self.cfg.OUTPUT_DIR, key="OUTPUT_DIR")
+        with lock, explaining_failures(self.spec.keys.find_unused_parameters):
             return super().train()
 
     def build_hooks(self) -> list[hooks.HookBase | None]:
@@ -112,7 +113,7 @@ class Trainer(DefaultTrainer):
         spec = from_yaml(cfg, cls, train=False)
         check_multi_scale(spec, spec.model_class)
         model = super().build_model(spec.config)
-        return plain_batch_norm_if_alone(model, spec.device)
+        return fit_sync_batch_norm(model, spec.device)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:

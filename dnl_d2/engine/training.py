@@ -13,7 +13,7 @@ from torch import nn
 from dnl_d2.checkpoint import Checkpointer
 from dnl_d2.config.batch_size import SameBatchSize
 from dnl_d2.data.stream import TrainingStream
-from dnl_d2.engine.environment import data_parallel, pin_memory, plain_batch_norm_if_alone
+from dnl_d2.engine.environment import data_parallel, fit_sync_batch_norm, pin_memory
 from dnl_d2.engine.nonfinite.guard import NumbersGuard
 from dnl_d2.engine.optimizer import fuse, keep_layouts
 from dnl_d2.engine.precision import autocast_dtype
@@ -69,7 +69,8 @@ def build_training(
             batch_size=spec.batch_size,
         )
         schedule = spec.build_schedule(optimizer)
-    parallel = data_parallel(model, spec.device, **spec.ddp)
+    with building("DistributedDataParallel"):
+        parallel = data_parallel(model, spec.device, **spec.ddp)
     step = build_step(
         parallel, stream, optimizer, device=spec.device, dtype=dtype, parts=spec.accumulate
     )
@@ -97,6 +98,6 @@ def _train_loader(spec: RunSpec) -> Any:
 def build_model(spec: RunSpec) -> nn.Module:
     """The model of a run, fitted to the processes there are."""
     with building("the model"):
-        model = plain_batch_norm_if_alone(spec.build_model(), spec.device)
+        model = fit_sync_batch_norm(spec.build_model(), spec.device)
     mask_only_visible_padding(model, spec.keys.pixel_mean)
     return model

@@ -13,13 +13,15 @@ from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import PointwiseConv
 from dnl_d2.layers.functional import full_precision
 from dnl_d2.layers.norms import FixedBatchNorm2d
+from dnl_d2.layers.sync_batch_norm import CPUSyncBatchNorm
 from dnl_d2.modeling.compilation import compile_parts, require_compiler
 from dnl_d2.modeling.heads.segmentation_head import SegmentationHead
 from dnl_d2.modeling.lower_precision import lower_precision, require_precision
 
 # Exactly these: a subclass may compute something else.
 _NORMS = (
-    nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm, FrozenBatchNorm2d, FixedBatchNorm2d,
+    nn.BatchNorm2d, nn.SyncBatchNorm, CPUSyncBatchNorm, NaiveSyncBatchNorm, FrozenBatchNorm2d,
+    FixedBatchNorm2d,
 )  # fmt: skip
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 # The forward methods that compute activation(norm(convolution)).

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import instantiate
 
 from dnl_d2.engine import Trainer, load_config
-from dnl_d2.engine.environment import plain_batch_norm_if_alone
+from dnl_d2.engine.environment import fit_sync_batch_norm
 from tests.engine.runs import as_yaml
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -73,7 +73,7 @@ def test_a_twin_builds_its_optimizer_with_the_same_groups(file):
     with torch.device("meta"):
         models = (
             Trainer.build_model(ours),
-            plain_batch_norm_if_alone(instantiate(twin.model), "cpu"),
+            fit_sync_batch_norm(instantiate(twin.model), "cpu"),
         )
     twin.optimizer.params.model = models[1]
     described = []

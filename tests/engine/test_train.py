@@ -15,7 +15,7 @@ from torch import nn
 
 from dnl_d2.data import register_sem_seg_folder
 from dnl_d2.engine import Trainer, run
-from dnl_d2.engine.environment import plain_batch_norm_if_alone, usable_device
+from dnl_d2.engine.environment import fit_sync_batch_norm, usable_device
 from dnl_d2.engine.precision import AutocastInTraining
 from dnl_d2.engine.resume_hooks import ResumeNotes
 from dnl_d2.errors import UsageError
@@ -156,7 +156,7 @@ def test_sync_bn_falls_back_and_says_so(caplog):
     model[0].running_mean.fill_(3.0)
     state = {k: v.clone() for k, v in model.state_dict().items()}
     with caplog.at_level(logging.INFO, logger="dnl_d2"):
-        plain = plain_batch_norm_if_alone(model, "cuda")
+        plain = fit_sync_batch_norm(model, "cuda")
     assert "2 SyncBN layers run as BN" in caplog.text
     assert [type(m) for m in plain.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] == [
         nn.BatchNorm2d

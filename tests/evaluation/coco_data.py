@@ -5,6 +5,8 @@ import copy
 import io
 
 import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -102,6 +104,22 @@ def make_dataset(seed, *, images=8, detections=30, first_id=1):
         results += [make_detection(rng, image, truths) for _ in range(count)]
     categories = [{"id": c, "name": f"c{c}"} for c in CATEGORIES]
     return {"images": entries, "annotations": annotations, "categories": categories}, results
+
+
+def predictions(truth, results):
+    """Results as a model's output for each image."""
+    for image in truth["images"]:
+        found = [r for r in results if r["image_id"] == image["id"]]
+        instances = Instances((image["height"], image["width"]))
+        boxes = torch.tensor([r["bbox"] for r in found]).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        instances.pred_boxes = Boxes(boxes)
+        instances.scores = torch.tensor([r["score"] for r in found])
+        instances.pred_classes = torch.tensor([CATEGORIES.index(r["category_id"]) for r in found])
+        masks = [torch.from_numpy(coco_mask.decode(r["segmentation"]).copy()) for r in found]
+        shape = (0, image["height"], image["width"])
+        instances.pred_masks = torch.stack(masks).bool() if masks else torch.zeros(shape).bool()
+        yield {"image_id": image["id"]}, {"instances": instances}
 
 
 def evaluated(implementation, truth, results, task):

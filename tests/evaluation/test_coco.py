@@ -12,7 +12,6 @@ from detectron2 import evaluation
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from faster_coco_eval import COCOeval_faster
-from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
 from dnl_d2.data import register_coco_dataset
@@ -20,7 +19,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.evaluation import build_evaluator
 from dnl_d2.evaluation.coco import _IMPLEMENTATIONS, COCOEvaluator, coco_eval
 from dnl_d2.evaluation.fast_coco import FastCOCOeval
-from tests.evaluation.coco_data import CATEGORIES, evaluated, make_dataset
+from tests.evaluation.coco_data import CATEGORIES, evaluated, make_dataset, predictions
 
 COMPILED, FAST, SLOW = (words for _, _, words in _IMPLEMENTATIONS)
 COMPILED_MODULE = "detectron2.evaluation.fast_eval_api"
@@ -101,22 +100,6 @@ def dataset(tmp_path):
     for name in names:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-
-
-def predictions(truth, results):
-    """Results as a model's output for each image."""
-    for image in truth["images"]:
-        found = [r for r in results if r["image_id"] == image["id"]]
-        instances = Instances((image["height"], image["width"]))
-        boxes = torch.tensor([r["bbox"] for r in found]).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        instances.pred_boxes = Boxes(boxes)
-        instances.scores = torch.tensor([r["score"] for r in found])
-        instances.pred_classes = torch.tensor([CATEGORIES.index(r["category_id"]) for r in found])
-        masks = [torch.from_numpy(coco_mask.decode(r["segmentation"]).copy()) for r in found]
-        shape = (0, image["height"], image["width"])
-        instances.pred_masks = torch.stack(masks).bool() if masks else torch.zeros(shape).bool()
-        yield {"image_id": image["id"]}, {"instances": instances}
 
 
 def run(evaluator, truth, results):

@@ -2,33 +2,56 @@
 
 import json
 import logging
-import os
+from pathlib import Path
 
-import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 
+from dnl_d2.data import register_coco_dataset
 from dnl_d2.evaluation import EVALUATORS
+from tests.evaluation.coco_data import make_dataset, predictions
 from tests.evaluation.sem_seg_data import CLASSES, evaluate, registered
-from tests.processes import leave
+
+KINDS = ("sem_seg", "cityscapes_sem_seg", "coco")
 
 
-def evaluate_part(rank: int, world: int, records: list[dict], folder: str) -> None:
-    """Evaluates a process's share, and writes what it got to ``<folder>/<rank>/<kind>.json``."""
-    if world > 1:
+def evaluate_shares(folder: Path, records: list[dict], counts: list[int]) -> None:
+    """Evaluates this process's share of the first images, by each of several numbers of these.
+
+    It writes what it gets to ``<folder>/<images>-of-<processes>/<rank>/<kind>.json``.
+    """
+    if comm.get_world_size() > 1:
         logging.disable()
-        torch.set_num_threads(1)
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/rendezvous", world_size=world, rank=rank
-        )
-        comm.create_local_process_group(world)
-    numbers = list(InferenceSampler(len(records)))
-    with registered("processes_test", records, classes=CLASSES) as name:
-        for kind in ("sem_seg", "cityscapes_sem_seg"):
-            own = os.path.join(folder, str(rank), kind)
-            evaluator = EVALUATORS[kind](name, output_dir=own)
-            results = evaluate(evaluator, [records[i] for i in numbers], numbers)
-            with open(f"{own}.json", "w") as file:
-                json.dump({"results": results, "images": numbers}, file)
-    if world > 1:
-        leave()
+    for count in counts:
+        numbers = list(InferenceSampler(count))
+        own = folder / f"{count}-of-{comm.get_world_size()}" / str(comm.get_rank())
+        own.mkdir(parents=True)
+        with registered("processes_test", records[:count], classes=CLASSES) as name:
+            for kind in KINDS[:2]:
+                evaluator = EVALUATORS[kind](name, output_dir=str(own / kind))
+                results = evaluate(evaluator, [records[i] for i in numbers], numbers)
+                _write(own / f"{kind}.json", results, numbers)
+        _write(own / "coco.json", _evaluate_boxes_and_masks(own, count, numbers), numbers)
+
+
+def _evaluate_boxes_and_masks(own: Path, count: int, numbers: list[int]) -> dict | None:
+    truth, found = make_dataset(seed=1, images=count)
+    (own / "truth.json").write_text(json.dumps(truth))
+    register_coco_dataset("processes_test", images=str(own), json=str(own / "truth.json"))
+    try:
+        evaluator = EVALUATORS["coco"]("processes_test", output_dir=str(own / "coco"))
+        evaluator.reset()
+        outputs = list(predictions(truth, found))
+        for number in numbers:
+            record, output = outputs[number]
+            evaluator.process([record], [output])
+        return evaluator.evaluate()
+    finally:
+        DatasetCatalog.remove("processes_test")
+        MetadataCatalog.remove("processes_test")
+
+
+def _write(path: Path, results: dict | None, numbers: list[int]) -> None:
+    with open(path, "w") as file:
+        json.dump({"results": results or None, "images": numbers}, file)

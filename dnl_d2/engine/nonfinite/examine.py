@@ -15,6 +15,7 @@ from dnl_d2.data.stream import seed_all
 from dnl_d2.engine.nonfinite.batch import TrainedBatch
 from dnl_d2.engine.nonfinite.finding import NonFinite, described, is_finite, tensors_in
 from dnl_d2.engine.nonfinite.module_calls import ModuleCalls
+from dnl_d2.layers.sync_batch_norm import CPUSyncBatchNorm
 from dnl_d2.modeling.compilation import uncompiled
 
 
@@ -96,7 +97,7 @@ def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def _by_itself(model: nn.Module) -> Iterator[None]:
     """SyncBN exchanges nothing with other processes."""
-    kinds = nn.SyncBatchNorm, NaiveSyncBatchNorm
+    kinds = nn.SyncBatchNorm, CPUSyncBatchNorm, NaiveSyncBatchNorm
     synchronised = [m for m in model.modules() if isinstance(m, kinds)]
     for module in synchronised:
         module.forward = partial(_BatchNorm.forward, module)  # type: ignore[method-assign]

@@ -21,7 +21,7 @@ from detectron2.structures import (
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from dnl_d2.engine.environment import plain_batch_norm_if_alone
+from dnl_d2.engine.environment import fit_sync_batch_norm
 from dnl_d2.engine.nonfinite.batch import TrainedBatch
 from dnl_d2.errors import UsageError, building
 from dnl_d2.files import renamed_when_whole
@@ -152,7 +152,7 @@ def build_repro_model(repro: Repro, *, device: str, trust_config: bool) -> nn.Mo
             cfg = CfgNode.load_cfg(repro.config)
             cfg.MODEL.DEVICE = device
             model = build_model(cfg)
-        model = plain_batch_norm_if_alone(model, device)
+        model = fit_sync_batch_norm(model, device)
         mask_only_visible_padding(model, "pixel_mean")
         model.load_state_dict(repro.state)
     return model.train()

@@ -11,6 +11,7 @@ from torch import nn
 from dnl_d2.engine.nonfinite.batch import TrainedBatch
 from dnl_d2.engine.nonfinite.examine import examine
 from dnl_d2.engine.nonfinite.finding import first_cause
+from dnl_d2.layers.sync_batch_norm import CPUSyncBatchNorm
 
 
 class Infinite(nn.Module):
@@ -144,7 +145,7 @@ class NaiveSyncOfVectors(NaiveSyncBatchNorm):
         pass
 
 
-@pytest.mark.parametrize("norm", [nn.SyncBatchNorm, NaiveSyncOfVectors])
+@pytest.mark.parametrize("norm", [nn.SyncBatchNorm, CPUSyncBatchNorm, NaiveSyncOfVectors])
 def test_synchronised_norms_wait_for_nobody(monkeypatch, norm):
     """Which without a group they refuse to do in any case."""
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)

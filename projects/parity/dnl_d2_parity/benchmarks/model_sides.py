@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dnl_d2 import optimize_for_inference
 from dnl_d2.checkpoint import convert, detect_source
 from dnl_d2.checkpoint.convert import compare
-from dnl_d2.engine.environment import plain_batch_norm_if_alone
+from dnl_d2.engine.environment import fit_sync_batch_norm
 from dnl_d2.errors import UsageError
 from dnl_d2.layers import CONTEXT_BLOCKS
 from dnl_d2.modeling import AsymmetricHead, ContextHead, ContextSegmentor
@@ -35,7 +35,7 @@ def build(args: argparse.Namespace) -> SemanticSegmentor:
             "this tool times"
         )
     model.pad_size = (0, 0)  # to time images of --size, not of the crop that training pads to
-    return plain_batch_norm_if_alone(model, args.device)
+    return fit_sync_batch_norm(model, args.device)
 
 
 def build_reference(args: argparse.Namespace, model: SemanticSegmentor) -> nn.Module:
