@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import signal
 import socket
 
 import pytest
@@ -20,6 +19,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.files import WriteError, write_bytes
 from dnl_d2.preparation.mat import read_mat
 from tests.data.coco_form import content as coco
+from tests.limits import ten_seconds
 
 READERS = {
     "weights.pth": read_weights,
@@ -35,9 +35,8 @@ READERS = {
 
 @pytest.fixture(autouse=True)
 def no_waiting():
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
+    with ten_seconds(waiting=True):
+        yield
 
 
 @pytest.mark.parametrize("name", READERS)
