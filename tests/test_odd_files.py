@@ -1,13 +1,15 @@
 """Pipes, loops of links, long names, full disks: a line, and nothing waits or is half-written."""
 
+import io
 import json
 import os
 import resource
-import signal
 import socket
+import struct
 
 import pytest
 import torch
+from PIL import Image
 
 from dnl_d2.checkpoint import Checkpointer, read_weights
 from dnl_d2.checkpoint.writing import write_weights
@@ -20,6 +22,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2.files import WriteError, write_bytes
 from dnl_d2.preparation.mat import read_mat
 from tests.data.coco_form import content as coco
+from tests.limits import ten_seconds
 
 READERS = {
     "weights.pth": read_weights,
@@ -35,9 +38,8 @@ READERS = {
 
 @pytest.fixture(autouse=True)
 def no_waiting():
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
+    with ten_seconds(waiting=True):
+        yield
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -70,6 +72,54 @@ def test_a_config_that_starts_from_a_pipe(tmp_path):
         load_config_file(str(tmp_path / "a.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("_BASE_: a.yaml\n", "maximum recursion depth"),
+        ("MODEL: {X: [" + "1," * 500_000 + "]}\n", "more than 262144 bytes"),
+        (
+            "SOLVER: {MAX_ITER: " + ":".join(["59"] * 80_000) + "}\n",
+            "a number with very many colons",
+        ),
+        ("SOLVER: {BASE_LR: '" + "-" * 200_000 + "1'}\n", "MemoryError|RecursionError|recursion"),
+        ("MODEL: " + "[" * 20_000, "maximum recursion depth"),
+    ],
+)
+def test_a_config_that_would_be_read_for_ever(text, message, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as error:
+        load_config_file(str(path))
+    assert str(error.value).startswith(str(path)) and len(str(error.value)) < 400
+
+
+def test_what_a_linked_config_starts_from(tmp_path):
+    """It lies beside the link, as Detectron2 has it."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "there" / "a.yaml").write_text("_BASE_: base.yaml\n")
+    (tmp_path / "there" / "base.yaml").write_text("VERSION: 2\n")
+    (tmp_path / "here" / "a.yaml").symlink_to(tmp_path / "there" / "a.yaml")
+    os.mkfifo(tmp_path / "here" / "base.yaml")
+    with pytest.raises(UsageError, match="a pipe, socket or device, not a file"):
+        load_config_file(str(tmp_path / "here" / "a.yaml"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF"])
+def test_a_small_picture_that_claims_to_be_large(kind, tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, kind)
+    content = bytearray(buffer.getvalue())
+    if kind == "JPEG":
+        at, sides = content.index(b"\xff\xc0") + 5, struct.pack(">HH", 32000, 32000)
+    else:
+        at, sides = 6, struct.pack("<HH", 32000, 32000)
+    content[at : at + 4] = sides
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(UsageError, match=r"image .*a.png cannot be read \(32000 x 32000 pixels in"):
+        read_image(str(tmp_path / "a.png"), "RGB")
+
+
 @pytest.mark.parametrize("name", ["\u56fe \u00e9 'x'.png", "a" * 251 + ".png"])
 def test_any_name_is_read(name, tmp_path, picture):
     path = tmp_path / name
@@ -79,8 +129,6 @@ def test_any_name_is_read(name, tmp_path, picture):
 
 @pytest.fixture
 def picture(tmp_path_factory):
-    from PIL import Image
-
     path = tmp_path_factory.mktemp("picture") / "a.png"
     Image.new("RGB", (6, 4)).save(path)
     return path.read_bytes()

@@ -78,7 +78,7 @@ def published_format(rest: Mapping[str, Any], source: Source | None = None) -> I
     if isinstance(note, Mapping):
         try:
             order, mean, std = (note[key] for key in ("channel_order", "mean", "std"))
-            return InputFormat(str(order), _three(mean), _three(std))
+            return InputFormat(_text(order), _three(mean), _three(std))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"the file's note on its input format is wrong ({shortened(repr(error), 100)})"
@@ -105,3 +105,9 @@ def _numbers(values: Sequence[float]) -> str:
 def _three(numbers: Iterable[Any]) -> tuple[float, float, float]:
     first, second, third = map(float, numbers)
     return first, second, third
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"the channel order is a {type(value).__name__}")
+    return value

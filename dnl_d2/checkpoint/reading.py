@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from dnl_d2.checkpoint.torch_files import LEGACY, load_legacy, load_zip, open_zip
-from dnl_d2.checkpoint.unpickling import RefusedPickle, inert_name, load_arrays
-from dnl_d2.errors import UsageError, shortened
+from dnl_d2.checkpoint.unpickled_values import RefusedPickle
+from dnl_d2.checkpoint.unpickling import inert_name, load_arrays
+from dnl_d2.checkpoint.unreadable import check_sizes, explaining
+from dnl_d2.errors import UsageError
 
 # Where code bases keep the weights inside a file, perhaps one in another.
 _CONTAINERS = (
@@ -25,8 +27,6 @@ _CONTAINERS = (
 _MOST_TENSORS = 1 << 16
 _MOST_ENTRIES = 10_000_000  # beside the weights
 _LONGEST_NAME = 300
-_SHARED = 8  # how often tensors may hold the bytes of the file, as names of one and the same do
-_SLACK = 1 << 24  # bytes; a small file may repeat a value
 _LONGEST_HEADER = 1 << 24  # bytes, of a safetensors file
 _NOT_WEIGHTS = (
     (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the file itself"),
@@ -71,36 +71,15 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
     if not os.path.isfile(path):
         kind = "a folder, not a file" if os.path.isdir(path) else "no such file"
         raise UsageError(f"{path}: {kind}")
-    try:
+    with explaining(path, trust_pickle=trust_pickle):
         with open(path, "rb") as file:
             head = file.read(512)
         weights = _split(_reader(head, path)(path, trust_pickle))
-        _check_sizes(weights.state, os.path.getsize(path))
+        check_sizes(weights.state.values(), os.path.getsize(path))
         _check_values(weights.state)
         if _entries(weights.rest, {}) > _MOST_ENTRIES:
             raise UsageError("holds parts of itself many times over: no weights file")
-        weights.path = path
-    except UsageError as error:
-        raise UsageError(f"{path}: {shortened(error)}") from error
-    except RefusedPickle as error:
-        raise UsageError(
-            f"{path}: refused, because reading it would run code ({shortened(error, 100)}); if you "
-            "trust its origin: tools/convert_weights.py --trust-pickle"
-        ) from error
-    except MemoryError as error:
-        raise UsageError(f"{path}: not enough memory to read it") from error
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # zipfile, pickle, torch and safetensors raise anything
-        if trust_pickle and isinstance(error, ImportError | AttributeError):
-            raise UsageError(
-                f"{path}: names what cannot be imported here ({shortened(error)}): install it, or "
-                "read the file without --trust-pickle"
-            ) from error
-        raise UsageError(
-            f"{path}: truncated or damaged ({type(error).__name__}: {shortened(error, 120)}); "
-            "download or copy it again"
-        ) from error
+    weights.path = path
     return weights
 
 
@@ -191,15 +170,15 @@ def _split(content: Any) -> WeightsFile:
         raise RefusedPickle(inert_name(content))
     if not isinstance(content, Mapping):
         raise UsageError(f"holds a {type(content).__name__}, not a dict of weights")
-    found = _in_container(content)
+    found = _in_container(content, set())
     if found is not None:
         return found
     state = _tensors(content)
     if not state:
         _require_tensors(content)
-        known = ", ".join(map(str, list(content)[:5])) or "nothing"
+        known = ", ".join(map(_name, list(content)[:5])) or "nothing"
         raise UsageError(f"holds no weights (top level: {known})")
-    _require_tensors({key: value for key, value in content.items() if "." in str(key)})
+    _require_tensors({key: value for key, value in content.items() if "." in _name(key)})
     return WeightsFile(state, _rest(content, state))
 
 
@@ -209,13 +188,14 @@ def _require_tensors(state: Mapping) -> None:
             raise RefusedPickle(inert_name(value))
 
 
-def _in_container(content: Mapping) -> WeightsFile | None:
+def _in_container(content: Mapping, seen: set[int]) -> WeightsFile | None:
     for name in _CONTAINERS:
         inner = content.get(name)
-        if not isinstance(inner, Mapping):
+        if not isinstance(inner, Mapping) or id(inner) in seen:
             continue
+        seen.add(id(inner))  # it may be there under many names
         state = _tensors(inner)
-        found = WeightsFile(state) if state else _in_container(inner)
+        found = WeightsFile(state) if state else _in_container(inner, seen)
         if found is None:
             continue
         if state:
@@ -227,10 +207,16 @@ def _in_container(content: Mapping) -> WeightsFile | None:
 
 def _rest(content: Mapping, taken: Container) -> dict[str, Any]:
     return {
-        str(key): value
+        _name(key): value
         for key, value in content.items()
-        if str(key) not in taken and not inert_name(value)
+        if _name(key) not in taken and not inert_name(value)
     }
+
+
+def _name(key: Any) -> str:
+    """A key as a text; what may be endlessly long is called by its kind."""
+    plain = isinstance(key, str | bytes | float | bool | None) or type(key) is int
+    return str(key) if plain else f"a {type(key).__name__}"
 
 
 def _check_number(keys: Sized) -> None:
@@ -241,13 +227,15 @@ def _check_number(keys: Sized) -> None:
 def _tensors(mapping: Mapping) -> dict[str, Tensor]:
     _check_number(mapping)
     state = {}
+    made: dict[int, Tensor] = {}  # an array that has several names is copied once
     for key, value in mapping.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            value = torch.from_numpy(
-                np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
-            )
+            if id(value) not in made:
+                own = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
+                made[id(value)] = torch.from_numpy(own)
+            value = made[id(value)]
         if isinstance(value, Tensor):
-            name = str(key)
+            name = _name(key)
             if not name.isprintable() or len(name) > _LONGEST_NAME:
                 wrong = "is too long" if name.isprintable() else "cannot be printed"
                 raise UsageError(f"the name {name[:40]!a} {wrong}: no network's weights")
@@ -256,12 +244,19 @@ def _tensors(mapping: Mapping) -> dict[str, Tensor]:
 
 
 def _entries(value: Any, known: dict[int, float]) -> float:
-    """How many there are in lists and dicts if each is written out; endless if one holds itself."""
-    if not isinstance(value, list | tuple | Mapping):
+    """How many there are if each is written out, texts by 16; endless if one holds itself."""
+    if isinstance(value, str | bytes):
+        return 1 + len(value) / 16
+    if isinstance(value, Mapping):
+        inside = [part for pair in value.items() for part in pair]
+    elif isinstance(value, np.ndarray) and value.dtype.hasobject:
+        inside = value.ravel().tolist()
+    elif isinstance(value, list | tuple | set | frozenset):
+        inside = list(value)
+    else:
         return 1
     if id(value) not in known:
         known[id(value)] = math.inf
-        inside = value.values() if isinstance(value, Mapping) else value
         known[id(value)] = 1 + sum(_entries(part, known) for part in inside)
     return known[id(value)]
 
@@ -269,13 +264,6 @@ def _entries(value: Any, known: dict[int, float]) -> float:
 def _is_finite(value: Tensor) -> bool:
     """By the extremes, which are NaN where one value is: no array of booleans is made."""
     return not value.numel() or all(map(torch.isfinite, value.float().aminmax()))
-
-
-def _check_sizes(state: Mapping[str, Tensor], size: int) -> None:
-    """Tensors may repeat what the file holds once, in their strides or by sharing it."""
-    total = sum(value.numel() * value.element_size() for value in state.values())
-    if total > _SHARED * size + _SLACK:
-        raise UsageError(f"its tensors would be {total} bytes, and the file has {size}")
 
 
 def _check_values(state: Mapping[str, Tensor]) -> None:

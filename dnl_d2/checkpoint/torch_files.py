@@ -9,18 +9,14 @@ import io
 import os
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dnl_d2.checkpoint.unpickling import (
-    Metered,
-    RefusedPickle,
-    SafeUnpickler,
-    inert_name,
-)
+from dnl_d2.checkpoint.unpickled_values import RefusedPickle
+from dnl_d2.checkpoint.unpickling import Metered, SafeUnpickler, inert_name
 from dnl_d2.errors import UsageError
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before PyTorch 1.6
@@ -82,7 +78,7 @@ def open_zip(path: str) -> Iterator[zipfile.ZipFile]:
             yield archive
 
 
-def load_zip(archive: zipfile.ZipFile) -> Any:
+def load_zip(archive: zipfile.ZipFile, classes: Collection[type] | None = None) -> Any:
     """Reads what ``torch.save`` writes, each member against its checksum.
 
     Files that were written without checksums (``torch.serialization.set_crc32_options``) are read
@@ -90,20 +86,25 @@ def load_zip(archive: zipfile.ZipFile) -> Any:
 
     Args:
         archive: with a member ``data.pkl`` in a folder.
+        classes: whose objects, and no others, are read with their attributes; None for those of no
+            class, in whose places are objects that do nothing.
 
     Raises:
         UsageError: not as PyTorch writes it.
         zipfile.BadZipFile: damaged.
-        RefusedPickle: see :class:`dnl_d2.checkpoint.unpickling.SafeUnpickler`.
+        RefusedPickle: an object of another class; see
+            :class:`dnl_d2.checkpoint.unpickling.SafeUnpickler`.
     """
     members = _sound_members(archive)
-    name = next(name for name in members if name.endswith("/data.pkl"))
+    name = next((name for name in members if name.endswith("/data.pkl")), "")
+    if not name:
+        raise UsageError("a zip archive, but none of PyTorch's")
     folder = name.removesuffix("data.pkl")
     order = members.get(f"{folder}byteorder")
     big = order is not None and archive.read(order) == b"big"
     storages = _ZipStorages(archive, members, folder, swap=big is (sys.byteorder == "little"))
     pickled = io.BytesIO(archive.read(members[name]))
-    return _TorchUnpickler(Metered(pickled), storages).load()
+    return _TorchUnpickler(Metered(pickled), storages, classes).load()
 
 
 def _sound_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -202,7 +203,7 @@ class _LegacyStorages:
 
     def fill(self, file: BinaryIO, keys: Sequence[str]) -> None:
         """Reads the bytes of all, in the order of ``keys``; they are little-endian everywhere."""
-        if set(keys) != set(self._made) or len(keys) > len(self._made):
+        if not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(self._made):
             raise EOFError("its tensors are not those that it lists")
         for key in keys:
             content, dtype, _ = self._made[key]
@@ -219,9 +220,29 @@ class _TorchUnpickler(SafeUnpickler):
 
     dispatch: ClassVar[dict] = SafeUnpickler.dispatch
 
-    def __init__(self, file: Metered, storages: _ZipStorages | _LegacyStorages):
+    def __init__(
+        self,
+        file: Metered,
+        storages: _ZipStorages | _LegacyStorages,
+        classes: Collection[type] | None = None,
+    ):
         super().__init__(file, encoding="utf-8")
-        self._storages = storages
+        self._storages, self._classes = storages, classes
+
+    def find_class(self, module: str, name: str) -> Any:
+        for kind in self._classes or ():
+            if (kind.__module__, kind.__name__) == (module, name):
+                return kind
+        found = super().find_class(module, name)
+        if self._classes is not None and inert_name(found):
+            raise RefusedPickle(f"{module}.{name}")
+        return found
+
+    def _set_state(self, target: Any, state: Any) -> None:
+        if type(target) in (self._classes or ()):
+            vars(target).update(state)
+        else:
+            super()._set_state(target, state)
 
     def persistent_load(self, reference: tuple) -> _Storage:
         if reference[0] == "module":  # a whole network of Python objects
@@ -229,6 +250,8 @@ class _TorchUnpickler(SafeUnpickler):
         _, dtype, key, _, elements, *view = reference
         if not isinstance(dtype, torch.dtype):
             _not_plain()
+        if type(key) is not str or type(elements) is not int:
+            raise EOFError("no tensor's memory")
         content = self._storages.get(key, elements * dtype.itemsize, dtype)
         return _Storage(content, dtype, view[0][1] if view and view[0] else 0)
 
@@ -269,8 +292,19 @@ def _view(
     if metadata:
         raise UsageError("holds conjugated or negated tensors: not a network's plain weights")
     memory = storage.content.untyped_storage()
-    start = storage.start + offset
-    return torch.empty(0, dtype=dtype).set_(memory, start, tuple(size), tuple(stride))
+    start, size, stride = storage.start + offset, _numbers(size), _numbers(stride)
+    last = start + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    # PyTorch would enlarge the memory.
+    if start < 0 or (0 not in size and last >= memory.nbytes() // dtype.itemsize):
+        raise EOFError("a tensor outside of its memory")
+    return torch.empty(0, dtype=dtype).set_(memory, start, size, stride)
+
+
+def _numbers(values: Any) -> tuple[int, ...]:
+    """Sizes or strides of a tensor."""
+    if not isinstance(values, tuple | list) or any(type(n) is not int or n < 0 for n in values):
+        raise EOFError("no tensor's shape")
+    return tuple(values)
 
 
 def _same(tensor: Tensor, *_: Any) -> Tensor:
@@ -289,14 +323,12 @@ def _not_plain(*_: Any) -> None:
 
 
 _TorchUnpickler.known = {
-    **SafeUnpickler.known,
     **{(m, n): d for n, d in _DTYPES.items() for m in ("torch", "torch.storage", "torch.cuda")},
     **{("torch._utils", f"_rebuild_tensor{v}"): _rebuild_tensor for v in ("", "_v2")},
     ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
     ("torch._utils", "_rebuild_parameter"): _same,
     ("torch._utils", "_rebuild_parameter_with_state"): _same,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
-    ("torch.serialization", "_get_layout"): str,
     ("torch._utils", "_rebuild_sparse_tensor"): _not_plain,
     ("torch._utils", "_rebuild_sparse_csr_tensor"): _not_plain,
     ("torch._utils", "_rebuild_qtensor"): _not_plain,

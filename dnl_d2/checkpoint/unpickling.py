@@ -5,8 +5,6 @@ training frameworks save beside the weights, gets an object that does nothing. A
 no more than a multiple of itself, and takes seconds at most.
 """
 
-import collections
-import importlib
 import os
 import pickle
 from collections.abc import Iterable, Mapping
@@ -14,15 +12,17 @@ from inspect import isroutine
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-import torch
+from torch import Tensor
 
+from dnl_d2.checkpoint.unpickled_values import (
+    HASHING,
+    RefusedPickle,
+    known_value,
+    set_array,
+    set_array_type,
+)
 from dnl_d2.errors import UsageError
 
-# NumPy 2 moved its private modules; either NumPy reads the other's files.
-_PRIVATE = ("numpy.core", "numpy._core")
-# The configs of torchcv's checkpoints: a subclass of OrderedDict that only adds methods.
-_TORCHCV_CONFIG = ("pyhocon.config_tree", "ConfigTree")
-_BUILTINS = (bool, complex, dict, float, frozenset, int, list, set, str, tuple)
 # A file of weights that names these was made to do harm: it is not read at all.
 _HARMFUL = ("os", "posix", "nt", "sys", "subprocess")
 _SPLIT = "UnpackBigParamInfor@@"  # PaddlePaddle's note on arrays that it has cut up
@@ -32,10 +32,9 @@ _MOST_READS = 3_500_000  # a tensor takes about 50, and a million take a second 
 _DEEPEST = 100  # tuples in tuples: hashing a key recurses without a limit
 _COPIES = 4  # how often what calls are given may be the whole file
 _CLASS = 1000  # what a class that is not there costs, in bytes
-
-
-class RefusedPickle(Exception):
-    """A pickle names something that only running code could give; the message is its name."""
+_ODD_KEYS = 10_000  # keys that are costly to hash, or that may be chosen to have one hash
+_PLAIN_KEYS = (str, bytes, float, bool, type(None))
+_LARGEST_KEY = 1 << 60  # of a whole number: up to there each has a hash of its own
 
 
 class Inert:
@@ -108,18 +107,18 @@ class SafeUnpickler(_PythonUnpickler):
     def __init__(self, file: Metered, **options: Any):
         super().__init__(file, **options)
         self._left = _COPIES * file.size + 100 * _CLASS
+        self._odd_keys = _ODD_KEYS
         self._depths: dict[int, int] = {}
+        self._costs: dict[int, int] = {}  # of tuples: how many entries hashing looks at
         self._tuples: list[tuple] = []  # kept, or another could get the id of one that is gone
         self._inert: dict[tuple[str, str], type[Inert]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in self.known:
             return self.known[module, name]
-        package, _, private = module.rpartition(".")
-        if package in _PRIVATE and (private, name) in _REBUILD_ARRAYS:
-            return _REBUILD_ARRAYS[private, name]
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+        known = known_value(module, name)
+        if known is not None:
+            return known
         if module.partition(".")[0] in _HARMFUL:
             raise RefusedPickle(f"{module}.{name}")
         if (module, name) not in self._inert:
@@ -129,11 +128,19 @@ class SafeUnpickler(_PythonUnpickler):
 
     def load_build(self) -> None:
         """Sets the state of an object; that of a class or function would outlive the reading."""
-        target, state = self.stack[-2:]
+        state = self.stack.pop()
+        target = self.stack[-1]
         if isinstance(target, type) or isroutine(target):
             raise RefusedPickle(f"the state of {target.__name__}")
-        self._pay(state)
-        super().load_build()
+        self._set_state(target, state)
+
+    def _set_state(self, target: Any, state: Any) -> None:
+        """Of arrays and their types; what else an object may have noted on it is left out."""
+        if isinstance(target, np.ndarray):
+            self._pay(state)
+            set_array(target, state)
+        elif isinstance(target, np.dtype):
+            set_array_type(target, state)
 
     def load_reduce(self) -> None:
         """Calls what was found; nothing is rebuilt from what is not there."""
@@ -142,23 +149,23 @@ class SafeUnpickler(_PythonUnpickler):
             for argument in arguments:
                 if inert_name(argument):
                     raise RefusedPickle(inert_name(argument))
-        self._pay(arguments)
+        self._check_call(function, arguments)
         super().load_reduce()
         self._measure()
 
     def load_newobj(self) -> None:
-        self._pay(self.stack[-1])
+        self._check_call(*self.stack[-2:])
         super().load_newobj()
         self._measure()
 
     def load_newobj_ex(self) -> None:
-        self._pay(self.stack[-2])
-        self._pay(self.stack[-1])
+        kind, arguments, named = self.stack[-3:]
+        self._check_call(kind, [*arguments, *named.values()])
         super().load_newobj_ex()
         self._measure()
 
     def _instantiate(self, kind: Any, arguments: Any) -> None:
-        self._pay(arguments)
+        self._check_call(kind, arguments)
         super()._instantiate(kind, arguments)
         self._measure()
 
@@ -178,6 +185,37 @@ class SafeUnpickler(_PythonUnpickler):
         super().load_tuple3()
         self._measure()
 
+    def load_append(self) -> None:
+        self._require(-2, list)
+        super().load_append()
+
+    def load_appends(self) -> None:
+        self._require_below(list)
+        super().load_appends()
+
+    def load_setitem(self) -> None:
+        self._require(-3, dict)
+        self._hash(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._require_below(dict)
+        self._hash(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self._hash(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        self._require_below(set)
+        self._hash(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        self._hash(self.stack)
+        super().load_frozenset()
+
     def load_frame(self) -> None:
         """A frame is a hint for reading ahead, which would go past the meter."""
         self.read(8)
@@ -189,12 +227,52 @@ class SafeUnpickler(_PythonUnpickler):
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_newobj,
         pickle.NEWOBJ_EX[0]: load_newobj_ex,
+        pickle.APPEND[0]: load_append,
+        pickle.APPENDS[0]: load_appends,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
         pickle.TUPLE[0]: load_tuple,
         pickle.TUPLE1[0]: load_tuple1,
         pickle.TUPLE2[0]: load_tuple2,
         pickle.TUPLE3[0]: load_tuple3,
         pickle.FRAME[0]: load_frame,
     }
+
+    def _require(self, place: int, kind: type) -> None:
+        """What is added to is a container: writing to an array may be endless."""
+        if not isinstance(self.stack[place], kind | Inert):
+            raise pickle.UnpicklingError(f"no {kind.__name__} to add to")
+
+    def _require_below(self, kind: type) -> None:
+        """As :meth:`_require`, of what is below the mark."""
+        if not isinstance(self.metastack[-1][-1], kind | Inert):
+            raise pickle.UnpicklingError(f"no {kind.__name__} to add to")
+
+    def _check_call(self, function: Any, arguments: Iterable[Any]) -> None:
+        """What a call may cost is bounded."""
+        self._pay(arguments)
+        if isinstance(function, type) and not issubclass(function, Inert):
+            if any(isinstance(part, np.ndarray | Tensor) for part in arguments):
+                raise RefusedPickle(function.__name__)  # each number would be an object
+            if issubclass(function, HASHING):
+                for part in arguments:
+                    self._hash(part if isinstance(part, list | tuple | dict) else ())
+                    self._hash(pair[0] for pair in part if isinstance(pair, list | tuple) and pair)
+
+    def _hash(self, keys: Iterable[Any]) -> None:
+        """Before keys are hashed: texts and small numbers cost nothing, others are few."""
+        for key in keys:
+            if type(key) in _PLAIN_KEYS or isinstance(key, list):  # the latter raises an error
+                continue
+            if type(key) is not int:
+                self._odd_keys -= self._costs.get(id(key), 1)
+            elif abs(key) >= _LARGEST_KEY:
+                self._odd_keys -= 1 + key.bit_length() // 64
+            if self._odd_keys < 0:
+                raise UsageError("holds keys that no network's file has")
 
     def _pay(self, arguments: Iterable[Any]) -> None:
         """For what a call may copy: a part of the file can be given to many."""
@@ -209,7 +287,7 @@ class SafeUnpickler(_PythonUnpickler):
             raise UsageError("makes far more of itself than it holds: no weights file")
 
     def _measure(self) -> None:
-        """How deep the tuple is that was built last."""
+        """How deep and how large, with each of its own, the tuple is that was built last."""
         made = self.stack[-1]
         if not isinstance(made, tuple):
             return
@@ -218,7 +296,14 @@ class SafeUnpickler(_PythonUnpickler):
         if depth > _DEEPEST:
             raise UsageError("holds tuples in tuples without end: no weights file")
         self._depths[id(made)] = depth
+        self._costs[id(made)] = 1 + sum(self._cost(part) for part in made)
         self._tuples.append(made)
+
+    def _cost(self, part: Any) -> int:
+        """How many entries hashing looks at, which notes no hash of tuples and numbers."""
+        if isinstance(part, tuple):
+            return self._costs.get(id(part), 1)
+        return 1 + part.bit_length() // 64 if isinstance(part, int) else 1
 
 
 _SIZED = (str, bytes, list, tuple, dict, set, frozenset)
@@ -246,56 +331,10 @@ def _rejoin(content: Mapping) -> dict:
             value = value[1]
         joined[key] = value
     for key, note in (content.get(_SPLIT) or {}).items():
-        parts = [np.ravel(joined.pop(name)) for name in note["slices"]]
+        parts = [joined.pop(name) for name in note["slices"]]
+        kinds = {part.dtype for part in parts}  # of several, all would take the largest
+        if len(kinds) != 1 or kinds.pop().kind not in "fiub":
+            raise UsageError(f"the parts of {key!r:.50} are not of one kind of numbers")
+        parts = [part.ravel() for part in parts]
         joined[key] = np.concatenate(parts).reshape(note["OriginShape"])
     return joined
-
-
-class _Array:
-    """NumPy's class in a pickle, which names it and never calls it."""
-
-
-def _numpy_private(module: str, name: str) -> Any:
-    home = _PRIVATE[np.lib.NumpyVersion(np.__version__) >= "2.0.0"]
-    return getattr(importlib.import_module(f"{home}.{module}"), name)
-
-
-def _empty(*_: Any) -> np.ndarray:
-    """What ``_reconstruct`` is for: an array whose shape and values follow."""
-    return np.ndarray((0,), "b")
-
-
-def _scalar(kind: np.dtype, content: bytes) -> Any:
-    return np.frombuffer(content, kind, count=1)[0]
-
-
-def _bytes(content: Iterable[int] | bytes = b"") -> bytes:
-    if isinstance(content, int):  # so many zeros
-        raise RefusedPickle("bytes")
-    return bytes(content)
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise RefusedPickle(f"_codecs.encode with {encoding!r}")
-    return text.encode("latin1")
-
-
-_REBUILD_ARRAYS = {
-    ("multiarray", "_reconstruct"): _empty,
-    ("multiarray", "scalar"): _scalar,
-    ("numeric", "_frombuffer"): _numpy_private("numeric", "_frombuffer"),
-}
-SafeUnpickler.known = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): np.dtype,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("collections", "Counter"): collections.Counter,
-    ("torch", "Size"): torch.Size,
-    ("torch", "device"): torch.device,
-    ("_codecs", "encode"): _encode,  # how protocol 2 writes bytes
-    _TORCHCV_CONFIG: collections.OrderedDict,
-    **{(m, kind.__name__): kind for kind in _BUILTINS for m in ("builtins", "__builtin__")},
-    **{(m, "bytes"): _bytes for m in ("builtins", "__builtin__")},
-}

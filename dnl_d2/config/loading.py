@@ -24,6 +24,8 @@ from dnl_d2.files import require_regular
 from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 
 _MOST_ENTRIES = 100_000  # of one file; Detectron2's defaults are some 400
+_LARGEST = 1 << 18  # bytes of one file: PyYAML reads a MB in half a minute
+_LONG_NUMBER = re.compile(rb"(?::[0-5]?[0-9]){50}")  # of base 60, as YAML has them
 _MERGE = "tag:yaml.org,2002:merge"  # the key <<, of which all are taken
 
 
@@ -92,7 +94,7 @@ def _load_yaml(path: str, overrides: list[str]) -> CfgNode:
         raise
     except Exception as error:  # yacs raises KeyError, ValueError, AssertionError, YAMLError, ...
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        text = " ".join(str(text).split())
+        text = " ".join(str(text).split()) or type(error).__name__
         closest, text = _closest(text), shortened(text)
         if where == path and "is not iterable" in text:
             text = "is empty, or has a plain value where keys are expected"
@@ -110,18 +112,19 @@ def _check_text(path: str) -> None:
     """Looks at a file and what it starts from, before they are read as a config.
 
     Raises:
-        UsageError: a key is twice in one place, or aliases stand for very much.
+        UsageError: a key is twice in one place, a file is very large, or its aliases stand for
+            very much.
         OSError, yaml.YAMLError: a file cannot be read.
     """
     waiting, seen = [path], set[str]()
     while waiting:
-        file = os.path.realpath(waiting.pop())
-        if file in seen:
+        file = waiting.pop()
+        if os.path.realpath(file) in seen:
             continue
         root = _composed(file)
         if not seen:
             _require_keys_once(root, path)
-        seen.add(file)
+        seen.add(os.path.realpath(file))
         if _entries(root, {}) > _MOST_ENTRIES:
             raise UsageError(f"{file}: its aliases (*name) stand for more than a config can hold")
         waiting += _bases(root, os.path.dirname(file))
@@ -130,7 +133,12 @@ def _check_text(path: str) -> None:
 def _composed(path: str) -> yaml.Node | None:
     require_regular(path)
     with open(path, "rb") as file:
-        return yaml.compose(file, yaml.SafeLoader)
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise UsageError(f"{path}: more than {_LARGEST} bytes, which no config has")
+    if _LONG_NUMBER.search(content):
+        raise UsageError(f"{path}: a number with very many colons, which would take long to read")
+    return yaml.compose(content, yaml.SafeLoader)
 
 
 def _entries(node: yaml.Node | None, known: dict[int, float]) -> float:

@@ -21,6 +21,7 @@ BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
     Image.DecompressionBombError,
 )  # fmt: skip
+_MANY_PIXELS, _PIXELS_OF_A_BYTE = 2**26, 10_000  # the latter of a white PNG
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B")
 
 
@@ -42,14 +43,19 @@ def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -
     try:
         require_regular(path)
         with PathManager.open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             picture = Image.open(file)
             if not header_only:
+                _require_plausible(picture, size)
                 picture.load()
             return picture
     except FileNotFoundError as error:
         raise UsageError(
             f"{kind} {path} does not exist: restore the file or leave it out"
         ) from error
+    except MemoryError as error:
+        raise UsageError(f"{kind} {path}: not enough memory to read it") from error
     except Image.DecompressionBombError as error:
         raise UsageError(f"{kind} {path} has more than 2**30 pixels: cut it into tiles") from error
     except BROKEN as error:
@@ -60,6 +66,13 @@ def load_picture(path: str, *, kind: str = "image", header_only: bool = False) -
         raise UsageError(
             f"{kind} {path} cannot be read ({reason}): replace the file or leave it out"
         ) from error
+
+
+def _require_plausible(picture: Image.Image, size: int) -> None:
+    """Before memory is taken: a small file of very many pixels is one whose header is wrong."""
+    pixels = picture.width * picture.height
+    if pixels > _MANY_PIXELS and pixels > _PIXELS_OF_A_BYTE * size:
+        raise OSError(f"{picture.width} x {picture.height} pixels in {size} bytes")
 
 
 def image_size(path: str, *, kind: str = "image") -> tuple[int, int]:

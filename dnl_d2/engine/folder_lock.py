@@ -36,17 +36,27 @@ def only_run_in(folder: str, *, key: str) -> Iterator[None]:
         key: the config key of the folder, for the message.
 
     Raises:
-        UsageError: a training is running there, or the folder cannot be written.
+        UsageError: a training is running there, or the folder cannot be written; in all processes.
     """
-    if not comm.is_main_process():
+    with contextlib.ExitStack() as held:
+        refused = ""
+        if comm.is_main_process():
+            try:
+                _lock(held.enter_context(_opened(folder)), f"{key} {folder}")
+            except UsageError as error:
+                refused = str(error)
+        refused = comm.all_gather(refused)[0]
+        if refused:  # the other processes write nothing there either
+            raise UsageError(refused)
+        if comm.is_main_process():
+            _remove_leftovers(folder)
         yield
-        return
-    with _opened(folder) as file:
-        _lock(file, f"{key} {folder}")
-        for leftover in Path(folder).glob(f"*{TEMPORARY}"):
-            with contextlib.suppress(OSError):
-                leftover.unlink()
-        yield
+
+
+def _remove_leftovers(folder: str) -> None:
+    for leftover in Path(folder).glob(f"*{TEMPORARY}"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def is_begun_in(folder: str) -> bool:

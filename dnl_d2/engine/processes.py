@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ _LOST = re.compile(
     r"NCCL (communicator was aborted|Error)|remote process exited",
     re.IGNORECASE,
 )
+
+_POLL = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,9 @@ def _meet(place: Place, timeout: timedelta) -> dist.Store:
         ) from error
     # Processes that torchrun starts once more meet anew.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"dnl_d2/{attempt}", shared)
+    store: dist.Store = dist.PrefixStore(f"dnl_d2/{attempt}", shared)
+    if urlparse(place.url).scheme == "file":
+        store = _of_this_run(store, place, end)
     store.set(f"process{place.rank}", "here")
     missing = []
     for other in range(place.processes):
@@ -216,6 +221,34 @@ def _meet(place: Place, timeout: timedelta) -> dist.Store:
             f"{place.url} within {seconds:g} s; look at what they or their machines say"
         )
     return store
+
+
+def _of_this_run(store: dist.Store, place: Place, end: float) -> dist.Store:
+    """The part of a file's store that this run alone knows: a crashed run may have left others.
+
+    Process 0 draws its name, and tells it to each that asks by a name of its own. It waits for all
+    until ``end``; another one to whom nothing is told gets a part that nobody else knows.
+    """
+    own = secrets.token_hex(8)
+    if place.rank:
+        store.set(f"asks{place.rank}", own)
+        try:
+            store.wait([f"answer{own}"], timedelta(seconds=max(end - time.monotonic(), 0.01)))
+        except RuntimeError:
+            return dist.PrefixStore(own, store)
+        return dist.PrefixStore(store.get(f"answer{own}").decode(), store)
+    part, waiting = dist.PrefixStore(own, store), set(range(1, place.processes))
+    answered = set[str]()
+    while waiting and time.monotonic() < end:
+        for other in [other for other in waiting if store.check([f"asks{other}"])]:
+            asked = store.get(f"asks{other}").decode()
+            if asked not in answered:
+                store.set(f"answer{asked}", own)
+                answered.add(asked)
+            if part.check([f"process{other}"]):
+                waiting.remove(other)
+        time.sleep(_POLL)
+    return part
 
 
 def _store(place: Place, timeout: timedelta) -> dist.Store:

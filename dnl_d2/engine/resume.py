@@ -8,6 +8,7 @@ from detectron2.engine import SimpleTrainer, TrainerBase
 from detectron2.utils import comm
 
 from dnl_d2.data.stream import TrainingStream
+from dnl_d2.engine.nonfinite.guard import NumbersGuard
 from dnl_d2.engine.reports import images_in
 
 _log = logging.getLogger(__name__)
@@ -24,17 +25,20 @@ class LoopState:
         loop: runs the steps.
         nested: whether it is a DefaultTrainer.
         data: where the loop is in its data.
+        guard: counts the last steps that were left out.
     """
 
-    def __init__(self, loop: TrainerBase, *, nested: bool, data: "DataState"):
+    def __init__(self, loop: TrainerBase, *, nested: bool, data: "DataState", guard: NumbersGuard):
         self.loop = loop
         self.nested = nested
         self.data = data
+        self.guard = guard
 
     def state_dict(self) -> dict[str, Any]:
         state = self.loop.state_dict()
         inner = state.get("_trainer", {key: state[key] for key in state if key != "hooks"})
-        return {**inner, **state, "_trainer": inner, "data": self.data.state_dict()}
+        noted = {"data": self.data.state_dict(), "left_out_in_a_row": self.guard.in_a_row}
+        return {**inner, **state, "_trainer": inner, **noted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes iteration, hooks, optimizer and the place in the data from a checkpoint."""
@@ -44,6 +48,7 @@ class LoopState:
             outer = {key: value for key, value in state.items() if key != "_trainer"}
             state = {**state["_trainer"], **outer}
         self.loop.load_state_dict(state)
+        self.guard.in_a_row = state.get("left_out_in_a_row", 0)
         self.data.go_on(state["iteration"] + 1, state.get("data", {}))
 
 

@@ -83,7 +83,9 @@ def build_training(
         spec.output_dir,
         key=spec.keys.weights,
         channel_order=spec.channel_order,
-        trainer=LoopState(weakref.proxy(loop or step), nested=loop is not None, data=data),
+        trainer=LoopState(
+            weakref.proxy(loop or step), nested=loop is not None, data=data, guard=step.guard
+        ),
         batch_size=SameBatchSize(spec.batch_size, scaled=spec.scaled),
     )
     return step, schedule, checkpointer

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from dnl_d2.data.images import image_size
 from dnl_d2.errors import UsageError
 from dnl_d2.prediction import Detections, Predictor, Segmentation
 from dnl_d2.prediction.attention import AttentionMaps
@@ -17,6 +18,7 @@ from dnl_d2.prediction.sources import read_upright
 _logger = logging.getLogger(__name__)
 # Pixels of the longer side: what a page shows, and what a model of 150 classes needs 2 GB for.
 LONGEST = 2048
+MOST_PIXELS = 2**27  # of a picture that is dropped: 400 MB
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,13 @@ def read_picture(path: str) -> np.ndarray:
     """A picture as a person sees it, ``(H, W, 3)`` uint8 RGB, no side over :data:`LONGEST`.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, or has more than :data:`MOST_PIXELS`.
     """
     if not os.path.exists(path):
         raise UsageError("the picture is no longer kept: drop it once more")
+    height, width = image_size(path)
+    if height * width > MOST_PIXELS:
+        raise UsageError(f"{path}: {width} x {height} pixels are too many: make it smaller")
     array = read_upright(path)
     if max(array.shape[:2]) <= LONGEST:
         return array

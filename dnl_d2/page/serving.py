@@ -6,13 +6,17 @@ import socket
 import tempfile
 from collections.abc import Iterator
 
+from starlette.middleware import Middleware
+
 from dnl_d2.errors import UsageError
 from dnl_d2.page.answers import Answers
 from dnl_d2.page.appearance import POINTING, STYLE, theme
 from dnl_d2.page.layout import build_page
+from dnl_d2.page.visitors import OwnVisitors
 
 LARGEST = "50mb"  # of a picture's file
-_LOCAL = "127.0.0.1,localhost,::1"
+_NAMES = ("127.0.0.1", "localhost", "::1")  # of this machine
+_LOCAL = ",".join(_NAMES)
 
 
 @contextlib.contextmanager
@@ -25,14 +29,15 @@ def serve(answers: Answers, *, host: str = "127.0.0.1", port: int = 7860) -> Ite
 
     Args:
         answers: the models.
-        host: who may see it: ``127.0.0.1`` this machine alone, ``0.0.0.0`` whoever reaches this
-            machine, without a password.
+        host: who may see it: ``127.0.0.1`` this machine alone, and no web page of others in its
+            browser; ``0.0.0.0`` whoever reaches this machine, without a password.
         port: of the address.
 
     Raises:
         UsageError: the port is taken, or the host is no address of this machine.
     """
     require_free(host, port)
+    visitors = [Middleware(OwnVisitors, names=_NAMES)] if is_local(host) else []
     with tempfile.TemporaryDirectory(prefix="dnl_d2-page-") as folder, _environment(folder):
         page = build_page(answers)
         try:
@@ -41,6 +46,7 @@ def serve(answers: Answers, *, host: str = "127.0.0.1", port: int = 7860) -> Ite
                 share=False, inbrowser=False, inline=False, footer_links=[], run_history=False,
                 enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
                 max_file_size=LARGEST, theme=theme(), css=STYLE, head=POINTING,
+                app_kwargs={"middleware": visitors},
             )  # fmt: skip
             yield address
         finally:
@@ -64,7 +70,7 @@ def require_free(host: str, port: int) -> None:
 
 def is_local(host: str) -> bool:
     """Whether only this machine reaches what is served there."""
-    return host in _LOCAL.split(",")
+    return host in _NAMES
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from torch.nn import BatchNorm1d
 
 from dnl_d2.checkpoint import Checkpointer
-from dnl_d2.engine import interruption, run
+from dnl_d2.engine import interruption, processes, run
 from dnl_d2.engine.environment import share_buffers
 from dnl_d2.engine.interruption import STOPPED
 from dnl_d2.engine.processes import Place, call_among_others, given_place, launch
@@ -113,6 +115,26 @@ def test_processes_that_do_not_come_are_named(tmp_path, rank, message):
     with pytest.raises(UsageError, match=message):
         call_among_others(print, (), place, timedelta(seconds=0.2))
     assert not dist.is_initialized()
+
+
+def test_a_file_that_a_crashed_run_has_left(tmp_path):
+    """Its processes are not taken for those of the run, whoever comes first."""
+    path = tmp_path / "meeting"
+    left = dist.PrefixStore("dnl_d2/0", dist.FileStore(str(path), 2))
+    for rank in range(2):
+        left.set(f"process{rank}", "here")
+        left.set(f"asks{rank}", "00")
+        left.set(f"group/{rank}", "gone")
+    left.set("answer00", "11")
+    for rank in range(2):
+        place = Place(rank, 2, rank, 2, f"file://{path}")
+        with pytest.raises(UsageError, match=f"process {rank} of 2: {1 - rank} did not come to"):
+            call_among_others(print, (), place, timedelta(seconds=0.2))
+    places = [Place(rank, 2, rank, 2, f"file://{path}") for rank in range(2)]
+    with ThreadPoolExecutor() as pool:  # in place of processes
+        first, second = pool.map(partial(processes._meet, timeout=SOON), places)
+    first.set("group/0", "here")
+    assert second.get("group/0") == b"here" and not second.check(["group/1"])
 
 
 def test_a_first_process_that_does_not_answer_is_named():

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.engine import launch
+from detectron2.utils import comm
 from torch import nn
 
 from dnl_d2.checkpoint import Checkpointer
@@ -179,6 +180,19 @@ def test_other_batches_go_on_at_the_same_number_of_pictures(caplog):
     replaced = DataState(SimpleNamespace(data_loader=[]), seeded=True)
     replaced.go_on(1, again.state_dict())
     assert replaced.state_dict() == {}
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_all_processes_of_a_training_are_refused(main, tmp_path, monkeypatch):
+    """None writes its log into the folder of the other."""
+    told = []
+    monkeypatch.setattr(comm, "is_main_process", lambda: main)
+    monkeypatch.setattr(comm, "all_gather", lambda text: [told.append(text) or "the first's"])
+    folder = tmp_path / "file" if main else tmp_path
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="the first's"), only_run_in(str(folder), key="X"):
+        pass
+    assert bool(told[0]) == main and os.listdir(tmp_path) == ["file"]
 
 
 def test_a_folder_is_trained_in_once_at_a_time(tmp_path):

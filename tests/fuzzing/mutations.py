@@ -3,15 +3,14 @@
 import json
 import os
 import random
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from dnl_d2.errors import UsageError
+from tests.limits import ten_seconds
 
 # How many mutations of each file: 1 in the test suite, more where there is time.
 TIMES = int(os.environ.get("DNL_D2_FUZZ", "1"))
-SECONDS = 60  # that one file may take on a busy machine
 LONGEST = 400  # characters of a message, beside the path
 
 
@@ -74,10 +73,9 @@ def outcome(read: Callable[[], Any], path: str, name: str) -> Any:
 
     Anything else that it may do, also taking very long, is an error of the test.
     """
-    before = signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(SECONDS)
     try:
-        return read()
+        with ten_seconds():
+            return read()
     except UsageError as error:
         message = str(error)
         assert path in message, f"{name}: {message[:500]}"
@@ -86,13 +84,6 @@ def outcome(read: Callable[[], Any], path: str, name: str) -> Any:
         return None
     except Exception as error:
         raise AssertionError(f"{name}: {type(error).__name__}: {error}"[:2000]) from error
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _too_long(*_: Any) -> None:
-    raise AssertionError(f"more than {SECONDS} seconds")
 
 
 def odd_values(content: Any, number: int, seed: str) -> Iterator[tuple[str, Any]]:

@@ -32,6 +32,13 @@ def test_a_sliding_model_is_run_for_its_prediction_and_for_its_attention(save):
     assert model.runs == {"predict": 1, "attention": 1}
 
 
+def test_a_very_large_picture_is_not_decoded(save, monkeypatch):
+    path = save("x.png", np.zeros((40, 60, 3), np.uint8))
+    monkeypatch.setattr("dnl_d2.page.answers.MOST_PIXELS", 2399)
+    with pytest.raises(UsageError, match=f"{path}: 60 x 40 pixels are too many"):
+        read_picture(path)
+
+
 def test_a_model_that_fails_is_told_and_the_next_picture_answered(save):
     model = Model(blocks={})
     answers, path = Answers({"a": model}), save("x.png", np.zeros((4, 6, 3), np.uint8))

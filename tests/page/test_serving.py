@@ -92,3 +92,27 @@ def test_uploads_have_a_limit(address):
         body = head.encode() + bytes(size) + f"\r\n--{border}--\r\n".encode()
         status, text = answer(address, "/gradio_api/upload", body, **kind)
         assert status in wanted, (size, status, text[:200])
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        ({}, 200),
+        ({"Origin": "{}"}, 200),
+        ({"Origin": "https://example.org"}, 403),
+        ({"Origin": "http://localhost:1"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "example.org"}, 403),  # a name that was made to mean this machine
+        ({"Host": "example.org", "Origin": "http://example.org"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Host": "localhost:1234"}, 200),  # through a tunnel
+    ],
+)
+def test_web_pages_of_others_are_not_answered(headers, wanted, address):
+    border = "x" * 20
+    head = f'--{border}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    kind = {"Content-Type": f"multipart/form-data; boundary={border}"}
+    headers = {name: value.format(address) for name, value in headers.items()}
+    body = f"{head}x\r\n--{border}--\r\n".encode()
+    assert answer(address, "/gradio_api/upload", body, **kind, **headers)[0] == wanted
+    assert answer(address, "/", **headers)[0] == wanted

@@ -46,6 +46,9 @@ class NumbersGuard:
         optimizer: of its parameters.
         scaler: of the loss in float16; None for none.
         dtype: of autocast; None for none.
+
+    Attributes:
+        in_a_row: how many of the last steps were left out.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class NumbersGuard:
         self.reads_late = on_cuda and fused and not spec.skip_nonfinite
         self._late: tuple[TrainedBatch, Tensor, torch.cuda.Event | None] | None = None
         self._batch = TrainedBatch([], -1)
-        self._in_a_row = 0
+        self.in_a_row = 0
 
     def begin(self, inputs: Any, iteration: int, random_key: tuple[int, ...]) -> None:
         """Notes what a step is about to train on."""
@@ -104,7 +107,7 @@ class NumbersGuard:
             reason = self._check_norm()
         if any(comm.all_gather(reason)):
             self._act(batch, reason)
-        self._in_a_row = 0
+        self.in_a_row = 0
 
     def failed(self, error: FloatingPointError) -> None:
         """As :meth:`check`, where the model itself has refused to go on, in this process alone."""
@@ -159,9 +162,9 @@ class NumbersGuard:
             reason: what is not finite in this process; empty if nothing is.
         """
         self._put_back()
-        self._in_a_row += 1
+        self.in_a_row += 1
         allowed = self._spec.skip_nonfinite
-        ends = self._in_a_row > allowed
+        ends = self.in_a_row > allowed
         found, origin = self._origin(batch) if reason else (False, "")
         # The gradients of all are those of one: it alone has something to tell.
         elsewhere = any(comm.all_gather(found)) and not found
@@ -172,7 +175,7 @@ class NumbersGuard:
             more = f"; the {allowed} steps before it were left out" if allowed else ""
             raise NonFiniteStep(text + more)
         _log.warning(
-            f"{text}: the step is left out, {self._in_a_row} in a row of {allowed} allowed by "
+            f"{text}: the step is left out, {self.in_a_row} in a row of {allowed} allowed by "
             f"{self._spec.keys.skip_nonfinite}"
         )
         raise StepLeftOut

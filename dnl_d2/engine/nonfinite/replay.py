@@ -45,7 +45,7 @@ def replay(
         model, batch = model.double(), replace(batch, inputs=_double(batch.inputs), dtype=None)
     try:
         found = examine(model, batch)
-    except RuntimeError as error:
+    except Exception as error:  # a file of another's may hold any batch
         reason = " ".join(str(error).split())[:200]
         how = " in float64" if double else ""
         raise UsageError(f"{path}: cannot be computed{how} on {device}: {reason}") from error

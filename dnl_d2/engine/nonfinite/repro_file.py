@@ -1,11 +1,11 @@
 """A training step in a file: model, weights and batch, for ``tools/replay_step.py``."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from detectron2.config import CfgNode, instantiate
@@ -21,8 +21,11 @@ from detectron2.structures import (
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from dnl_d2.checkpoint.torch_files import load_zip, open_zip
+from dnl_d2.checkpoint.unreadable import check_sizes, explaining
 from dnl_d2.engine.environment import fit_sync_batch_norm
 from dnl_d2.engine.nonfinite.batch import TrainedBatch
+from dnl_d2.engine.nonfinite.finding import tensors_in
 from dnl_d2.errors import UsageError, building
 from dnl_d2.files import renamed_when_whole
 from dnl_d2.modeling.backbone.padding import mask_only_visible_padding
@@ -92,39 +95,33 @@ def read_repro(path: str) -> Repro:
         UsageError: no such file, not one of these files, or its batch holds objects of other
             classes than Detectron2's structures.
     """
-    try:
-        with torch.serialization.safe_globals([*_STRUCTURES, *_of_arrays()]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such file") from error
-    except Exception as error:  # zipfile, pickle and torch raise anything
-        # Of a refused class PyTorch says first, at length, how to read it all the same.
-        reason = " ".join(str(error).rpartition("WeightsUnpickler error: ")[2].split())[:150]
-        raise UsageError(f"{path}: cannot be read ({type(error).__name__}: {reason})") from error
-    if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
-        raise UsageError(
-            f"{path}: not the file of a training step: name a nonfinite-*.pth of a run's folder"
+    if not os.path.isfile(path):
+        raise UsageError(f"{path}: no such file")
+    with explaining(path, remedy="objects of that class cannot be kept"):
+        content = _read(path)
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise UsageError(
+                "not the file of a training step: name a nonfinite-*.pth of a run's folder"
+            )
+        tensors = tensors_in([content["inputs"], content["state"]])
+        check_sizes(tensors, os.path.getsize(path))
+        batch = TrainedBatch(
+            content["inputs"],
+            int(content["iteration"]),
+            tuple(map(int, content["random_key"])),
+            max(int(content["parts"]), 1),
+            _DTYPES[content["dtype"]],
         )
-    batch = TrainedBatch(
-        content["inputs"],
-        content["iteration"],
-        tuple(content["random_key"]),
-        content["parts"],
-        _DTYPES[content["dtype"]],
-    )
-    return Repro(content["config"], content["lazy"], content["state"], batch, content["reason"])
+        config, reason = str(content["config"]), str(content["reason"])
+        return Repro(config, bool(content["lazy"]), dict(content["state"]), batch, reason)
 
 
-def _of_arrays() -> list:
-    """What ``torch.load`` needs to be told to accept for arrays and scalars of NumPy."""
-    rebuild, scalar = (value.__reduce__()[0] for value in (np.empty(0), np.float64(0)))
-    kinds = [type(np.dtype(kind)) for kind in "?bhilqBHILQefdU"]
-    return [rebuild, scalar, np.ndarray, np.dtype, *kinds, (_latin1, "_codecs.encode")]
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """How pickles write bytes; no other encoding is meant."""
-    return text.encode("latin1")
+def _read(path: str) -> Any:
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            return None
+    with open_zip(path) as archive:
+        return load_zip(archive, _STRUCTURES)
 
 
 def build_repro_model(repro: Repro, *, device: str, trust_config: bool) -> nn.Module:

@@ -16,6 +16,7 @@ from dnl_d2.engine.nonfinite.guard import NonFiniteStep, NumbersGuard
 from dnl_d2.engine.nonfinite.replay import replay
 from dnl_d2.engine.nonfinite.repro_file import read_repro
 from dnl_d2.engine.optimizer import fuse
+from dnl_d2.engine.resume import DataState, LoopState
 from dnl_d2.errors import UsageError
 from dnl_d2.modeling import ContextSegmentor
 from dnl_d2.reporting.curves import read_metrics
@@ -189,6 +190,22 @@ def test_a_step_that_is_left_out_leaves_no_trace(value, tmp_path, caplog):
     again, _ = trained(["", value, "", value, value], tmp_path, skip=1)
     with pytest.raises(NonFiniteStep, match=r"^iteration 4: .*the 1 steps before it"):
         again.train(0, 5)
+
+
+def test_steps_that_were_left_out_count_in_the_run_that_goes_on(tmp_path):
+    def state_of(step):
+        data = DataState(step, seeded=True)
+        return LoopState(step, nested=False, data=data, guard=step.guard)
+
+    step, _ = trained(["", "loss"], tmp_path, skip=2)
+    step.train(0, 2)
+    later, _ = trained(["loss"] * 4, tmp_path, skip=2)
+    state_of(later).load_state_dict(state_of(step).state_dict())
+    with pytest.raises(NonFiniteStep, match="iteration 3: "):
+        later.train(2, 4)
+    earlier = {k: v for k, v in state_of(step).state_dict().items() if k != "left_out_in_a_row"}
+    state_of(step).load_state_dict(earlier)
+    assert step.guard.in_a_row == 0
 
 
 def test_what_is_known_is_told_where_nothing_can_be_written(tmp_path):

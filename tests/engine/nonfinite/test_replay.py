@@ -79,6 +79,9 @@ def test_batches_of_detectors(tmp_path):
     assert read.gt_masks.polygons[0][0].tolist() == [0, 0, 4, 0, 4, 4] and read.other.tensor.all()
 
 
+DAMAGED = {"format": "dnl_d2 training step, 1"}
+
+
 class Code:
     def __reduce__(self):
         return print, ("run",)
@@ -88,10 +91,11 @@ class Code:
     ("content", "message"),
     [
         (None, "no such file"),
-        (b"", "cannot be read"),
-        (b"text", "cannot be read"),
+        (b"", "not the file of a training step"),
+        (b"text", "not the file of a training step"),
         ({"model": {}}, "not the file of a training step: name a nonfinite"),
-        ([Code()], "cannot be read .*print"),
+        ([Code()], r"refused, .* \(__builtin__.print\)"),
+        (DAMAGED, "truncated or damaged .*KeyError: 'inputs'"),
     ],
 )
 def test_other_files_are_refused_in_a_line(content, message, tmp_path, capsys):
