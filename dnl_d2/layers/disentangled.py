@@ -200,7 +200,7 @@ class DisentangledNonLocalBlock(ContextBlock):
             pair, value, *logits = project_tokens(x, [self.query, self.key], *others, dtype=dtype)
             if self.whitening == "channel":  # of each channel alone, so of both at once
                 pair = center(pair, flat_mask)
-            query, key = pair.split(self.inter_channels, -1)
+            query, key = pair.chunk(2, -1)
             if self.whitening == "layer":
                 query, key = (center(t, flat_mask, mean=layer_mean) for t in (query, key))
             # A copy, lest the rest of the product is kept for the backward pass.
