@@ -106,7 +106,7 @@ _ALIGNED = 8  # GPU kernels want rows of a multiple of this many numbers
 def _token_products(x: Tensor, *layers: _Affine) -> list[Tensor]:
     """Each layer on every token of a map: ``(N, C, *S)`` -> contiguous ``(N, L, C')``."""
     if x.shape[0] == 1 and not torch.compiler.is_compiling():
-        rows = x.squeeze(0).flatten(1).t()
+        rows = x.reshape(x.shape[1], -1).t()
         return [F.linear(rows, w.flatten(1), b).unsqueeze(0) for w, b in layers]
     tokens = to_tokens(x)
     if tokens.is_contiguous():

@@ -302,8 +302,14 @@ def unary_attention(
     logits: Tensor, value: Tensor, key_padding_mask: Tensor | None = None
 ) -> Tensor:
     """Sum over j of softmax_j(logits) v_j: ``(N, L)``, ``(N, L, D)`` -> ``(N, 1, D)``."""
+    return row_attention(logits.unsqueeze(1), value, key_padding_mask)
+
+
+def row_attention(logits: Tensor, value: Tensor, key_padding_mask: Tensor | None) -> Tensor:
+    """As :func:`unary_attention`, of ``(N, 1, L)`` logits."""
     with autocast_off(value):
-        weights = unary_weights(logits, key_padding_mask).unsqueeze(1)
+        mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(1)
+        weights = masked_softmax(logits, mask)
         # Products of half precision are summed in fp32; a map in fp32 would be a copy.
         return torch.bmm(cast(weights, value.dtype), value)
 

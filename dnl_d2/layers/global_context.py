@@ -21,8 +21,8 @@ from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows
 from dnl_d2.layers.functional import (
     autocast_off,
     cast,
-    masked_softmax,
     position_mean,
+    row_attention,
     unary_weights,
 )
 from dnl_d2.layers.norms import Norm
@@ -42,36 +42,32 @@ class _PoolingBlock(ContextBlock):
         flat, flat_mask = x.flatten(2), None if mask is None else mask.flatten(1)
         if self.unary is None:
             return position_mean(flat.transpose(1, 2), flat_mask)
-        with autocast_off(x):
-            weights = self._weights(self.unary, flat, flat_mask)
-            return torch.bmm(cast(weights, x.dtype), flat.transpose(1, 2))
-
-    def _weights(self, unary: PointwiseConv, flat: Tensor, mask: Tensor | None) -> Tensor:
-        """``(N, C, L)``, mask ``(N, L)`` -> ``(N, 1, L)``, without autocast.
-
-        It would copy the map for a single channel. Of that a product's gradients take less time on
-        a CPU than a convolution's.
-        """
-        weight, bias = cast(unary.weight, flat.dtype), unary.bias
-        bias = None if bias is None else cast(bias, flat.dtype)
-        logits = map_product(weight.flatten(1), flat, bias)
-        return masked_softmax(logits, None if mask is None else mask.unsqueeze(1))
+        return row_attention(_logits(self.unary, flat), flat.transpose(1, 2), flat_mask)
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
     ) -> dict[str, Tensor]:
         flat, flat_mask = x.flatten(2), None if mask is None else mask.flatten(1)
-        with autocast_off(x):
-            if self.unary is None:
-                weights = unary_weights(torch.zeros_like(flat[:, 0]), flat_mask)
-            else:
-                weights = self._weights(self.unary, flat, flat_mask)[:, 0]
+        even = torch.zeros_like(flat[:, 0])
+        logits = even if self.unary is None else _logits(self.unary, flat)[:, 0]
+        weights = unary_weights(logits, flat_mask)
         return {"unary": weights.unflatten(1, tuple(x.shape[2:]))}
 
     def map_rows(self, x: Tensor, mask: Tensor | None) -> MapRows:
         """The map that all queries share, computed once; ``x`` is not kept."""
         maps = self.attention_maps(x, None, mask)
         return lambda index: {term: weights.clone() for term, weights in maps.items()}
+
+
+def _logits(unary: PointwiseConv, flat: Tensor) -> Tensor:
+    """``(N, C, L)`` -> ``(N, 1, L)``, without autocast, which would copy the map for one channel.
+
+    Of that a product's gradients take less time on a CPU than a convolution's.
+    """
+    weight, bias = cast(unary.weight, flat.dtype), unary.bias
+    with autocast_off(flat):
+        bias = None if bias is None else cast(bias, flat.dtype)
+        return map_product(weight.flatten(1), flat, bias)
 
 
 @CONTEXT_BLOCKS.register("snl")
