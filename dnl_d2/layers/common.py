@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
-from dnl_d2.layers.functional import autocast_is_on, convolved_dtype
+from dnl_d2.layers.functional import autocast_is_on, cast, convolved_dtype
 from dnl_d2.layers.norms import Norm, get_norm
 
 Activation = Callable[[Tensor], Tensor] | None
@@ -51,11 +51,11 @@ class PointwiseConv(nn.Conv2d):
         """
         if self.norm is not None or self.activation is not None:
             return to_tokens(self(x))
-        return _token_product(to_tokens(x), self.weight.flatten(1), self.bias)
+        return _token_products(x, (self.weight, self.bias))[0]
 
     def from_tokens(self, tokens: Tensor, spatial: Sequence[int]) -> Tensor:
         """As :meth:`forward`, on ``(N, L, C)`` tokens of a map of size ``spatial``."""
-        bias = None if self.bias is None else self.bias[:, None]
+        bias = None if self.bias is None else self.bias.unsqueeze(1)
         weights = batched(self.weight.flatten(1), tokens.shape[0])
         out = _added_product(bias, weights, tokens.transpose(1, 2)).unflatten(2, tuple(spatial))
         return out if self.norm is None and self.activation is None else apply_2d(self._finish, out)
@@ -73,40 +73,47 @@ def project_tokens(x: Tensor, *groups: Sequence[PointwiseConv], dtype: torch.dty
         For each group ``(N, L, C')`` tokens, where C' is the sum of its widths: those of its first
         convolution before those of its second.
     """
-    if not (x.is_cuda or torch.is_grad_enabled()):
-        # The products are large there, and few; to lay weights side by side is a copy.
-        return [_widened(_joint_product(x, group), dtype) for group in groups]
-    convs = [conv for group in groups for conv in group]
-    packed = _widened(_joint_product(x, convs, aligned=True), dtype)
-    widths = [sum(conv.out_channels for conv in group) for group in groups]
-    unread = packed.shape[-1] - sum(widths)
-    return list(packed.split([*widths, unread] if unread else widths, -1))[: len(groups)]
+    if x.is_cuda or torch.is_grad_enabled():
+        convs = [conv for group in groups for conv in group]
+        (packed,) = _widened(_token_products(x, _side_by_side(convs, aligned=True)), dtype)
+        widths = [sum(conv.out_channels for conv in group) for group in groups]
+        unread = packed.shape[-1] - sum(widths)
+        parts = packed.split_with_sizes([*widths, unread] if unread else widths, -1)
+        return list(parts[: len(groups)])
+    # The products are large there, and few; to lay weights side by side is a copy.
+    return _widened(_token_products(x, *map(_side_by_side, groups)), dtype)
 
 
-def _joint_product(x: Tensor, convs: Sequence[PointwiseConv], *, aligned: bool = False) -> Tensor:
-    """``(N, L, C')``, C' the sum of the widths or, if ``aligned``, up to seven more."""
+_Affine = tuple[Tensor, Tensor | None]  # a matrix (C', C), as it is or with two ones, and a bias
+
+
+def _side_by_side(convs: Sequence[PointwiseConv], *, aligned: bool = False) -> _Affine:
+    """The weights of all, and up to seven rows more if ``aligned``."""
     if len(convs) == 1:
-        return convs[0].tokens(x)
-    weights = [conv.weight for conv in convs]
-    biases = [x.new_zeros(c.out_channels) if c.bias is None else c.bias for c in convs]
-    missing = -sum(conv.out_channels for conv in convs) % _ALIGNED
+        return convs[0].weight, convs[0].bias
+    weights, biases = [conv.weight for conv in convs], [conv.bias for conv in convs]
+    known = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
+    missing = -sum(map(len, weights)) % _ALIGNED
     if aligned and missing:  # some channel again, whichever: nobody reads it
         weights.append(weights[0][:missing].detach())
-        biases.append(biases[0][:missing].detach())
-    return _token_product(to_tokens(x), torch.cat(weights).flatten(1), torch.cat(biases))
+        known.append(known[0][:missing].detach())
+    return torch.cat(weights), torch.cat(known)
 
 
 _ALIGNED = 8  # GPU kernels want rows of a multiple of this many numbers
 
 
-def _token_product(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """weight t + bias of every token t: ``(N, L, C)`` -> ``(N, L, C')``, contiguous."""
+def _token_products(x: Tensor, *layers: _Affine) -> list[Tensor]:
+    """Each layer on every token of a map: ``(N, C, *S)`` -> contiguous ``(N, L, C')``."""
+    if x.shape[0] == 1 and not torch.compiler.is_compiling():
+        rows = x.reshape(x.shape[1], -1).t()
+        return [F.linear(rows, w.flatten(1), b).unsqueeze(0) for w, b in layers]
+    tokens = to_tokens(x)
     if tokens.is_contiguous():
-        return F.linear(tokens, weight, bias)
+        return [F.linear(tokens, w.flatten(1), b) for w, b in layers]
     # Of a map whose channels do not lie together; a matmul would copy it.
-    if not torch.compiler.is_compiling() and tokens.shape[0] == 1:
-        return F.linear(tokens.squeeze(0), weight, bias).unsqueeze(0)
-    return _added_product(bias, tokens, weight.t().expand(tokens.shape[0], -1, -1))
+    matrices = [w.flatten(1).t().expand(x.shape[0], -1, -1) for w, _ in layers]
+    return [_added_product(b, tokens, m) for m, (_, b) in zip(matrices, layers, strict=True)]
 
 
 def _added_product(constant: Tensor | None, first: Tensor, second: Tensor) -> Tensor:
@@ -116,8 +123,10 @@ def _added_product(constant: Tensor | None, first: Tensor, second: Tensor) -> Te
     return torch.baddbmm(constant, first, second)
 
 
-def _widened(tokens: Tensor, dtype: torch.dtype) -> Tensor:
-    return tokens.to(dtype) if dtype.itemsize > tokens.dtype.itemsize else tokens
+def _widened(products: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    own = products[0].dtype
+    narrow = own != dtype and own.itemsize < dtype.itemsize
+    return [p.to(dtype) for p in products] if narrow else products
 
 
 def batched(matrix: Tensor, count: int) -> Tensor:
@@ -139,7 +148,7 @@ def map_product(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor
     """
     flat = x.flatten(2)
     if flat.is_contiguous() or not flat.transpose(1, 2).is_contiguous():
-        column = None if bias is None else bias[:, None]
+        column = None if bias is None else bias.unsqueeze(1)
         return _added_product(column, batched(weight, x.shape[0]), flat)
     return F.linear(flat.transpose(1, 2), weight, bias).transpose(1, 2)
 
@@ -158,26 +167,27 @@ def add_projected(
     Returns:
         ``(N, C, *S)``.
     """
-    context = context.to(convolved_dtype(x))
-    shared = None if shared is None else shared.to(context.dtype)
-    dtypes = {x.dtype, context.dtype, project.weight.dtype}
-    simple = project.norm is None and project.activation is None and len(dtypes) == 1
-    if not simple or autocast_is_on(x):
+    weight, bias, autocast = project.weight, project.bias, autocast_is_on(x)
+    dtype = convolved_dtype(x) if autocast else x.dtype
+    context = cast(context, dtype)
+    shared = None if shared is None else cast(shared, dtype)
+    simple = project.norm is None and project.activation is None
+    if autocast or not (simple and dtype == weight.dtype):
         context = context if shared is None else context + shared
         return x + project.from_tokens(context, x.shape[2:])
     # One pass over the map for the residual and all constants, then one product added to it.
-    weights, flat = batched(project.weight.flatten(1), x.shape[0]), x.flatten(2)
-    constant = None if project.bias is None else project.bias[:, None]
+    weights, flat = batched(weight.flatten(1), x.shape[0]), x.flatten(2)
+    constant = None if bias is None else bias.unsqueeze(1)
     if shared is not None:
         constant = _added_product(constant, weights, shared.transpose(1, 2))
     out = flat.clone() if constant is None else flat + constant
-    if out.transpose(1, 2).is_contiguous():  # of a channels-last map
+    if out.is_contiguous():
+        out.baddbmm_(weights, context.transpose(1, 2))
+    else:  # of a channels-last map
         # A bfloat16 product into a result that is not contiguous takes a thousand times as long
         # on a CPU, so that both sides of it are transposed.
         out = out.transpose(1, 2).baddbmm_(context, weights.transpose(1, 2)).transpose(1, 2)
-    else:
-        out.baddbmm_(weights, context.transpose(1, 2))
-    return out.unflatten(2, x.shape[2:])
+    return out.view_as(x)
 
 
 def apply_2d(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -200,7 +210,7 @@ def to_map(tokens: Tensor, spatial: Sequence[int]) -> Tensor:
 
 def broadcast_token(token: Tensor, rank: int) -> Tensor:
     """``(N, 1, C)`` -> ``(N, C, 1, ...)`` with ``rank`` ones, to add to a map."""
-    return token.transpose(1, 2).reshape(token.shape[0], token.shape[2], *(1,) * rank)
+    return token.reshape(token.shape[0], token.shape[2], *(1,) * rank)
 
 
 def init_normal(std: float, *convs: nn.Conv2d) -> None:

@@ -185,13 +185,13 @@ class ContextBlock(nn.Module):
         raise UsageError(f"{type(self).__name__} has no attention_maps: it cannot show them")
 
     def _check(self, x: Tensor, mask: Tensor | None) -> None:
-        name = type(self).__name__
-        if not 3 <= x.dim() <= 5:
-            raise UsageError(f"{name} takes (N, C, *S) with 1 to 3 axes S, got {tuple(x.shape)}")
-        if x.shape[1] != self.in_channels:
-            raise UsageError(f"{name} was built for {self.in_channels} channels, got {x.shape[1]}")
-        if 0 in x.shape[2:]:
-            raise UsageError(f"{name}: a map of size {tuple(x.shape[2:])} has no positions")
+        name, shape = type(self).__name__, x.shape
+        if not 3 <= len(shape) <= 5:
+            raise UsageError(f"{name} takes (N, C, *S) with 1 to 3 axes S, got {tuple(shape)}")
+        if shape[1] != self.in_channels:
+            raise UsageError(f"{name} was built for {self.in_channels} channels, got {shape[1]}")
+        if 0 in shape[2:]:
+            raise UsageError(f"{name}: a map of size {tuple(shape[2:])} has no positions")
         check_mask(name, x, mask)
 
 

@@ -34,8 +34,8 @@ from dnl_d2.layers.functional import (
     pairwise_attention,
     pairwise_weights,
     position_mean,
+    row_attention,
     split_softmax,
-    unary_attention,
     unary_weights,
 )
 from dnl_d2.layers.non_local import on_positions, resolve_inter_channels, sub_sample
@@ -185,12 +185,12 @@ class DisentangledNonLocalBlock(ContextBlock):
             context = (self.gamma * context).to(context.dtype)
         if logits is None:
             return context, None
-        return context, unary_attention(logits, value, flat_mask)
+        return context, row_attention(logits, value, flat_mask)
 
     def _operands(
         self, x: Tensor, mask: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Query and key (both whitened) and value tokens, unary logits and the keys' mask."""
+        """Query and key (both whitened) and value tokens, logits ``(N, 1, L)``, the keys' mask."""
         others = [[self.value]] if self.unary is None else [[self.value], [self.unary]]
         if self.sub_sample:
             query, key, source, flat_mask = self._query_key(x, mask)
@@ -200,12 +200,12 @@ class DisentangledNonLocalBlock(ContextBlock):
             pair, value, *logits = project_tokens(x, [self.query, self.key], *others, dtype=dtype)
             if self.whitening == "channel":  # of each channel alone, so of both at once
                 pair = center(pair, flat_mask)
-            query, key = pair.split(self.inter_channels, -1)
+            query, key = pair.chunk(2, -1)
             if self.whitening == "layer":
                 query, key = (center(t, flat_mask, mean=layer_mean) for t in (query, key))
             # A copy, lest the rest of the product is kept for the backward pass.
             value = value.contiguous()
-        return query, key, value, logits[0].squeeze(-1) if logits else None, flat_mask
+        return query, key, value, logits[0].transpose(1, 2) if logits else None, flat_mask
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None

@@ -30,7 +30,15 @@ Mean = Callable[[Tensor, Tensor | None], Tensor]
 
 def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in fp32, or as they are in fp64."""
-    return tuple(t.to(_at_least_fp32(t)) for t in tensors)
+    return tuple(t if t.dtype in _FULL else t.float() for t in tensors)
+
+
+_FULL = (torch.float32, torch.float64)
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x.to(dtype)``, which where there is nothing to do takes as long as a view."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def _at_least_fp32(x: Tensor) -> torch.dtype:
@@ -153,7 +161,8 @@ def pairwise_attention(
     """
     check_backend(backend)
     _check_operands(query, key, value, similarity, key_padding_mask)
-    compute = torch.float64 if torch.float64 in (query.dtype, value.dtype) else torch.float32
+    double = query.dtype == torch.float64 or value.dtype == torch.float64
+    compute = torch.float64 if double else torch.float32
     if similarity == "softmax":
         narrow = (value.dtype if query.is_cuda else compute) if dtype is None else dtype
         if backend == "auto":
@@ -164,7 +173,7 @@ def pairwise_attention(
     empty = None  # samples with nothing to attend to
     mask = key_padding_mask
     with autocast_off(query):
-        query, key, values = (t.to(compute) for t in (query, key, value))
+        query, key, values = cast(query, compute), cast(key, compute), cast(value, compute)
         if mask is not None:
             empty = mask.all(1)[:, None, None]
             mask = mask & ~empty[..., 0]
@@ -174,7 +183,7 @@ def pairwise_attention(
             out = _mean_attention(similarity, query, key, values, scale, mask)
         if empty is not None:
             out = out.masked_fill(empty, 0.0)
-        return out.to(value.dtype)
+        return cast(out, value.dtype)
 
 
 def operand_dtype(
@@ -224,20 +233,18 @@ def _check_operands(
     """Raises :class:`UsageError` if shapes do not match: a kernel might read out of bounds."""
     if similarity not in _WEIGHTS:
         raise UsageError(f"unknown similarity {similarity!r}; use one of {', '.join(_WEIGHTS)}")
-    shapes = [tuple(t.shape) for t in (query, key, value)]
-    (n, _, width), (keys_n, keys, key_width), (values_n, values, _) = (
-        shape if len(shape) == 3 else (None,) * 3 for shape in shapes
-    )
-    together = n is not None and n == keys_n == values_n and keys == values and width == key_width
-    if not together or (similarity == "relu_sum" and width != 1):
+    q, k, v = query.shape, key.shape, value.shape
+    together = len(q) == len(k) == len(v) == 3 and q[0] == k[0] == v[0]
+    together = together and k[1] == v[1] and q[2] == k[2]
+    if not together or (similarity == "relu_sum" and q[2] != 1):
         names = "(N, Lq, 1), (N, Lk, 1)" if similarity == "relu_sum" else "(N, Lq, D), (N, Lk, D)"
         raise UsageError(
             f"{similarity} attention takes query, key and value of shapes {names} and "
-            f"(N, Lk, Dv), got {', '.join(map(str, shapes))}"
+            f"(N, Lk, Dv), got {tuple(q)}, {tuple(k)}, {tuple(v)}"
         )
-    if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != (n, keys)):
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != k[:2]):
         raise UsageError(
-            f"key_padding_mask must be a boolean {(n, keys)} tensor (True = padding), got "
+            f"key_padding_mask must be a boolean {tuple(k[:2])} tensor (True = padding), got "
             f"{mask.dtype} {tuple(mask.shape)}"
         )
 
@@ -295,10 +302,16 @@ def unary_attention(
     logits: Tensor, value: Tensor, key_padding_mask: Tensor | None = None
 ) -> Tensor:
     """Sum over j of softmax_j(logits) v_j: ``(N, L)``, ``(N, L, D)`` -> ``(N, 1, D)``."""
+    return row_attention(logits.unsqueeze(1), value, key_padding_mask)
+
+
+def row_attention(logits: Tensor, value: Tensor, key_padding_mask: Tensor | None) -> Tensor:
+    """As :func:`unary_attention`, of ``(N, 1, L)`` logits."""
     with autocast_off(value):
-        weights = unary_weights(logits, key_padding_mask)[:, None]
+        mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(1)
+        weights = masked_softmax(logits, mask)
         # Products of half precision are summed in fp32; a map in fp32 would be a copy.
-        return torch.bmm(weights.to(value.dtype), value)
+        return torch.bmm(cast(weights, value.dtype), value)
 
 
 def position_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:

@@ -1,9 +1,10 @@
 """The query-independent blocks of GCNet: simplified non-local and global context."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
@@ -15,10 +16,15 @@ from dnl_d2.layers.common import (
     init_normal,
     init_output,
     map_product,
-    to_tokens,
 )
 from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows
-from dnl_d2.layers.functional import autocast_off, position_mean, unary_attention, unary_weights
+from dnl_d2.layers.functional import (
+    autocast_off,
+    cast,
+    position_mean,
+    row_attention,
+    unary_weights,
+)
 from dnl_d2.layers.norms import Norm
 
 
@@ -33,31 +39,35 @@ class _PoolingBlock(ContextBlock):
 
     def _pool(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``(N, C, *S)`` -> ``(N, 1, C)``."""
-        flat_mask = None if mask is None else mask.flatten(1)
+        flat, flat_mask = x.flatten(2), None if mask is None else mask.flatten(1)
         if self.unary is None:
-            return position_mean(to_tokens(x), flat_mask)
-        return unary_attention(self._logits(x), to_tokens(x), flat_mask)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        """``(N, L)``, as precise as ``x``: autocast would copy the map for a single channel."""
-        assert self.unary is not None
-        with autocast_off(x) if x.dtype == self.unary.weight.dtype else nullcontext():
-            # Of a single channel, a convolution's gradients take longer than a product's on CPUs.
-            weight, bias = self.unary.weight, self.unary.bias
-            return map_product(weight.flatten(1), x, bias).squeeze(1)
+            return position_mean(flat.transpose(1, 2), flat_mask)
+        return row_attention(_logits(self.unary, flat), flat.transpose(1, 2), flat_mask)
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        flat = x.new_zeros(x.shape[0], x[0, 0].numel())
-        logits = flat if self.unary is None else self._logits(x)
-        weights = unary_weights(logits, None if mask is None else mask.flatten(1))
+        flat, flat_mask = x.flatten(2), None if mask is None else mask.flatten(1)
+        even = torch.zeros_like(flat[:, 0])
+        logits = even if self.unary is None else _logits(self.unary, flat)[:, 0]
+        weights = unary_weights(logits, flat_mask)
         return {"unary": weights.unflatten(1, tuple(x.shape[2:]))}
 
     def map_rows(self, x: Tensor, mask: Tensor | None) -> MapRows:
         """The map that all queries share, computed once; ``x`` is not kept."""
         maps = self.attention_maps(x, None, mask)
         return lambda index: {term: weights.clone() for term, weights in maps.items()}
+
+
+def _logits(unary: PointwiseConv, flat: Tensor) -> Tensor:
+    """``(N, C, L)`` -> ``(N, 1, L)``, without autocast, which would copy the map for one channel.
+
+    Of that a product's gradients take less time on a CPU than a convolution's.
+    """
+    weight, bias = cast(unary.weight, flat.dtype), unary.bias
+    with autocast_off(flat):
+        bias = None if bias is None else cast(bias, flat.dtype)
+        return map_product(weight.flatten(1), flat, bias)
 
 
 @CONTEXT_BLOCKS.register("snl")
@@ -120,12 +130,11 @@ class GlobalContextBlock(_PoolingBlock):
         self.unary = PointwiseConv(in_channels, 1) if pooling == "att" else None
         if self.unary is not None:
             _init_kaiming(self.unary)
-        self.channel_add = _bottleneck(in_channels, planes, zero_init) if "add" in fusion else None
-        self.channel_mul = _bottleneck(in_channels, planes, zero_init) if "mul" in fusion else None
+        self.channel_add = _Bottleneck(in_channels, planes, zero_init) if "add" in fusion else None
+        self.channel_mul = _Bottleneck(in_channels, planes, zero_init) if "mul" in fusion else None
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        pooled = broadcast_token(self._pool(x, mask), 2)
-        out = x
+        pooled, out = broadcast_token(self._pool(x, mask), 2), x
         if self.channel_mul is not None:
             out = out * _for_map(self.channel_mul, pooled, x, torch.sigmoid)
         if self.channel_add is not None:
@@ -133,31 +142,43 @@ class GlobalContextBlock(_PoolingBlock):
         return out
 
 
+class _Bottleneck(nn.Sequential):
+    """W_2 ReLU(LN(W_1 c)) on ``(N, C, 1, 1)``.
+
+    By the weights of the convolutions: of so few numbers they take far longer than products.
+    """
+
+    def __init__(self, in_channels: int, planes: int, zero_init: bool):
+        first, last = nn.Conv2d(in_channels, planes, 1), nn.Conv2d(planes, in_channels, 1)
+        super().__init__(first, nn.LayerNorm([planes, 1, 1]), nn.ReLU(), last)
+        _init_kaiming(first)
+        if zero_init:
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+        else:
+            init_normal(0.01, last)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        layers: tuple[Any, ...] = tuple(self)
+        first, norm, _, last = layers
+        rows = cast(pooled.flatten(1), first.weight.dtype)
+        hidden = F.linear(rows, first.weight.flatten(1), first.bias)
+        scale, shift = norm.weight.flatten(), norm.bias.flatten()
+        hidden = F.layer_norm(hidden, scale.shape, scale, shift, norm.eps)
+        return F.linear(hidden.relu_(), last.weight.flatten(1), last.bias).view_as(pooled)
+
+
 def _for_map(
-    bottleneck: nn.Sequential, pooled: Tensor, x: Tensor, activation: Activation = None
+    bottleneck: _Bottleneck, pooled: Tensor, x: Tensor, activation: Activation = None
 ) -> Tensor:
     """``(N, C, 1, ...)`` to join to a map, without the casts of autocast for so few numbers."""
     with autocast_off(x):
-        weight = bottleneck[0].weight
-        assert isinstance(weight, Tensor)
-        out = bottleneck(pooled.to(weight.dtype))
-        out = out if activation is None else activation(out)
-        return out.to(x.dtype).flatten(1)[(...,) + (None,) * (x.dim() - 2)]
+        out = bottleneck(pooled)
+        out = cast(out if activation is None else activation(out), x.dtype)
+    return out if x.dim() == 4 else out.view(*out.shape[:2], *(1,) * (x.dim() - 2))
 
 
 def _init_kaiming(conv: nn.Conv2d) -> None:
     nn.init.kaiming_normal_(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
-
-
-def _bottleneck(in_channels: int, planes: int, zero_init: bool) -> nn.Sequential:
-    """W_2 ReLU(LN(W_1 c)) on ``(N, C, 1, 1)``."""
-    first, last = nn.Conv2d(in_channels, planes, 1), nn.Conv2d(planes, in_channels, 1)
-    _init_kaiming(first)
-    if zero_init:
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
-    else:
-        init_normal(0.01, last)
-    return nn.Sequential(first, nn.LayerNorm([planes, 1, 1]), nn.ReLU(), last)

@@ -1,11 +1,14 @@
 """Pyramid sampling of keys and values (arXiv 1908.07678, section 3.2) on maps of rank 1 to 3."""
 
 from collections.abc import Sequence
+from functools import reduce
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dnl_d2.layers.common import batched
 from dnl_d2.layers.functional import autocast_off, full_precision
 
 
@@ -36,10 +39,12 @@ class _Sampling(NamedTuple):
     Attributes:
         bins: the averaging matrix of each axis.
         cells: of the cells that the bins of all axes make, flat, those of one scale: ``(P,)``.
+        whole: of a small map the averaging matrix of all axes, ``(P, L)``.
     """
 
     bins: tuple[Tensor, ...]
     cells: Tensor
+    whole: Tensor | None = None
 
 
 def _sampling(spatial: Sequence[int], pool_scales: Sequence[int], like: Tensor) -> _Sampling:
@@ -51,6 +56,9 @@ def _sampling(spatial: Sequence[int], pool_scales: Sequence[int], like: Tensor) 
     if found is None:
         with torch.inference_mode(False):  # training may use what an evaluation has made
             found = _new_sampling(spatial, pool_scales, like)
+            if prod(spatial) * len(found.cells) <= _LARGEST_WHOLE:
+                whole = reduce(torch.kron, found.bins).index_select(0, found.cells)
+                found = found._replace(whole=whole)
         if type(found.cells) is not Tensor:  # of a mode that only traces
             return found
         if len(_KEPT) >= _MOST_KEPT:
@@ -60,7 +68,10 @@ def _sampling(spatial: Sequence[int], pool_scales: Sequence[int], like: Tensor) 
 
 
 _KEPT: dict[tuple[object, ...], _Sampling] = {}
-_MOST_KEPT = 100  # sizes, of some 20 KB each
+_MOST_KEPT = 100  # sizes, of some 20 KB each, or of at most 256 with the whole matrix
+# Numbers in it: 110 cells of 24x24 positions. One product in place of one for each axis and a
+# choice of cells is seven calls less in training; of larger maps it would be too many operations.
+_LARGEST_WHOLE = 2**16
 
 
 def _new_sampling(spatial: Sequence[int], pool_scales: Sequence[int], like: Tensor) -> _Sampling:
@@ -160,6 +171,11 @@ def _cells(x: Tensor, sampling: _Sampling) -> Tensor:
     """``(N, C, *S)`` -> ``(N, P, C)`` with the averaging matrix of each axis."""
     rank = len(sampling.bins)
     channels_last = not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
+    if sampling.whole is not None:
+        flat = x.flatten(2)
+        if channels_last:
+            return torch.bmm(batched(sampling.whole, x.shape[0]), flat.transpose(1, 2))
+        return (flat @ sampling.whole.t()).transpose(1, 2)
     x = x.movedim(1, -1) if channels_last else x
     first = 1 if channels_last else 2
     # First, on the largest map, the axis that a product reads in the order of memory.

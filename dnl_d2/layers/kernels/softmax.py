@@ -108,15 +108,15 @@ def _known(condition: bool) -> bool:
 
 def fastest(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> str:
     """The backend that ``auto`` stands for, where a fused kernel would take ``dtype``."""
-    can_fuse = fusible(query, value, dtype)
-    if query.is_cuda and can_fuse and dtype in (torch.bfloat16, torch.float16):
+    half = dtype in (torch.bfloat16, torch.float16)
+    if half and query.is_cuda and fusible(query, value, dtype):
         return "fused"
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     # An exported graph serves all sizes and must not ask for one.
     if not _is_exporting() and _holds_map(query, key, training):
         return "plain"
     training_on_cpu = training and query.device.type == "cpu"
-    return "fused" if can_fuse and not training_on_cpu else "chunked"
+    return "chunked" if training_on_cpu or not fusible(query, value, dtype) else "fused"
 
 
 def _holds_map(query: Tensor, key: Tensor, training: bool) -> bool:
