@@ -1,10 +1,11 @@
 """Shared by all tests."""
 
+import gc
 import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,21 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder.name
         os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder.name, "gradio")
         config.add_cleanup(folder.cleanup)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Python's collector leaves alone what stays: modules and tests, 800,000 objects.
+
+    To look through them again and again, as tests make and drop networks, took a twentieth of the
+    time; while they come into being, a fifth of that time.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

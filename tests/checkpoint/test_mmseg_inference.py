@@ -15,7 +15,7 @@ PROBABILITY = 1e-9  # in float64
 def dnl(request):
     """Not to be changed by tests, but for how it predicts."""
     with comparison.float64_constants():
-        yield comparison.twins("dnl", align_corners=request.param, seed=3).double()
+        yield comparison.twins("dnl", align_corners=request.param, width=16, seed=3).double()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_training_pads_to_the_crop():
     sizes, pad_size = [(17, 33), (25, 25)], (25, 41)
     images = [comparison.picture(*size, seed=1) for size in sizes]
     labels = [comparison.label_map(*size, 19, seed=1) for size in sizes]
-    twins = comparison.twins("dnl")
+    twins = comparison.twins("dnl", width=16)
     twins.reference.data_preprocessor.size = pad_size
     twins.reference.data_preprocessor.size_divisor = None
     with comparison.float64_constants():

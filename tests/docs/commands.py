@@ -15,9 +15,7 @@ What is no tool is in ``CHECKED``: not run, but what it names must exist.
 """
 
 import re
-import runpy
 import shlex
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -33,6 +31,7 @@ from dnl_d2.config.loading import load_config_file
 from dnl_d2.engine import cli
 from dnl_d2.modeling.from_config import build_from_config
 from tests.docs.pages import ROOT
+from tests.tools.programs import run_file
 
 SHORT_YAML = [
     "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.REFERENCE_BATCH_SIZE", "0",
@@ -73,19 +72,6 @@ def _run(words: list[str]) -> None:
         CHECKED[name](words[1:])
     else:
         raise AssertionError(f"no test runs or checks {shlex.join(words)!r}")
-
-
-def run_file(words: list[str]) -> int | str:
-    """Runs a Python file as ``__main__``; returns its exit status, or the message that ended it."""
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(sys, "argv", words))
-        stack.enter_context(patch.object(sys, "path", [str(Path(words[0]).parent), *sys.path]))
-        stack.enter_context(patch.object(sys, "excepthook", sys.excepthook))
-        try:
-            runpy.run_path(words[0], run_name="__main__")
-        except SystemExit as end:
-            return end.code or 0
-    return 0
 
 
 def run_tool(words: list[str]) -> None:

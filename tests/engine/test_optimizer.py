@@ -26,7 +26,7 @@ BLOCK = ["context_block.query", "context_block.key"]
 
 @pytest.fixture(scope="module")
 def twins():
-    return comparison.twins("dnl")
+    return comparison.twins("dnl", width=16)
 
 
 def options_by_name(optimizer, model):

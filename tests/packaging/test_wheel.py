@@ -90,23 +90,26 @@ def test_wheel_requires_torch_alone(wheel):
     assert not any("opencv" in line or "detectron2" in line for line in required)
 
 
-@pytest.mark.parametrize("ending", ["", ".py"])
-def test_model_zoo_of_an_installed_wheel(python, tmp_path, ending):
+def test_model_zoo_of_an_installed_wheel(python, tmp_path):
+    names = [f"cityscapes/dnl_r50-d8_40k_cityscapes-512x1024{ending}" for ending in ("", ".py")]
     code = (
         "from dnl_d2 import model_zoo\n"
-        f"name = 'cityscapes/dnl_r50-d8_40k_cityscapes-512x1024{ending}'\n"
-        "model = model_zoo.get_model(name, device='cpu')\n"
-        "print(model_zoo.__file__, model_zoo.get_config_file(name), sep='\\n')\n"
-        "print(sum(p.numel() for p in model.parameters()), len(model_zoo.list()))\n"
+        f"for name in {names}:\n"
+        "    model = model_zoo.get_model(name, device='cpu')\n"
+        "    print(model_zoo.get_config_file(name), sum(p.numel() for p in model.parameters()))\n"
+        "print(model_zoo.__file__, len(model_zoo.list()))\n"
     )
-    package, config, numbers = run(python, "-c", code, cwd=tmp_path).splitlines()[-3:]
-    environment = str(python.parent.parent)
-    assert package.startswith(environment) and config.startswith(environment)
+    *models, package = run(python, "-c", code, cwd=tmp_path).splitlines()[-3:]
     from dnl_d2 import model_zoo
 
-    expected = model_zoo.get_model("cityscapes/dnl_r50-d8_40k_cityscapes-512x1024", device="meta")
+    expected = model_zoo.get_model(names[0], device="meta")
     count = sum(parameter.numel() for parameter in expected.parameters())
-    assert numbers == f"{count} {len(model_zoo.list())}"
+    environment = str(python.parent.parent)
+    for printed, number in zip(
+        [*models, package], [count, count, len(model_zoo.list())], strict=True
+    ):
+        file, found = printed.rsplit(" ", 1)
+        assert file.startswith(environment) and found == str(number)
 
 
 def test_layers_of_an_installed_wheel_need_torch_alone(python, tmp_path):

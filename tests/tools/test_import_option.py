@@ -1,13 +1,12 @@
 """``--import`` registers a block of one's own before the config is read."""
 
-import os
 import sys
 
 import pytest
 
 from dnl_d2.layers import CONTEXT_BLOCKS
 from tests.engine.runs import YAML_OPTIONS, as_yaml, environment  # noqa: F401
-from tests.tools.programs import load, start
+from tests.tools.programs import load, run_file
 
 CONFIG = "configs/camvid/fcn_r18w32-d8_4k_camvid-240x320.yaml"
 BLOCK = """
@@ -27,24 +26,25 @@ NAMED = ["MODEL.SEM_SEG_HEAD.CONTEXT.NAME", "scaled", "MODEL.SEM_SEG_HEAD.CONTEX
 
 
 @pytest.fixture
-def package(tmp_path):
+def package(tmp_path, monkeypatch):
+    """A folder with modules ``import_option.*``, which nobody knows afterwards."""
     folder = tmp_path / "import_option"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "blocks.py").write_text(BLOCK)
-    return tmp_path
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(CONTEXT_BLOCKS, "_blocks", dict(CONTEXT_BLOCKS._blocks))
+    yield tmp_path
+    for module in [module for module in sys.modules if module.startswith("import_option")]:
+        del sys.modules[module]
 
 
-def test_a_block_of_ones_own_trains_from_a_yaml_config(root, package, datasets, tmp_path):
+@pytest.mark.usefixtures("environment")
+def test_a_block_of_ones_own_trains_from_a_yaml_config(root, package, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(package))
     options = as_yaml(YAML_OPTIONS, output=tmp_path / "out", length=1)
-    result = start(
-        root,
-        "train_net",
-        *["--import", "import_option.blocks", "--config-file", CONFIG, *options, *NAMED],
-        PYTHONPATH=os.pathsep.join([str(root), str(package), os.environ.get("PYTHONPATH", "")]),
-        DETECTRON2_DATASETS=str(datasets),
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    words = ["--import", "import_option.blocks", "--config-file", str(root / CONFIG)]
+    assert run_file([str(root / "tools/train_net.py"), *words, *options, *NAMED]) == 0
     assert (tmp_path / "out/model_final.pth").is_file()
 
 
@@ -62,11 +62,7 @@ def test_mistakes_end_in_one_line(root, package, monkeypatch, name, message):
     (package / "import_option/needy.py").write_text("import nowhere_else")
     (package / "import_option/twice.py").write_text(BLOCK.replace('"scaled"', '"gc"'))
     monkeypatch.chdir(package)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(CONTEXT_BLOCKS, "_blocks", dict(CONTEXT_BLOCKS._blocks))
     command = load(root, "train_net").command
     with pytest.raises(SystemExit, match=message) as ended:
         command(["--import", name, "--config-file", str(root / CONFIG), "MODEL.NOTHING", "1"])
     assert "\n" not in ended.value.code
-    for module in [module for module in sys.modules if module.startswith("import_option")]:
-        del sys.modules[module]

@@ -11,6 +11,7 @@ from dnl_d2.errors import UsageError
 from dnl_d2_parity.benchmarks import model_command, model_runs
 from dnl_d2_parity.benchmarks.model_sides import prepare
 from dnl_d2_parity.differences import relative
+from tests.tools.programs import run_file
 
 DNL = "configs/cityscapes/dnl_r50-d8_40k_cityscapes-512x1024"
 SMALL = "configs/camvid/dnl_r18w32-d8_4k_camvid-240x320"
@@ -117,10 +118,9 @@ def arguments(options):
     return args
 
 
-def test_a_mistake_ends_in_one_line(run_tool):
-    result = run_tool("benchmark_model.py", "--config-file", "no.yaml")
-    assert result.returncode == 1
-    line = result.stderr.strip().splitlines()[-1]  # Detectron2 may warn before it
+def test_a_mistake_ends_in_one_line(root):
+    script = str(root / "projects/parity/benchmark_model.py")
+    line = run_file([script, "--config-file", "no.yaml"])
     assert line == "benchmark_model.py: error: --config-file no.yaml: no such file"
 
 

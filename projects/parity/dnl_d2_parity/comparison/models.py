@@ -28,6 +28,15 @@ _METHODS = {
     "dnl": [f"{_HEAD}.CONTEXT.NAME", "dnl", f"{_HEAD}.CONTEXT.NORM", "BN"],
     "ann": [f"{_HEAD}.NAME", "AsymmetricHead", f"{_HEAD}.IN_FEATURES", ["res4", "res5"]],
 }
+# Keys of channels, as multiples of the width of res2's bottlenecks.
+_CHANNELS = {
+    "RESNETS.STEM_OUT_CHANNELS": 1,
+    "RESNETS.WIDTH_PER_GROUP": 1,
+    "RESNETS.RES2_OUT_CHANNELS": 4,
+    "SEM_SEG_HEAD.CONVS_DIM": 8,
+    "SEM_SEG_HEAD.ASYMMETRIC.PROJECT_CHANNELS": 4,
+    "SEM_SEG_HEAD.AUXILIARY.CONVS_DIM": 4,
+}
 # Method -> its blocks, as (theirs, ours).
 BLOCKS = {
     "nl": [("nl_block", "context_block")],
@@ -74,9 +83,13 @@ def twins(
     num_classes: int = 19,
     dropout: float = 0.0,
     average: str = "all",
+    width: int = 64,
     seed: int = 0,
 ) -> Twins:
-    """A reference with random weights, saved as a public file, and our model that loads it."""
+    """A reference with random weights, saved as a public file, and our model that loads it.
+
+    With ``width`` below the published 64 both are as much narrower everywhere.
+    """
     reference = mmseg.build(
         method,
         depth=depth,
@@ -84,11 +97,14 @@ def twins(
         num_classes=num_classes,
         dropout=dropout,
         avg_non_ignore=average == "valid",
+        width=width,
         seed=seed,
     )
     state = _through_a_file(reference)
     converted = convert(state, detect_source(state))
     cfg = load_config(str(_COMMON), _METHODS[method])
+    for key, factor in _CHANNELS.items():
+        cfg.merge_from_list([f"MODEL.{key}", factor * width])
     cfg.MODEL.DEVICE = "meta"
     cfg.MODEL.RESNETS.DEPTH = depth
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.SEM_SEG_HEAD.NORM = "BN"

@@ -50,9 +50,13 @@ def build(
     num_classes: int = 19,
     dropout: float = 0.0,
     avg_non_ignore: bool = False,
+    width: int = 64,
     seed: int = 0,
 ) -> EncoderDecoder:
-    """A published model with :func:`random_weights`, BN for SyncBN, and whole-image inference."""
+    """A published model with :func:`random_weights`, BN for SyncBN, and whole-image inference.
+
+    With ``width`` below 64, of the first stage's bottlenecks, all layers are as much narrower.
+    """
     config = published_config(method, depth=depth, align_corners=align_corners).model
     config.pretrained = None
     config.test_cfg = dict(mode="whole")
@@ -62,6 +66,8 @@ def build(
     for head in (config.decode_head, config.auxiliary_head):
         head.update(norm_cfg=dict(type="BN"), num_classes=num_classes)
         head.loss_decode.avg_non_ignore = avg_non_ignore
+    if width != 64:
+        _narrow(config, width)
     preprocessor = MODELS.build(config.pop("data_preprocessor"))
     with torch.device("meta"):  # its own initialisation takes seconds and is not wanted
         model = MODELS.build(config)
@@ -71,6 +77,15 @@ def build(
         if isinstance(module, torch.nn.Dropout2d):
             module.p = dropout  # its ANN head does not run with dropout_ratio=0
     return model.eval()
+
+
+def _narrow(config: Config, width: int) -> None:
+    config.backbone.update(base_channels=width, stem_channels=width)
+    for head in (config.decode_head, config.auxiliary_head):
+        for key in {"in_channels", "channels", "project_channels"} & set(head):
+            value = head[key]
+            many = isinstance(value, list | tuple)
+            head[key] = [v * width // 64 for v in value] if many else value * width // 64
 
 
 # Kernels that would saturate the attention (theta, phi, conv_mask, ...) or let what the block adds,
