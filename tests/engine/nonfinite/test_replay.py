@@ -86,6 +86,16 @@ class Boxed:
         return Boxes, ([[0.0, 0.0, 1.0, 1.0]],)
 
 
+def endless():
+    """A batch that takes very long to look through."""
+    value = []
+    for _ in range(60):
+        value = [value, value]
+    instances = Instances((1, 1))
+    instances._fields["gt_boxes"] = value
+    return [{"instances": instances}]
+
+
 DAMAGED = {"format": "dnl_d2 training step, 1"}
 
 
@@ -103,6 +113,7 @@ class Code:
         ({"model": {}}, "not the file of a training step: name a nonfinite"),
         ([Code()], r"refused, .* \(__builtin__.print\)"),
         ([Boxed()], r"refused, .* \(detectron2.structures.boxes.Boxes\)"),
+        ({**DAMAGED, "inputs": endless()}, "holds parts of itself many times over"),
         (DAMAGED, "truncated or damaged .*KeyError: 'inputs'"),
     ],
 )
