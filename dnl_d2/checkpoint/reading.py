@@ -2,7 +2,6 @@
 
 import codecs
 import json
-import math
 import os
 from collections.abc import Callable, Container, Mapping, Sized
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from torch import Tensor
 from dnl_d2.checkpoint.torch_files import LEGACY, load_legacy, load_zip, open_zip
 from dnl_d2.checkpoint.unpickled_values import RefusedPickle
 from dnl_d2.checkpoint.unpickling import inert_name, load_arrays
-from dnl_d2.checkpoint.unreadable import check_sizes, explaining
+from dnl_d2.checkpoint.unreadable import check_entries, check_sizes, explaining
 from dnl_d2.errors import UsageError
 
 # Where code bases keep the weights inside a file, perhaps one in another.
@@ -25,7 +24,6 @@ _CONTAINERS = (
 )  # fmt: skip
 # Bounds, far above what networks need.
 _MOST_TENSORS = 1 << 16
-_MOST_ENTRIES = 10_000_000  # beside the weights
 _LONGEST_NAME = 300
 _LONGEST_HEADER = 1 << 24  # bytes, of a safetensors file
 _NOT_WEIGHTS = (
@@ -77,8 +75,7 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Weig
         weights = _split(_reader(head, path)(path, trust_pickle))
         check_sizes(weights.state.values(), os.path.getsize(path))
         _check_values(weights.state)
-        if _entries(weights.rest, {}) > _MOST_ENTRIES:
-            raise UsageError("holds parts of itself many times over: no weights file")
+        check_entries(weights.rest)
     weights.path = path
     return weights
 
@@ -241,24 +238,6 @@ def _tensors(mapping: Mapping) -> dict[str, Tensor]:
                 raise UsageError(f"the name {name[:40]!a} {wrong}: no network's weights")
             state[name] = value.detach()
     return state
-
-
-def _entries(value: Any, known: dict[int, float]) -> float:
-    """How many there are if each is written out, texts by 16; endless if one holds itself."""
-    if isinstance(value, str | bytes):
-        return 1 + len(value) / 16
-    if isinstance(value, Mapping):
-        inside = [part for pair in value.items() for part in pair]
-    elif isinstance(value, np.ndarray) and value.dtype.hasobject:
-        inside = value.ravel().tolist()
-    elif isinstance(value, list | tuple | set | frozenset):
-        inside = list(value)
-    else:
-        return 1
-    if id(value) not in known:
-        known[id(value)] = math.inf
-        known[id(value)] = 1 + sum(_entries(part, known) for part in inside)
-    return known[id(value)]
 
 
 def _is_finite(value: Tensor) -> bool:

@@ -238,6 +238,12 @@ class _TorchUnpickler(SafeUnpickler):
             raise RefusedPickle(f"{module}.{name}")
         return found
 
+    def _check_call(self, function: Any, arguments: Sequence[Any]) -> None:
+        super()._check_call(function, arguments)
+        # Without arguments nothing of the class itself is run: attributes follow.
+        if isinstance(function, type) and function in (self._classes or ()) and arguments:
+            raise RefusedPickle(f"{function.__module__}.{function.__name__}")
+
     def _set_state(self, target: Any, state: Any) -> None:
         if type(target) in (self._classes or ()):
             vars(target).update(state)

@@ -7,7 +7,7 @@ no more than a multiple of itself, and takes seconds at most.
 
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import isroutine
 from typing import Any, BinaryIO, ClassVar
 
@@ -251,7 +251,7 @@ class SafeUnpickler(_PythonUnpickler):
         if not isinstance(self.metastack[-1][-1], kind | Inert):
             raise pickle.UnpicklingError(f"no {kind.__name__} to add to")
 
-    def _check_call(self, function: Any, arguments: Iterable[Any]) -> None:
+    def _check_call(self, function: Any, arguments: Sequence[Any]) -> None:
         """What a call may cost is bounded."""
         self._pay(arguments)
         if isinstance(function, type) and not issubclass(function, Inert):

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dnl_d2.checkpoint.torch_files import load_zip, open_zip
-from dnl_d2.checkpoint.unreadable import check_sizes, explaining
+from dnl_d2.checkpoint.unreadable import check_entries, check_sizes, explaining
 from dnl_d2.engine.environment import fit_sync_batch_norm
 from dnl_d2.engine.nonfinite.batch import TrainedBatch
 from dnl_d2.engine.nonfinite.finding import tensors_in
@@ -103,6 +103,7 @@ def read_repro(path: str) -> Repro:
             raise UsageError(
                 "not the file of a training step: name a nonfinite-*.pth of a run's folder"
             )
+        check_entries(content)
         tensors = tensors_in([content["inputs"], content["state"]])
         check_sizes(tensors, os.path.getsize(path))
         batch = TrainedBatch(

@@ -79,6 +79,23 @@ def test_batches_of_detectors(tmp_path):
     assert read.gt_masks.polygons[0][0].tolist() == [0, 0, 4, 0, 4, 4] and read.other.tensor.all()
 
 
+class Boxed:
+    """What would be computed with, of which a file could hold endlessly much."""
+
+    def __reduce__(self):
+        return Boxes, ([[0.0, 0.0, 1.0, 1.0]],)
+
+
+def endless():
+    """A batch that takes very long to look through."""
+    value = []
+    for _ in range(60):
+        value = [value, value]
+    instances = Instances((1, 1))
+    instances._fields["gt_boxes"] = value
+    return [{"instances": instances}]
+
+
 DAMAGED = {"format": "dnl_d2 training step, 1"}
 
 
@@ -95,6 +112,8 @@ class Code:
         (b"text", "not the file of a training step"),
         ({"model": {}}, "not the file of a training step: name a nonfinite"),
         ([Code()], r"refused, .* \(__builtin__.print\)"),
+        ([Boxed()], r"refused, .* \(detectron2.structures.boxes.Boxes\)"),
+        ({**DAMAGED, "inputs": endless()}, "holds parts of itself many times over"),
         (DAMAGED, "truncated or damaged .*KeyError: 'inputs'"),
     ],
 )
