@@ -255,7 +255,9 @@ class StopWhenAsked(hooks.HookBase):
         if self._group is not None:
             self._wait_for_all(patience)
         reason = self._request.reason or "another process was asked to stop"
-        done = f"after iteration {self.trainer.iter}" if self._trained else "before an iteration"
+        # The loop counts one more when it is over, before the last evaluation.
+        last = min(self.trainer.iter, self.trainer.max_iter - 1)
+        done = f"after iteration {last}" if self._trained else "before an iteration"
         raise Stopped(
             f"{reason}: stopped {done}{note}; --resume goes on from "
             f"{self._checkpointer.get_checkpoint_file()}"

@@ -95,7 +95,6 @@ def test_an_evaluation_is_abandoned(tmp_path, monkeypatch):
         raise AssertionError("the evaluation went on")
 
     monkeypatch.setattr("detectron2.engine.defaults.inference_on_dataset", interrupted)
-    monkeypatch.setattr("detectron2.evaluation.inference_on_dataset", interrupted)
     with pytest.raises(Stopped):
         run(yaml_config(tmp_path, length=5, eval_period=2), arguments())
     assert evaluated == [True]
@@ -114,6 +113,18 @@ def test_an_evaluation_that_is_made_up_for_is_abandoned_too(tmp_path, monkeypatc
             run(yaml_config(tmp_path, length=5, eval_period=2), arguments(resume=resume))
         assert [file.name for file in tmp_path.glob("*.pth")] == ["model_0000001.pth"]
     assert "SIGTERM: stopped before an iteration, an evaluation" in ended.value.message
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_last_evaluation_is_abandoned(tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("detectron2.engine.defaults.inference_on_dataset", interrupted)
+    with pytest.raises(Stopped) as ended:
+        run(yaml_config(tmp_path, length=2, eval_period=2), arguments())
+    assert "SIGTERM: stopped after iteration 1, an evaluation not finished" in ended.value.message
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
 @pytest.mark.usefixtures("environment")
