@@ -81,17 +81,25 @@ class _BatchNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, var = ctx.saved_tensors
         wide, grad = full_precision(x, grad)
-        axes, scale = _all_but_channels(x), torch.rsqrt(var + ctx.eps)
-        normed = (wide - _along_channels(mean, x)) * _along_channels(scale, x)
-        own = torch.stack([grad.sum(axes), (grad * normed).sum(axes)])
-        total = own.clone()
+        scale = torch.rsqrt(var + ctx.eps)
+        factor = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
+        if x.numel():
+            # With statistics that are given: w / sqrt(v + eps) dy, and the sums of dy x' and dy.
+            given = factor, mean, var, None, None, False, ctx.eps
+            of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+                grad, wide, *given, [True, True, True]
+            )
+        else:  # which ends PyTorch's kernel
+            of_x, (of_weight, of_bias) = wide.clone(), mean.new_zeros(2, len(mean)).unbind()
+        total = torch.stack([of_weight, of_bias])
         dist.all_reduce(total)
-        of_bias, of_weight = (_along_channels(each, x) for each in total / max(ctx.count, 1))
-        if weight is not None:
-            scale = scale * weight
-        of_x = (grad - of_bias - normed * of_weight) * _along_channels(scale, x)
-        parameters = (None, None) if weight is None else (own[1].to(weight), own[0].to(weight))
-        return of_x.to(x.dtype), *parameters, None
+        slope, shift = total * factor * scale / max(ctx.count, 1)
+        slope = slope * scale
+        of_x.add_(_along_channels(slope * mean - shift, x))
+        of_x.addcmul_(wide, _along_channels(-slope, x))
+        if weight is None:
+            return of_x.to(x.dtype), None, None, None
+        return of_x.to(x.dtype), of_weight.to(weight), of_bias.to(weight), None
 
 
 def _of_all(mean: Tensor, squares: Tensor, count: Tensor) -> tuple[Tensor, Tensor, float]:
