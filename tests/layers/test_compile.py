@@ -6,7 +6,7 @@ PyTorch's versions differ most here; ``pytest tests/layers/test_compile.py`` ask
 import pytest
 import torch
 
-from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block
+from dnl_d2.layers import CONTEXT_BLOCKS, build_context_block, pyramid
 from dnl_d2.layers.disentangled import PRESETS
 from dnl_d2.layers.kernels import softmax
 from tests.layers.cases import Pool, randomize
@@ -33,6 +33,8 @@ def fresh(monkeypatch):
     """Small tests compile what is for large maps, and no graph of an earlier test."""
     for name in ("_HELD_LOGITS", "_HELD_LOGITS_TRAINING"):
         monkeypatch.setattr(softmax, name, 0)
+    monkeypatch.setattr(pyramid, "_LARGEST_WHOLE", 0)
+    monkeypatch.setattr(pyramid, "_KEPT", {})
     torch._dynamo.reset()
 
 
