@@ -19,6 +19,7 @@ from dnl_d2_parity.references import paddleseg as reference
 from dnl_d2_parity.references.weights import random_state
 from tests.checkpoint import test_resnets
 from tests.checkpoint.models import assert_equal, assert_near, with_counters
+from tests.meta import on_meta
 
 SOURCES = {source.name.removeprefix("paddleseg-"): source for source in paddleseg.SOURCES}
 # 65 -> 33, 17, 9 and 97 -> 49, 25, 13 positions.
@@ -31,7 +32,7 @@ SATURATING = ("theta", "phi", "conv_mask", "f_key", "f_query")
 
 def published(method, **options):
     """A network with random weights, without PyTorch's initialisation of them."""
-    with torch.device("meta"):
+    with on_meta():
         model = reference.build(method, **options)
     state = random_state(model, small="conv2._batch_norm")
     for key, value in state.items():
@@ -57,7 +58,7 @@ def ours(converted, source, **settings):
     assert not converted.unexpected and not converted.dropped
     settings = {**infer_settings(converted.state), **source.settings, **settings}
     cfg = build_config(settings | {"MODEL.DEVICE": "meta"})
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(cfg)
     model.load_state_dict(with_counters(converted.state), assign=True)
     return model.eval()
@@ -166,7 +167,7 @@ def test_blocks_in_float64(block, spec, head, theirs):
     ],
 )
 def test_asymmetric_blocks_in_float64(path, block, spec, theirs):
-    with torch.device("meta"):
+    with on_meta():
         theirs = theirs().eval()
         channels = theirs.conv_bn._conv.out_channels
         mine = build_context_block({**spec, "inter_channels": 256}, channels).eval()

@@ -24,6 +24,7 @@ from dnl_d2.modeling import build_context_resnet
 from dnl_d2_parity.references import mmseg  # noqa: F401  (makes the package importable)
 from dnl_d2_parity.references.weights import random_state
 from tests.checkpoint.models import assert_equal, assert_near, with_counters
+from tests.meta import on_meta
 
 STAGES = ["res2", "res3", "res4", "res5"]
 # Odd numbers at every stage: 75, 38, 19, 10, 5, 3 and 101, 51, 26, 13, 7, 4.
@@ -34,7 +35,7 @@ SOURCES = (torchvision_source.SOURCE, RESNET_D, RESNET_C, msra.SOURCE)
 
 def classifier(name, small="bn3"):
     """A network of torchvision or timm with random weights, without their initialisation."""
-    with torch.device("meta"):
+    with on_meta():
         if hasattr(torchvision.models, name):
             model = getattr(torchvision.models, name)(weights=None)
         else:
@@ -64,7 +65,7 @@ def ours(converted: Converted, source, **settings):
         "MODEL.RESNETS.OUT_FEATURES": STAGES,
         **settings,
     }
-    with torch.device("meta"):
+    with on_meta():
         model = build_backbone(build_config(settings), ShapeSpec(channels=3))
     model.load_state_dict(strip_prefix(converted.state, "backbone."), assign=True)
     return model.eval()
@@ -132,7 +133,7 @@ def test_there_and_back(name, source):
 def test_mmsegmentations_backbones_at_stride_8(name, shortcut):
     from mmseg.models import backbones
 
-    with torch.device("meta"):
+    with on_meta():
         theirs = getattr(backbones, name)(
             depth=50,
             strides=(1, 2, 1, 1),
@@ -142,7 +143,7 @@ def test_mmsegmentations_backbones_at_stride_8(name, shortcut):
         )
     theirs.load_state_dict(random_state(theirs, small="bn3"), assign=True)
     converted = convert(theirs.state_dict(), detect_source(theirs.state_dict()))
-    with torch.device("meta"):
+    with on_meta():
         model = build_context_resnet(
             depth=50, stem="v1c", shortcut=shortcut, output_stride=8, out_features=STAGES
         )
@@ -177,7 +178,7 @@ def detectron2_resnet(stride_in_1x1=True):
 
 def blobs(*, statistics):
     """A file of ImageNetPretrained/MSRA: scale and shift, or with statistics of their own."""
-    with torch.device("meta"):
+    with on_meta():
         model = detectron2_resnet()
     state = {
         blob_name(key): value.numpy()

@@ -12,6 +12,7 @@ from dnl_d2_parity.references import mmdet1, mmseg, paddleseg
 from dnl_d2_parity.references.weights import random_state
 from tests.checkpoint import test_authors_detection, test_authors_segmentation, test_resnets
 from tests.checkpoint.models import SEGMENTOR, build
+from tests.meta import on_meta
 
 
 def _mmseg(method):
@@ -55,7 +56,7 @@ def _openmmlab(name, prefix="", head=""):
     """A backbone of mmsegmentation with mmpretrain's or the third party's classifier."""
     from mmseg.models import backbones
 
-    with torch.device("meta"):
+    with on_meta():
         model = getattr(backbones, name)(depth=50, norm_cfg={"type": "BN"})
     state = {prefix + key: value for key, value in random_state(model).items()}
     return state | {f"{head}fc.weight": torch.zeros(2, 2048), f"{head}fc.bias": torch.zeros(2)}

@@ -18,6 +18,7 @@ from dnl_d2.layers import CONTEXT_BLOCKS, block_arguments
 from dnl_d2.modeling import ContextSegmentor, CrossEntropyLoss, DiceLoss, SumOfLosses
 from dnl_d2.modeling.from_config import build_from_config
 from tests.configs.twins import check_same_network, check_twins
+from tests.meta import on_meta
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(file for file in CONFIGS.glob("*/*.yaml") if file.parent.name != "common")
@@ -44,12 +45,8 @@ def yaml_model(name):
 def meta_model(name):
     cfg = load_config(path(name))
     cfg.MODEL.DEVICE = "meta"
-    return on_meta(lambda: build_model(cfg))
-
-
-def on_meta(build):
-    with torch.device("meta"):
-        return build()
+    with on_meta():
+        return build_model(cfg)
 
 
 def described(augmentations):
@@ -71,7 +68,9 @@ def test_a_twin_is_the_same_network(name):
     cfg, twin = load_config(path(name)), load_config(path(name)[: -len(".yaml")] + ".py").model
     assert list(twin.pixel_mean) == cfg.MODEL.PIXEL_MEAN
     assert list(twin.pixel_std) == cfg.MODEL.PIXEL_STD
-    check_same_network(meta_model(name), on_meta(lambda: instantiate(twin)))
+    with on_meta():
+        other = instantiate(twin)
+    check_same_network(meta_model(name), other)
 
 
 def test_twins_have_equal_outputs():

@@ -3,11 +3,11 @@
 import pathlib
 import re
 
-import torch
 import yaml
 from detectron2.modeling import build_model
 
 from dnl_d2.engine import load_config
+from tests.meta import on_meta
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 ROWS = yaml.safe_load((CONFIGS / "published.yaml").read_text())["coco"]
@@ -25,5 +25,5 @@ def yaml_config(name, *overrides):
 
 def meta_model(name, *overrides):
     """The whole network of a leaf, without memory."""
-    with torch.device("meta"):
+    with on_meta():
         return build_model(yaml_config(name, *overrides))

@@ -1,6 +1,8 @@
 # ruff: noqa: SIM300 (config keys in capitals are no constants)
 """COCO recipes against MMDetection's configs (3.x) of the same rows."""
 
+import copy
+import functools
 import importlib.util
 import pathlib
 
@@ -37,7 +39,9 @@ def reference_file(name):
 WITH_REFERENCE = [name for name in LEAVES if reference_file(name)]
 
 
+@functools.cache
 def reference(name):
+    """MMDetection's config of a row, for all tests: not to be changed."""
     from mmengine import Config
 
     return Config.fromfile(str(reference_file(name)))
@@ -46,7 +50,7 @@ def reference(name):
 def build_theirs(config):
     from dnl_d2_parity.references.mmdet import MODELS, DefaultScope
 
-    model = config.model
+    model = copy.deepcopy(config.model)
     model.backbone.init_cfg = None
     model.backbone.norm_cfg.type = "BN"
     with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):

@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetMapper
 from detectron2.data.transforms import AugInput
@@ -14,6 +13,7 @@ from dnl_d2.config.rules import check_lazy, check_yaml
 from dnl_d2.engine import Trainer, load_config
 from tests.configs.coco import CONFIGS, LEAVES, meta_model, yaml_config
 from tests.configs.twins import check_same_network, check_twins, described
+from tests.meta import on_meta
 
 
 def lazy_config(name):
@@ -35,7 +35,7 @@ def test_twins_need_no_pkg_resources(monkeypatch):
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_twin_is_the_same_network(name):
     ours = meta_model(name)
-    with torch.device("meta"):
+    with on_meta():
         twin = instantiate(lazy_config(name).model)
     check_same_network(ours, twin)
 

@@ -9,6 +9,7 @@ from detectron2.config import instantiate
 from dnl_d2.engine import Trainer, load_config
 from dnl_d2.engine.environment import fit_sync_batch_norm
 from tests.engine.runs import as_yaml
+from tests.meta import on_meta
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 FOLDERS = ("cityscapes", "ade20k", "voc12aug", "pascal-context")
@@ -70,7 +71,7 @@ def test_a_step_changes_every_part(file):
 def test_a_twin_builds_its_optimizer_with_the_same_groups(file):
     ours = load_config(str(file.with_suffix(".yaml")), ["MODEL.DEVICE", "meta"])
     twin = load_config(str(file))
-    with torch.device("meta"):
+    with on_meta():
         models = (
             Trainer.build_model(ours),
             fit_sync_batch_norm(instantiate(twin.model), "cpu"),
