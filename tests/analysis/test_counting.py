@@ -83,7 +83,6 @@ def test_operation(name):
 
 C, H, W = 32, 6, 10
 L, HALF, P = H * W, C // 2, 1 + 9 + 36 + 64
-BINS = 1 + 3 + 6 + 8
 PROJECTIONS = 3 * L * C * HALF + L * HALF * C  # query, key, value and back
 MAP = 2 * L * L * HALF
 
@@ -102,7 +101,7 @@ BLOCKS = {
     "apnb": (
         {"name": "apnb"},
         L * C * HALF  # key and query, shared
-        + (HALF + C) * (BINS * H * W + BINS * BINS * W)  # pooled keys and inputs
+        + (HALF + C) * P * L  # pooled keys and inputs of a small map
         + L * P * HALF  # the map
         + P * (2 * C * HALF + C * C)  # values, W_o, W_c
         + L * P * C  # times the map
