@@ -19,6 +19,7 @@ from dnl_d2.engine import load_config
 from dnl_d2.engine.from_lazy import _channel_order
 from dnl_d2.modeling.from_config import build_from_config
 from tests.checkpoint.models import assert_near
+from tests.meta import on_meta
 from tests.modeling.detectors import FPN_ANCHORS, randomised, zoo_config
 
 ZOO_FILE = "model_final_f10217.pkl"
@@ -87,7 +88,8 @@ def test_recipes_are_silent_about_the_weights_that_they_name(root, caplog):
     checked = 0
     for path, cfg in recipes(root):
         lazy = path.endswith(".py")
-        model = build_from_config(path, device="meta")
+        with on_meta():
+            model = build_from_config(path, device="meta")
         weights = cfg.train.init_checkpoint if lazy else cfg.MODEL.WEIGHTS
         pixels = (cfg.model.pixel_mean, cfg.model.pixel_std) if lazy else (
             cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD

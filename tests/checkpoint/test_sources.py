@@ -16,7 +16,7 @@ from tests.meta import on_meta
 
 
 def _mmseg(method):
-    return {"state_dict": mmseg.build(method).state_dict(), "meta": {}}
+    return {"state_dict": mmseg.build(method, width=16).state_dict(), "meta": {}}
 
 
 def _mmdet(cascade):
