@@ -208,11 +208,6 @@ def to_map(tokens: Tensor, spatial: Sequence[int]) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, tuple(spatial))
 
 
-def broadcast_token(token: Tensor, rank: int) -> Tensor:
-    """``(N, 1, C)`` -> ``(N, C, 1, ...)`` with ``rank`` ones, to add to a map."""
-    return token.reshape(token.shape[0], token.shape[2], *(1,) * rank)
-
-
 def init_normal(std: float, *convs: nn.Conv2d) -> None:
     """Normal weights and zero biases."""
     for conv in convs:

@@ -311,11 +311,7 @@ def row_attention(logits: Tensor, value: Tensor, key_padding_mask: Tensor | None
         mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(1)
         weights = masked_softmax(logits, mask)
         # Products of half precision are summed in fp32; a map in fp32 would be a copy.
-        weights = cast(weights, value.dtype)
-        if value.stride(-1) == 1:
-            return torch.bmm(weights, value)
-        # In the memory order of a map, also for its gradient: to add one of another order is slow.
-        return torch.bmm(value.transpose(1, 2), weights.transpose(1, 2)).transpose(1, 2)
+        return torch.bmm(cast(weights, value.dtype), value)
 
 
 def position_mean(x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from dnl_d2.errors import UsageError
 from dnl_d2.layers.common import (
-    Activation,
     PointwiseConv,
-    broadcast_token,
     check_positive,
     init_normal,
     init_output,
@@ -21,8 +19,8 @@ from dnl_d2.layers.context_block import CONTEXT_BLOCKS, ContextBlock, MapRows
 from dnl_d2.layers.functional import (
     autocast_off,
     cast,
+    masked_softmax,
     position_mean,
-    row_attention,
     unary_weights,
 )
 from dnl_d2.layers.norms import Norm
@@ -38,18 +36,29 @@ class _PoolingBlock(ContextBlock):
     unary: PointwiseConv | None
 
     def _pool(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``(N, C, *S)`` -> ``(N, 1, C)``."""
-        flat, flat_mask = x.flatten(2), None if mask is None else mask.flatten(1)
+        """``(N, C, *S)`` -> ``(N, C, 1)``; autocast, which would copy the map, has to be off."""
+        flat = x.flatten(2)
         if self.unary is None:
-            return position_mean(flat.transpose(1, 2), flat_mask)
-        return row_attention(_logits(self.unary, flat), flat.transpose(1, 2), flat_mask)
+            flat_mask = None if mask is None else mask.flatten(1)
+            return position_mean(flat.transpose(1, 2), flat_mask).transpose(1, 2)
+        row_mask = None if mask is None else mask.flatten(1).unsqueeze(1)
+        weights = masked_softmax(_logits(self.unary, flat), row_mask)
+        # Products of half precision are summed in fp32; a map in fp32 would be a copy.
+        weights = cast(weights, x.dtype)
+        # In the memory order of the map, also for its gradient: to add one of another is slow.
+        if flat.stride(2) == 1:
+            return torch.bmm(flat, weights.transpose(1, 2))
+        return torch.bmm(weights, flat.transpose(1, 2)).transpose(1, 2)
 
     def attention_maps(
         self, x: Tensor, index: Tensor | None, mask: Tensor | None
     ) -> dict[str, Tensor]:
         flat, flat_mask = x.flatten(2), None if mask is None else mask.flatten(1)
-        even = torch.zeros_like(flat[:, 0])
-        logits = even if self.unary is None else _logits(self.unary, flat)[:, 0]
+        with autocast_off(x):
+            if self.unary is None:
+                logits = torch.zeros_like(flat[:, 0])
+            else:
+                logits = _logits(self.unary, flat)[:, 0]
         weights = unary_weights(logits, flat_mask)
         return {"unary": weights.unflatten(1, tuple(x.shape[2:]))}
 
@@ -60,14 +69,13 @@ class _PoolingBlock(ContextBlock):
 
 
 def _logits(unary: PointwiseConv, flat: Tensor) -> Tensor:
-    """``(N, C, L)`` -> ``(N, 1, L)``, without autocast, which would copy the map for one channel.
+    """``(N, C, L)`` -> ``(N, 1, L)``.
 
-    Of that a product's gradients take less time on a CPU than a convolution's.
+    Of a single channel a product's gradients take less time on a CPU than a convolution's.
     """
     weight, bias = cast(unary.weight, flat.dtype), unary.bias
-    with autocast_off(flat):
-        bias = None if bias is None else cast(bias, flat.dtype)
-        return map_product(weight.flatten(1), flat, bias)
+    bias = None if bias is None else cast(bias, flat.dtype)
+    return map_product(weight.flatten(1), flat, bias)
 
 
 @CONTEXT_BLOCKS.register("snl")
@@ -91,7 +99,9 @@ class SimplifiedNonLocalBlock(_PoolingBlock):
         init_output(self.value, zero=zero_init)
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return x + self.value(broadcast_token(self._pool(x, mask), x.dim() - 2))
+        with autocast_off(x):
+            pooled = self._pool(x, mask)
+        return x + self.value(pooled.view(*pooled.shape, *(1,) * (x.dim() - 3)))
 
 
 @CONTEXT_BLOCKS.register("gc")
@@ -134,11 +144,13 @@ class GlobalContextBlock(_PoolingBlock):
         self.channel_mul = _Bottleneck(in_channels, planes, zero_init) if "mul" in fusion else None
 
     def transform(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        pooled, out = broadcast_token(self._pool(x, mask), 2), x
-        if self.channel_mul is not None:
-            out = out * _for_map(self.channel_mul, pooled, x, torch.sigmoid)
-        if self.channel_add is not None:
-            out = out + _for_map(self.channel_add, pooled, x)
+        out = x
+        with autocast_off(x):  # also for the casts of so few numbers
+            pooled = self._pool(x, mask).unsqueeze(3)
+            if self.channel_mul is not None:
+                out = out * _for_map(self.channel_mul(pooled).sigmoid(), x)
+            if self.channel_add is not None:
+                out = out + _for_map(self.channel_add(pooled), x)
         return out
 
 
@@ -168,14 +180,10 @@ class _Bottleneck(nn.Sequential):
         return F.linear(hidden.relu_(), last.weight.flatten(1), last.bias).view_as(pooled)
 
 
-def _for_map(
-    bottleneck: _Bottleneck, pooled: Tensor, x: Tensor, activation: Activation = None
-) -> Tensor:
-    """``(N, C, 1, ...)`` to join to a map, without the casts of autocast for so few numbers."""
-    with autocast_off(x):
-        out = bottleneck(pooled)
-        out = cast(out if activation is None else activation(out), x.dtype)
-    return out if x.dim() == 4 else out.view(*out.shape[:2], *(1,) * (x.dim() - 2))
+def _for_map(vector: Tensor, x: Tensor) -> Tensor:
+    """``(N, C, 1, 1)`` as precise as a map and of its rank, to join to it."""
+    vector = cast(vector, x.dtype)
+    return vector if x.dim() == 4 else vector.view(*vector.shape[:2], *(1,) * (x.dim() - 2))
 
 
 def _init_kaiming(conv: nn.Conv2d) -> None:
