@@ -89,8 +89,9 @@ def _empty(*_: Any) -> np.ndarray:
     return np.ndarray((0,), "b")
 
 
-def _scalar(kind: np.dtype, content: bytes) -> Any:
-    return np.frombuffer(content, kind, count=1)[0]
+def _scalar(kind: np.dtype, content: bytes | str) -> Any:
+    content = _encode(content) if isinstance(content, str) else content  # of Python 2
+    return np.frombuffer(content, kind, count=1)[0] if kind.itemsize else kind.type()
 
 
 def _bytes(content: Iterable[int] | bytes = b"") -> bytes:

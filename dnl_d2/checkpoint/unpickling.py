@@ -258,9 +258,10 @@ class SafeUnpickler(_PythonUnpickler):
             if any(isinstance(part, np.ndarray | Tensor) for part in arguments):
                 raise RefusedPickle(function.__name__)  # each number would be an object
             if issubclass(function, HASHING):
-                for part in arguments:
-                    self._hash(part if isinstance(part, list | tuple | dict) else ())
-                    self._hash(pair[0] for pair in part if isinstance(pair, list | tuple) and pair)
+                for part in arguments:  # a class may be among them, of a defaultdict
+                    entries = part if isinstance(part, _COLLECTIONS) else ()
+                    self._hash(entries)
+                    self._hash(e[0] for e in entries if isinstance(e, list | tuple) and e)
 
     def _hash(self, keys: Iterable[Any]) -> None:
         """Before keys are hashed: texts and small numbers cost nothing, others are few."""
@@ -306,7 +307,8 @@ class SafeUnpickler(_PythonUnpickler):
         return 1 + part.bit_length() // 64 if isinstance(part, int) else 1
 
 
-_SIZED = (str, bytes, list, tuple, dict, set, frozenset)
+_COLLECTIONS = (list, tuple, dict, set, frozenset)
+_SIZED = (str, bytes, *_COLLECTIONS)
 
 
 def load_arrays(path: str, trust: bool) -> Any:

@@ -175,9 +175,11 @@ class _Bottleneck(nn.Sequential):
         first, norm, _, last = layers
         rows = cast(pooled.flatten(1), first.weight.dtype)
         hidden = F.linear(rows, first.weight.flatten(1), first.bias)
+        # Convolutions may have half the bits of the norm, which CUDA's kernel takes no input of.
         scale, shift = norm.weight.flatten(), norm.bias.flatten()
-        hidden = F.layer_norm(hidden, scale.shape, scale, shift, norm.eps)
-        return F.linear(hidden.relu_(), last.weight.flatten(1), last.bias).view_as(pooled)
+        hidden = F.layer_norm(cast(hidden, scale.dtype), scale.shape, scale, shift, norm.eps)
+        hidden = cast(hidden.relu_(), last.weight.dtype)
+        return F.linear(hidden, last.weight.flatten(1), last.bias).view_as(pooled)
 
 
 def _for_map(vector: Tensor, x: Tensor) -> Tensor:

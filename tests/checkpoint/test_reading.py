@@ -5,7 +5,7 @@ import pickle
 import sys
 import types
 import zipfile
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 
 import numpy as np
 import pytest
@@ -189,6 +189,19 @@ def test_a_plain_pickle_of_tensors_needs_trust(tmp_path):
     with pytest.raises(UsageError, match=r"would run code \(torch._utils._rebuild_tensor_v2\)"):
         read_weights(tmp_path / "own.pkl")
     assert_is_state(read_weights(tmp_path / "own.pkl", trust_pickle=True))
+
+
+def test_what_trainers_note_in_containers_of_the_standard_library(tmp_path):
+    noted = {
+        "by_class": defaultdict(list, a=[1]),
+        "counts": Counter("aab"),
+        "sets": {frozenset({1, 2}), (3, 4)},
+        "name": np.str_(""),
+    }
+    torch.save({"state_dict": STATE, **noted}, tmp_path / "w.pth")
+    weights = read_weights(tmp_path / "w.pth")
+    assert_is_state(weights)
+    assert weights.rest == noted
 
 
 @pytest.mark.parametrize("name", ["collections\nCounter", "numpy.core.numeric\n_frombuffer"])

@@ -228,3 +228,25 @@ def test_sums_with_products_are_contiguous(name, memory):
         fast(x)
     assert all(sums.contiguous)
     assert sums.contiguous or name in ("apnb", "afnb")  # which add to a new tensor
+
+
+class _NormsOfLayers(TorchDispatchMode):
+    """Notes the dtypes that each layer norm is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator is torch.ops.aten.native_layer_norm.default:
+            self.given.append({part.dtype for part in args if isinstance(part, torch.Tensor)})
+        return operator(*args, **(kwargs or {}))
+
+
+def test_layer_norms_are_given_the_precision_of_their_parameters():
+    """On GPUs PyTorch refuses others, which it takes on a CPU."""
+    block = {"name": "gc", "fusion": ["add", "mul"]}
+    fast = optimize_for_inference(build_context_block(block, 8).eval(), precision="bfloat16")
+    with torch.no_grad(), _NormsOfLayers() as norms:
+        fast(torch.randn(2, 8, 5, 7))
+    assert norms.given == [{torch.float32}] * 2
